@@ -1,0 +1,66 @@
+#!/usr/bin/python3
+"""Functions that may not be called, or only in named places."""
+
+import re
+
+import source_tree
+
+NOWHERE = {
+    "atoi": "strtol with an end pointer",
+    "atol": "strtol with an end pointer",
+    "atoll": "strtoll with an end pointer",
+    "atof": "strtod with an end pointer",
+    "strcpy": "snprintf or memcpy",
+    "strcat": "snprintf",
+    "strncat": "snprintf",
+    "sprintf": "snprintf",
+    "vsprintf": "vsnprintf",
+    "sscanf": "strtol, strtod",
+    "gets": "fgets",
+    "strtok": "strcspn, strspn",
+}
+PRINT_PLACES = ("trainer/cli/", "trainer/run/", "base/log.c", "tests/")
+PRINT = re.compile(r"(?<![\w.>])(?:v?printf|puts|putchar|perror)\s*\(|\b(?:stdout|stderr|STDOUT_FILENO|STDERR_FILENO)\b")
+MEMORY_PLACES = ("base/memory.c", "base/device/", "tests/")
+MEMORY = re.compile(
+    r"(?<![\w.>])(malloc|calloc|realloc|reallocarray|aligned_alloc|posix_memalign|memalign|valloc|strdup|strndup|"
+    r"asprintf|vasprintf|getline|getdelim|free|cudaMalloc\w*|cudaHostAlloc|cudaFree\w*)\s*\("
+)
+BANNED = re.compile(r"(?<![\w.>])(" + "|".join(NOWHERE) + r")\s*\(")
+
+
+def check(root):
+    findings = []
+    for path in source_tree.files(root):
+        if not path.endswith(source_tree.SOURCE):
+            continue
+        for number, line in enumerate(source_tree.code_lines(source_tree.read(root, path)), 1):
+            place = f"{path}:{number}"
+            for match in BANNED.finditer(line):
+                findings.append(f"{place}: {match[1]}: use {NOWHERE[match[1]]}")
+            if PRINT.search(line) and not path.startswith(PRINT_PLACES):
+                findings.append(f"{place}: writes to the terminal; record the error (BASE_FAIL) or log it")
+            match = MEMORY.search(line)
+            if match and not path.startswith(MEMORY_PLACES):
+                findings.append(f"{place}: {match[1]}: memory comes from base/memory.h")
+    return findings
+
+
+CASES = [
+    ({"base/a.c": 'x = snprintf(b, n, "printf(malloc(");\n/* gets( */ fprintf(file, "");\n'}, None),
+    ({"base/a.c": "ops->free(x); o.malloc(1); my_free(x); base_memory_free(p); freeze(x);\n"}, None),
+    ({"base/memory.c": "p = malloc(1); free(p);", "base/log.c": "fputs(s, stderr);"}, None),
+    ({"trainer/cli/x.c": 'printf("");', "tests/x.c": "puts(s); free(p);"}, None),
+    *[({"trainer/cli/a.c": f"f({name}(x));\n"}, f"{name}: use") for name in NOWHERE],
+    ({"base/a.c": 'printf("x");\n'}, "writes to the terminal"),
+    ({"comm/a.c": 'fprintf(stderr, "x");\n'}, "writes to the terminal"),
+    ({"kernels/cuda/a.cu": 'printf("x");\n'}, "writes to the terminal"),
+    ({"lora/a.c": "p = malloc(4);\n"}, "malloc: memory comes from"),
+    ({"data/a.h": "free (p);\n"}, "free: memory comes from"),
+    ({"comm/a.c": "s = strdup(t);\n"}, "strdup: memory comes from"),
+    ({"kernels/cuda/a.cu": "cudaMallocAsync(&p, n, s);\n"}, "cudaMallocAsync: memory comes from"),
+    ({"trainer/cli/a.c": '/* text\n */ char c = \'"\'; strcpy(a, b); char d = \'"\';\n'}, "a.c:2: strcpy"),
+]
+
+if __name__ == "__main__":
+    source_tree.run("banned", check, CASES)

@@ -1,0 +1,65 @@
+/* cadre VERB ...: finds the verb, runs it, prints the error it recorded. */
+#include "trainer/cli/cli_error.h"
+#include "trainer/cli/verb.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* In the order of a user's life. A verb is listed when it works. */
+static const tr_verb_t verbs[] = {
+    { "help", "this page, or the page of a verb", tr_cmd_help },
+    { "version", "version, commit, devices and libraries", tr_cmd_version },
+};
+
+/* Options that stand in the place of a verb. */
+static const struct {
+    const char *option;
+    const char *verb;
+} aliases[] = {
+    { "--help", "help" },
+    { "--version", "version" },
+    { "-h", "help" },
+};
+enum { NUM_ALIASES = sizeof aliases / sizeof aliases[0] };
+
+static int run(const tr_cli_t *cli, int argc, char **argv)
+{
+    if (argc < 2)
+        return tr_cli_exit_code(BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_01, "no verb given"));
+
+    const char *word = argv[1];
+    const char *options[NUM_ALIASES];
+    for (size_t i = 0; i < NUM_ALIASES; i++) {
+        options[i] = aliases[i].option;
+        if (strcmp(word, aliases[i].option) == 0)
+            word = aliases[i].verb;
+    }
+    if (word[0] == '-')
+        return tr_cli_exit_code(tr_cli_unknown_option(cli->ctx, word, options, NUM_ALIASES));
+
+    const tr_verb_t *verb = tr_verb_find(cli, word);
+    return verb != NULL ? verb->run(cli, argc - 1, argv + 1) : tr_verb_unknown(cli, word);
+}
+
+int main(int argc, char **argv)
+{
+    tr_cli_t cli = { NULL, verbs, sizeof verbs / sizeof verbs[0] };
+    base_error_t error;
+
+    if (base_ctx_create(0, 1, NULL, &cli.ctx) < 0) {
+        (void)fprintf(stderr, "cadre: error MEM-01: out of memory at start\n");
+        return TR_EXIT_RESOURCES;
+    }
+    int code = run(&cli, argc, argv);
+    if (base_ctx_error(cli.ctx, &error))
+        tr_cli_error_print(stderr, &error);
+    base_ctx_destroy(cli.ctx);
+
+    /* A full disk behind `cadre ... > file` shows only here. */
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        (void)fprintf(stderr, "cadre: error: standard output: %s\n", strerror(errno));
+        return code != TR_EXIT_DONE ? code : TR_EXIT_ENVIRONMENT;
+    }
+    return code;
+}
