@@ -1,0 +1,113 @@
+#include "comm/exchange.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static base_status_t check_list(base_ctx_t *ctx, const base_range_t *list, int num, int rank,
+                                int peer, const char *what)
+{
+    if (num < 0 || (num > 0 && list == NULL))
+        return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "rank %d: exchange with rank %d: %s list of %d ranges at %s", rank, peer,
+                         what, num, list == NULL ? "no address" : "an address");
+    for (int i = 0; i < num; i++)
+        BASE_TRY(base_range_check(ctx, &list[i], what));
+    return BASE_OK;
+}
+
+base_status_t comm_exchange_check(base_ctx_t *ctx, const comm_exchange_t *ex, int rank, int size)
+{
+    if (ex->num_peers < 0 || (ex->num_peers > 0 && ex->peers == NULL))
+        return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "rank %d: exchange with %d peers and %s", rank, ex->num_peers,
+                         ex->peers == NULL ? "no list of them" : "a list of them");
+    for (int i = 0; i < ex->num_peers; i++) {
+        const comm_peer_t *p = &ex->peers[i];
+
+        if (p->rank < 0 || p->rank >= size || p->rank == rank)
+            return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                             "rank %d: exchange with rank %d; wanted another rank in 0..%d", rank,
+                             p->rank, size - 1);
+        if (i > 0 && p->rank <= ex->peers[i - 1].rank)
+            return BASE_FAIL(
+                ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                "rank %d: exchange lists rank %d after rank %d; wanted ascending ranks", rank,
+                p->rank, ex->peers[i - 1].rank);
+        BASE_TRY(check_list(ctx, p->send, p->num_send, rank, p->rank, "send"));
+        BASE_TRY(check_list(ctx, p->recv, p->num_recv, rank, p->rank, "receive"));
+    }
+    return BASE_OK;
+}
+
+int64_t comm_exchange_bytes(const base_range_t *list, int num)
+{
+    int64_t bytes = 0;
+
+    for (int i = 0; i < num; i++)
+        bytes += list[i].row_bytes * list[i].rows;
+    return bytes;
+}
+
+int comm_exchange_difference(const base_range_t *send, int num_send, const base_range_t *recv,
+                             int num_recv)
+{
+    const int num = num_send < num_recv ? num_send : num_recv;
+
+    for (int i = 0; i < num; i++) {
+        const int empty_send = send[i].row_bytes == 0 || send[i].rows == 0;
+        const int empty_recv = recv[i].row_bytes == 0 || recv[i].rows == 0;
+
+        if (empty_send && empty_recv) continue;
+        if (send[i].row_bytes != recv[i].row_bytes || send[i].rows != recv[i].rows) return i;
+    }
+    return num_send == num_recv ? -1 : num;
+}
+
+int comm_tag_equal(const comm_tag_t *a, const comm_tag_t *b)
+{
+    return a->plan_hash == b->plan_hash && a->microbatch == b->microbatch && a->layer == b->layer &&
+           a->kind == b->kind;
+}
+
+void comm_tag_text(const comm_tag_t *tag, char text[COMM_TEXT_BYTES])
+{
+    (void)snprintf(text, COMM_TEXT_BYTES,
+                   "kind %" PRId32 ", layer %" PRId32 ", microbatch %" PRId64 ", plan %016" PRIx64,
+                   tag->kind, tag->layer, tag->microbatch, tag->plan_hash);
+}
+
+static void range_text(const base_range_t *list, int num, int i, char text[COMM_TEXT_BYTES])
+{
+    if (i >= num)
+        (void)snprintf(text, COMM_TEXT_BYTES, "nothing");
+    else
+        (void)snprintf(text, COMM_TEXT_BYTES, "%" PRId64 " rows of %" PRId64 " bytes", list[i].rows,
+                       list[i].row_bytes);
+}
+
+int comm_pair_disagrees(const comm_pair_t *p, char *text, size_t text_bytes)
+{
+    const int tags_equal = comm_tag_equal(p->sender_tag, p->receiver_tag);
+    char sender[COMM_TEXT_BYTES], receiver[COMM_TEXT_BYTES];
+    int i, used;
+
+    /* A list of empty ranges is not an empty list: the count is part of what both sides derive. */
+    if (p->num_send == 0 && p->num_recv == 0) return 0;
+    i = comm_exchange_difference(p->send, p->num_send, p->recv, p->num_recv);
+    if (tags_equal && i < 0) return 0;
+    comm_tag_text(p->sender_tag, sender);
+    comm_tag_text(p->receiver_tag, receiver);
+    used = snprintf(text, text_bytes,
+                    "rank %d sends rank %d %d ranges, %" PRId64 " bytes (%s); rank %d expects %d "
+                    "ranges, %" PRId64 " bytes (%s)",
+                    p->sender, p->receiver, p->num_send, comm_exchange_bytes(p->send, p->num_send),
+                    sender, p->receiver, p->num_recv, comm_exchange_bytes(p->recv, p->num_recv),
+                    receiver);
+    if (i >= 0 && used > 0 && (size_t)used < text_bytes) {
+        range_text(p->send, p->num_send, i, sender);
+        range_text(p->recv, p->num_recv, i, receiver);
+        (void)snprintf(text + used, text_bytes - (size_t)used,
+                       "; first difference at range %d: %s sent, %s expected", i, sender, receiver);
+    }
+    return 1;
+}

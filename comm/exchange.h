@@ -1,0 +1,47 @@
+/* The lists of an exchange: what is legal, what two sides must agree on, and how to say it. Used
+ * by all transports. */
+#ifndef CADRE_COMM_EXCHANGE_H
+#define CADRE_COMM_EXCHANGE_H
+
+#include "comm/comm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Peers ascending, in [0, size), never `rank`; counts not negative; every range within its
+ * buffer. BASE_ERR_ARG (INT-01: the lists come from our own planner) names the peer and what is
+ * wrong. */
+base_status_t comm_exchange_check(base_ctx_t *ctx, const comm_exchange_t *ex, int rank,
+                                  int size) BASE_MUST_CHECK;
+
+int64_t comm_exchange_bytes(const base_range_t *list, int num); /* sum of row_bytes x rows */
+
+/* Index of the first range at which what one side sends differs from what the other receives (the
+ * shorter length when one list is a prefix of the other), or -1 when they match. Reads sizes
+ * only, never buffers. */
+int comm_exchange_difference(const base_range_t *send, int num_send, const base_range_t *recv,
+                             int num_recv);
+
+int comm_tag_equal(const comm_tag_t *a, const comm_tag_t *b);
+
+#define COMM_TEXT_BYTES 128
+/* "kind 2, layer 5, microbatch 7, plan 00000000000000ab" */
+void comm_tag_text(const comm_tag_t *tag, char text[COMM_TEXT_BYTES]);
+
+/* One direction between two ranks, as each of them lists it. */
+typedef struct comm_pair {
+    int sender, receiver;
+    const comm_tag_t *sender_tag, *receiver_tag;
+    int num_send, num_recv;
+    const base_range_t *send, *recv;
+} comm_pair_t;
+
+/* 0 when the two agree, or when neither lists anything (their tags then need not be the same);
+ * else writes both sides, with tags, counts and bytes, as one clause. */
+int comm_pair_disagrees(const comm_pair_t *pair, char *text, size_t text_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,134 @@
+/* The public functions of a group: argument checks, then the transport's table. */
+#include "comm/exchange.h"
+#include "comm/transport.h"
+
+#include <inttypes.h>
+
+base_status_t comm_group_init(comm_group_t *group, const comm_ops_t *ops, base_ctx_t *ctx,
+                              base_device_t *dev, int rank, int size)
+{
+    group->ops = ops;
+    group->ctx = ctx;
+    group->dev = dev;
+    group->rank = rank;
+    group->size = size;
+    for (int c = 0; c < COMM_NUM_CHANNELS; c++)
+        group->begun[c] = 0;
+    return comm_reducer_create(group, &group->reducer);
+}
+
+void comm_group_deinit(comm_group_t *group)
+{
+    comm_reducer_destroy(group, group->reducer);
+    group->reducer = NULL;
+}
+
+const char *comm_channel_name(int channel)
+{
+    return channel == COMM_CHANNEL_PING   ? "ping"
+           : channel == COMM_CHANNEL_PONG ? "pong"
+                                          : "unknown";
+}
+
+int comm_group_rank(const comm_group_t *group)
+{
+    return group->rank;
+}
+
+int comm_group_size(const comm_group_t *group)
+{
+    return group->size;
+}
+
+const char *comm_group_transport(const comm_group_t *group)
+{
+    return group->ops->name;
+}
+
+void comm_group_destroy(comm_group_t *group)
+{
+    if (group != NULL) group->ops->destroy(group);
+}
+
+/* ==== exchanges ==== */
+
+base_status_t comm_exchange_begin(comm_group_t *group, int channel, const comm_exchange_t *ex,
+                                  comm_ticket_t *ticket_p)
+{
+    uint64_t sequence = 0;
+
+    if (channel < 0 || channel >= COMM_NUM_CHANNELS || ex == NULL || ticket_p == NULL)
+        return BASE_FAIL(group->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "rank %d: exchange on channel %d of %d%s%s", group->rank, channel,
+                         COMM_NUM_CHANNELS, ex == NULL ? ", no lists" : "",
+                         ticket_p == NULL ? ", no place for the ticket" : "");
+    BASE_TRY(comm_exchange_check(group->ctx, ex, group->rank, group->size));
+    BASE_TRY(group->ops->begin(group, channel, ex, &sequence));
+    group->begun[channel] = sequence;
+    *ticket_p = (comm_ticket_t){.channel = channel, .sequence = sequence};
+    return BASE_OK;
+}
+
+static base_status_t check_ticket(const comm_group_t *group, comm_ticket_t ticket,
+                                  const base_stream_t *stream)
+{
+    if (ticket.channel < 0 || ticket.channel >= COMM_NUM_CHANNELS || stream == NULL)
+        return BASE_FAIL(group->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "rank %d: ticket of channel %d of %d%s", group->rank, ticket.channel,
+                         COMM_NUM_CHANNELS, stream == NULL ? ", no stream to wait" : "");
+    if (ticket.sequence > group->begun[ticket.channel])
+        return BASE_FAIL(group->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "rank %d: ticket of exchange %" PRIu64
+                         " of channel %s; begun so far: %" PRIu64,
+                         group->rank, ticket.sequence, comm_channel_name(ticket.channel),
+                         group->begun[ticket.channel]);
+    return BASE_OK;
+}
+
+base_status_t comm_exchange_arrived(comm_group_t *group, comm_ticket_t ticket, int peer,
+                                    base_stream_t *stream)
+{
+    if (ticket.sequence == 0) return BASE_OK;
+    BASE_TRY(check_ticket(group, ticket, stream));
+    if (peer < 0 || peer >= group->size)
+        return BASE_FAIL(group->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "rank %d: waits for rank %d; wanted 0..%d", group->rank, peer,
+                         group->size - 1);
+    return group->ops->arrived(group, ticket, peer, stream);
+}
+
+base_status_t comm_exchange_arrived_all(comm_group_t *group, comm_ticket_t ticket,
+                                        base_stream_t *stream)
+{
+    if (ticket.sequence == 0) return BASE_OK;
+    BASE_TRY(check_ticket(group, ticket, stream));
+    return group->ops->arrived_all(group, ticket, stream);
+}
+
+base_status_t comm_exchange_sent(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream)
+{
+    if (ticket.sequence == 0) return BASE_OK;
+    BASE_TRY(check_ticket(group, ticket, stream));
+    return group->ops->sent(group, ticket, stream);
+}
+
+/* ==== collectives ==== */
+
+base_status_t comm_barrier(comm_group_t *group)
+{
+    return group->ops->barrier(group);
+}
+
+base_status_t comm_allgather(comm_group_t *group, const void *mine, int64_t bytes, void *all)
+{
+    if (bytes < 0 || (bytes > 0 && (mine == NULL || all == NULL)))
+        return BASE_FAIL(group->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "rank %d: all-gather of %" PRId64 " bytes%s%s", group->rank, bytes,
+                         mine == NULL ? ", nothing to give" : "", all == NULL ? ", no place" : "");
+    return group->ops->allgather(group, mine, bytes, all);
+}
+
+void comm_group_stop(comm_group_t *group, const base_error_t *error)
+{
+    group->ops->stop(group, error);
+}
