@@ -1,0 +1,41 @@
+#include "kernels/cpu/blas.h"
+
+#include <cblas.h>
+
+/* Two threads that set it at the same time both write 1. */
+static void use_one_thread(void)
+{
+    if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
+}
+
+static CBLAS_TRANSPOSE flag(int transpose)
+{
+    return transpose ? CblasTrans : CblasNoTrans;
+}
+
+/* BLAS wants a leading dimension of at least 1 and of at least the row, also where nothing is read.
+ */
+static blasint leading(int64_t ld)
+{
+    return ld > 0 ? (blasint)ld : 1;
+}
+
+void kern_blas_sgemm(int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
+                     const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+                     int64_t ldc)
+{
+    if (m == 0 || n == 0) return;
+    use_one_thread();
+    cblas_sgemm(CblasRowMajor, flag(transpose_a), flag(transpose_b), (blasint)m, (blasint)n,
+                (blasint)k, alpha, a, leading(lda), b, leading(ldb), beta, c, leading(ldc));
+}
+
+void kern_blas_dgemm(int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k,
+                     double alpha, const double *a, int64_t lda, const double *b, int64_t ldb,
+                     double beta, double *c, int64_t ldc)
+{
+    if (m == 0 || n == 0) return;
+    use_one_thread();
+    cblas_dgemm(CblasRowMajor, flag(transpose_a), flag(transpose_b), (blasint)m, (blasint)n,
+                (blasint)k, alpha, a, leading(lda), b, leading(ldb), beta, c, leading(ldc));
+}

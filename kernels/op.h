@@ -1,0 +1,332 @@
+/* The op interface: argument structs and one function per op, the same for every device.
+ *
+ * Every op takes a stream and a pointer to its arguments, checks them (kernels/op_check.c: shapes,
+ * dtypes, bounds of every operand within its buffer), and gives the work to the implementation of
+ * the stream's device (kernels/op_registry.c). A device that lacks an op, or a dtype of it, returns
+ * BASE_ERR_UNSUPPORTED and names op, dtype and device; nothing falls back silently. The call
+ * returns when the work is queued; what pointers inside the arguments point to (task lists) must
+ * stay unchanged until the stream has passed it.
+ *
+ * Dtypes. CPU: F32 and F64, from one source over real_t, so that a whole model runs in double in
+ * tests; BF16 exists on CPU only in `convert`. CUDA: BF16 storage, F32 accumulation. "real" below
+ * is the op's dtype; "acc" is F32 for BF16 and F32, F64 for F64: statistics, LSE, losses and
+ * partial sums are acc.
+ *
+ * Every op has one result, bit for bit, for the same arguments on the same machine: no atomics, no
+ * order that depends on time. A row's result depends on that row's operands only, unless the op
+ * sums over rows (dW, dw, dtable, loss_sum), and then rows are added in ascending order within
+ * fixed blocks.
+ *
+ * Shapes: T rows (tokens) of one stream half, H hidden, F intermediate, V vocabulary, Q query
+ * heads, G KV heads, R = Q/G query heads per KV head, D head dim. All matrices are row-major.
+ * Outputs must not overlap inputs unless said. */
+#ifndef CADRE_KERNELS_OP_H
+#define CADRE_KERNELS_OP_H
+
+#include "base/device/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum kern_dtype { KERN_F32, KERN_F64, KERN_BF16, KERN_I32, KERN_DTYPE_COUNT } kern_dtype_t;
+int64_t kern_dtype_bytes(kern_dtype_t dtype);
+const char *kern_dtype_name(kern_dtype_t dtype); /* "fp32" */
+kern_dtype_t kern_dtype_acc(kern_dtype_t dtype); /* F32 -> F32, BF16 -> F32, F64 -> F64 */
+
+/* rows x cols, `pitch` elements from row to row (>= cols). A vector is one row. mem.buffer == NULL:
+ * absent. */
+typedef struct kern_matrix {
+    base_mem_t mem;
+    int64_t rows, cols, pitch;
+    kern_dtype_t dtype;
+} kern_mat_t;
+
+kern_mat_t kern_mat(base_mem_t mem, int64_t rows, int64_t cols, int64_t pitch, kern_dtype_t dtype);
+kern_mat_t kern_vec(base_mem_t mem, int64_t cols, kern_dtype_t dtype);
+int kern_mat_absent(const kern_mat_t *mat);
+
+/* ==== linear algebra ==== */
+
+/* C = op(A) op(B) + (accumulate ? C : 0); op transposes when its flag is set. A linear layer with
+ * weight W (N, K): forward y = x W^T (transpose_b), input gradient dx = dy W, weight gradient dW =
+ * dy^T x (transpose_a, accumulate). acc inside; one rounding. */
+typedef struct kern_gemm {
+    kern_mat_t a, b, c; /* (M,K) or (K,M); (K,N) or (N,K); (M,N) */
+    int transpose_a, transpose_b, accumulate;
+} kern_gemm_t;
+
+/* out = a + b elementwise; out may be a or b. */
+typedef struct kern_add {
+    kern_mat_t a, b, out;
+} kern_add_t;
+
+/* out = a converted to out's dtype, round to nearest even; NaN stays NaN. F32, F64, BF16 in any
+ * pair. */
+typedef struct kern_convert {
+    kern_mat_t a, out;
+} kern_convert_t;
+
+/* ==== token embedding ==== */
+
+/* out[t] = table[tokens[t]]. A token outside [0, V) sticks BASE_ERR_FORMAT to the stream (CPU). */
+typedef struct kern_embedding_fwd {
+    kern_mat_t tokens; /* I32 (1, T) */
+    kern_mat_t table;  /* (V, H) */
+    kern_mat_t out;    /* (T, H) */
+} kern_embedding_fwd_t;
+
+/* dtable[tokens[t]] += dout[t], t ascending; dtable is acc (V, H). */
+typedef struct kern_embedding_bwd {
+    kern_mat_t tokens, dout, dtable;
+} kern_embedding_bwd_t;
+
+/* ==== RMSNorm: y = x rstd w, rstd = (mean(x^2) + eps)^-1/2 (Zhang, Sennrich 2019, eq. 4, with eps
+ * as in Llama) ==== */
+
+typedef struct kern_rmsnorm_fwd {
+    kern_mat_t x;    /* (T, H) */
+    kern_mat_t w;    /* (1, H) */
+    kern_mat_t y;    /* (T, H) */
+    kern_mat_t rstd; /* acc (1, T), for the backward */
+    double eps;
+} kern_rmsnorm_fwd_t;
+
+/* dx = rstd (w dy - x rstd^2 mean(w dy x)) + (dres present ? dres : 0); dw += sum over rows of dy x
+ * rstd. */
+typedef struct kern_rmsnorm_bwd {
+    kern_mat_t dy, x, w, rstd;
+    kern_mat_t dres; /* (T, H) gradient that bypasses the norm (residual), or absent; may be dx */
+    kern_mat_t dx;   /* (T, H) */
+    kern_mat_t dw;   /* acc (1, H), or absent */
+} kern_rmsnorm_bwd_t;
+
+/* ==== rotary embedding and head layout (Su et al. 2021; half-rotation as Hugging Face) ==== */
+
+/* cos_sin[p][i] = scale cos(p inv_freq[i]), cos_sin[p][D/2 + i] = scale sin(...), i < D/2. inv_freq
+ * and scale come from the model (plain, llama3, yarn); the angle is computed in double and rounded
+ * once. */
+typedef struct kern_rope_table {
+    const double *inv_freq; /* host, D/2 values; read when the work runs */
+    double scale;
+    kern_mat_t cos_sin; /* acc (positions, D) */
+} kern_rope_table_t;
+
+/* Splits a fused projection row [q heads | k heads | v heads] and rotates q and k by the row's
+ * position: for j < D/2
+ *   out_j = x_j cos_j - x_{j+D/2} sin_j,   out_{j+D/2} = x_{j+D/2} cos_j + x_j sin_j.
+ * Outputs are head-group-major so that a CA-task of any rows and KV heads is one contiguous piece
+ * per KV head: q (G, T, R, D), k (G, T, D), v (G, T, D); `head_rows` rows lie between KV heads
+ * (>= T). */
+typedef struct kern_rope_fwd {
+    kern_mat_t qkv;       /* (T, (Q + 2 G) D) */
+    kern_mat_t positions; /* I32 (1, T): row of the cos_sin table, from 0 within each document */
+    kern_mat_t cos_sin;   /* acc (positions, D) */
+    base_mem_t q, k, v;
+    int64_t head_rows;
+    int32_t num_q_heads, num_kv_heads, head_dim;
+} kern_rope_fwd_t;
+
+/* The transpose: dq, dk, dv in the layout above -> dqkv (T, (Q + 2 G) D). */
+typedef struct kern_rope_bwd {
+    base_mem_t dq, dk, dv;
+    int64_t head_rows;
+    kern_mat_t positions, cos_sin;
+    kern_mat_t dqkv;
+    int32_t num_q_heads, num_kv_heads, head_dim;
+} kern_rope_bwd_t;
+
+/* ==== SwiGLU (Shazeer 2020): act = silu(gate) up, rows [gate | up] ==== */
+
+typedef struct kern_swiglu_fwd {
+    kern_mat_t gate_up; /* (T, 2 F) */
+    kern_mat_t act;     /* (T, F) */
+} kern_swiglu_fwd_t;
+
+typedef struct kern_swiglu_bwd {
+    kern_mat_t dact, gate_up;
+    kern_mat_t dgate_up; /* (T, 2 F) */
+} kern_swiglu_bwd_t;
+
+/* ==== core attention over a batch of CA-tasks ==== */
+
+/* One task: q rows [q_row0, q_row0 + q_rows) and keys [kv_row0, q_row0 + q_rows) of one document,
+ * for `kv_heads` consecutive KV heads and their R query heads each. Row numbers are positions in
+ * the document: causal, row i sees keys max(kv_row0, i - W + 1, 0) ... i with window W (W = 0:
+ * none). kv_row0 is 0, or with a window the multiple of KERN_ATTENTION_TILE at or below max(0,
+ * q_row0 - W + 1) (a lower multiple is taken as well: more keys than are seen).
+ *
+ * All offsets and strides are elements from the bases in the argument struct, so that the same
+ * tasks serve every layer; tasks of one call may lie anywhere within the bases' buffers:
+ *   q, dq        base + q + h q_head + (row - q_row0) R D        R D contiguous elements
+ *   k, v         base + kv + h kv_head + (row - kv_row0) D       dk, dv: dkv, dkv_head
+ *   o, d_o       base + o + (row - q_row0) o_row + h o_head      R D contiguous elements
+ *   lse, delta   base + lse + h lse_head + (row - q_row0) R      R contiguous acc elements
+ * where h counts the task's KV heads from 0.
+ *
+ * q, k, v, lse, d_o, delta of different tasks may overlap. o and lse (forward), dq, dk, dv of
+ * different tasks are disjoint and overlap no input. q_row0 + q_rows < 2^31 and q_rows R < 2^31.
+ * CUDA: BF16, head dims 64 and 128, any R; addresses of q, k, v, o, d_o, dq, dk, dv and all strides
+ * given for them are multiples of 16 bytes, lse and delta of 4 (else BASE_ERR_ARG names task and
+ * operand). */
+typedef struct kern_attention_task {
+    int64_t q_row0, q_rows, kv_row0;
+    int32_t kv_heads;
+    int32_t reserved; /* 0 */
+    int64_t q, q_head;
+    int64_t kv, kv_head;
+    int64_t o, o_row, o_head;
+    int64_t lse, lse_head;
+    /* backward */
+    int64_t d_o, d_o_row, d_o_head;
+    int64_t delta, delta_head;
+    int64_t dq, dq_head;
+    int64_t dkv, dkv_head;
+} kern_attention_task_t;
+
+/* Cuts of documents are multiples of this. Key tiles begin at multiples of a divisor of it from the
+ * document's first row, whatever keys a task holds, and rows outside the task count as zero on
+ * chip; so the bits of a row's o, lse and dq depend on its own q and on the keys it sees only,
+ * however the document was cut and batched. How query rows are tiled is the implementation's choice
+ * and must not show in o, lse or dq. */
+#define KERN_ATTENTION_TILE         128
+#define KERN_ATTENTION_MAX_HEAD_DIM 256 /* larger: BASE_ERR_UNSUPPORTED */
+
+/* o = softmax(scale q k^T) v; lse = natural log of the sum of exponentials of the scaled scores;
+ * every row sees at least itself. Memory outside the tasks' rows is not written; a GPU may read up
+ * to 127 rows past the end of a piece of the same buffer, but nothing found there reaches a result,
+ * also if it is NaN. A task without rows (or heads) is legal and writes nothing. scale is finite
+ * and > 0. q, k, v are finite: a NaN or infinity at one key may reach every row of the same
+ * document in its tile, also rows before it; never another document. */
+typedef struct kern_attention_fwd {
+    kern_dtype_t dtype;
+    int32_t group, head_dim; /* R, D */
+    int64_t window;          /* W, 0: none */
+    double scale;            /* usually D^-1/2 */
+    int64_t num_tasks;
+    const kern_attention_task_t *tasks;
+    base_mem_t q, k, v;
+    base_mem_t o, lse;
+} kern_attention_fwd_t;
+
+/* dq is written; all rows [kv_row0, q_row0 + q_rows) of dk, dv (acc) are written with this task's
+ * sums over its q rows and its R heads (0 for a key that no row sees): each task has its own dkv
+ * range, nothing is added across tasks. The order of a sum depends on the task's rows, R, D and W
+ * only: not on other tasks, on the number of processors or on time. delta = rowsum(d_o o). */
+typedef struct kern_attention_bwd {
+    kern_dtype_t dtype;
+    int32_t group, head_dim;
+    int64_t window;
+    double scale;
+    int64_t num_tasks;
+    const kern_attention_task_t *tasks;
+    base_mem_t q, k, v, lse;
+    base_mem_t d_o, delta;
+    base_mem_t dq;     /* real */
+    base_mem_t dk, dv; /* acc */
+} kern_attention_bwd_t;
+
+/* delta (G, head_rows, R) = rowsum over D of d_o o, both (T, Q D) with their pitches. */
+typedef struct kern_attention_delta {
+    kern_mat_t d_o, o;
+    base_mem_t delta; /* acc */
+    int64_t head_rows;
+    int32_t num_q_heads, num_kv_heads, head_dim;
+} kern_attention_delta_t;
+
+/* Sums of partial dk or dv in a fixed order. For each sum s, each h < s.heads and each i < s.count:
+ *   dst[s.dst + h s.dst_head + i] = src[p0 + h p0_head + i] + src[p1 + ...] + ...
+ * over its parts in the order listed, starting from the first. Sums have disjoint destinations. */
+typedef struct kern_sum_part {
+    int64_t src, src_head; /* acc elements */
+} kern_sum_part_t;
+typedef struct kern_sum {
+    int64_t dst, dst_head; /* real elements */
+    int64_t count;
+    int32_t heads;
+    int32_t num_parts; /* >= 1 */
+    int64_t first_part;
+} kern_sum_t;
+typedef struct kern_partial_sum {
+    kern_dtype_t dtype; /* of dst */
+    int64_t num_sums, num_parts;
+    const kern_sum_t *sums;
+    const kern_sum_part_t *parts;
+    base_mem_t dst, src;
+} kern_partial_sum_t;
+
+/* ==== loss: linear cross-entropy over the supervised rows, never all logits ==== */
+
+/* For each listed row i: z = W x[rows[i]], loss[i] = logsumexp(z) - z[targets[i]] (unweighted), and
+ * with p = softmax(z): dx[rows[i]] = weights[i] (p - onehot) W; dW += weights[i] (p - onehot)^T x.
+ * Rows of dx that are not listed become zero. Rows are worked in chunks of logits.rows. A weight of
+ * 0 gives loss but no gradient, also where x is not finite. */
+typedef struct kern_loss_linear_ce {
+    kern_mat_t x;        /* (T, H) */
+    kern_mat_t w;        /* (V, H) */
+    kern_mat_t rows;     /* I32 (1, N), ascending rows of x */
+    kern_mat_t targets;  /* I32 (1, N) */
+    kern_mat_t weights;  /* acc (1, N) */
+    kern_mat_t loss;     /* acc (1, N) */
+    kern_mat_t dx;       /* (T, H), or absent: no gradient */
+    kern_mat_t dw;       /* acc (V, H), accumulated, or absent */
+    kern_mat_t logits;   /* scratch (chunk, V) */
+    kern_mat_t gathered; /* scratch (chunk, H) */
+} kern_loss_linear_ce_t;
+
+/* sums[segments[i]] += weights[i] values[i], i ascending. A weight of 0 adds nothing, whatever the
+ * value. */
+typedef struct kern_loss_sum {
+    kern_mat_t values, weights; /* acc (1, N) */
+    kern_mat_t segments;        /* I32 (1, N) */
+    kern_mat_t sums;            /* acc (1, S) */
+} kern_loss_sum_t;
+
+/* ==== the table ==== */
+
+/* Ops with one dtype; `convert` has two. */
+#define KERN_REAL_OP_MAP(X)                                                                        \
+    X(gemm)                                                                                        \
+    X(add)                                                                                         \
+    X(embedding_fwd)                                                                               \
+    X(embedding_bwd)                                                                               \
+    X(rmsnorm_fwd)                                                                                 \
+    X(rmsnorm_bwd)                                                                                 \
+    X(rope_table)                                                                                  \
+    X(rope_fwd)                                                                                    \
+    X(rope_bwd)                                                                                    \
+    X(swiglu_fwd)                                                                                  \
+    X(swiglu_bwd)                                                                                  \
+    X(attention_fwd)                                                                               \
+    X(attention_bwd)                                                                               \
+    X(attention_delta)                                                                             \
+    X(partial_sum)                                                                                 \
+    X(loss_linear_ce)                                                                              \
+    X(loss_sum)
+
+#define KERN_OP_MAP(X)                                                                             \
+    KERN_REAL_OP_MAP(X)                                                                            \
+    X(convert)
+
+/* base_status_t kern_gemm_run(base_stream_t *s, const kern_gemm_t *args), and so on for every op of
+ * the map. */
+#define X(op)                                                                                      \
+    base_status_t kern_##op##_run(base_stream_t *s, const kern_##op##_t *args) BASE_MUST_CHECK;
+KERN_OP_MAP(X)
+#undef X
+
+/* One device's implementations; NULL: not there. */
+typedef struct kern_ops {
+    const char *device;
+#define X(op) base_status_t (*op)(base_stream_t * s, const kern_##op##_t *args);
+    KERN_OP_MAP(X)
+#undef X
+} kern_ops_t;
+
+const kern_ops_t *
+kern_ops_of(base_device_kind_t kind); /* NULL: no ops for that device in this build */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

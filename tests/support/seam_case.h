@@ -1,0 +1,53 @@
+/* The attention seam alone: every rank fills its rows of q, k, v and d_o with values that depend on
+ * the document, its row and the layer only, runs the static program without dense layers, and puts
+ * its rows of o, lse, dq, dk, dv into arrays in document order. Two cases with the same documents
+ * can then be compared bit by bit, whatever ranks, cuts and servers they had. */
+#ifndef CADRE_TESTS_SUPPORT_SEAM_CASE_H
+#define CADRE_TESTS_SUPPORT_SEAM_CASE_H
+
+#include "attention_server/attention.h"
+#include "comm/threads.h"
+
+#define SEAM_MAX_DOCUMENTS 16
+
+typedef enum seam_plan { SEAM_PLAN_UNCUT, SEAM_PLAN_RANDOM, SEAM_PLAN_TOKEN } seam_plan_t;
+
+typedef struct seam_case {
+    /* what is computed */
+    kern_dtype_t dtype;
+    int32_t num_q_heads, num_kv_heads, head_dim, num_layers;
+    int64_t window; /* of every second layer; 0: all layers full */
+    int32_t num_documents;
+    int64_t rows[SEAM_MAX_DOCUMENTS];
+    int32_t adapter[SEAM_MAX_DOCUMENTS];
+    /* where */
+    as_placement_t placement;
+    int32_t num_ranks, ranks_per_host, servers_per_host;
+    base_device_kind_t device;
+    seam_plan_t plan;
+    uint64_t cut_seed, assign_seed, device_seed;
+    int32_t num_microbatches; /* the same documents again, with other servers */
+    int64_t delay_ns;
+    int32_t slow_rank; /* sleeps before each serve; -1: none */
+    int64_t slow_ns;
+} seam_case_t;
+
+/* Arrays in document order: [layer][row][heads x dim], dtype of the case (double for F64, else
+ * float). */
+typedef struct seam_result {
+    int64_t total_rows, element_bytes;
+    int64_t o_elements, lse_elements, kv_elements; /* of o and dq; lse; dk and dv */
+    void *o, *lse, *dq, *dk, *dv;
+    /* requests for memory in the last microbatch, summed over ranks (same plan as before) */
+    int64_t steady_allocations;
+    base_error_t error;
+} seam_result_t;
+
+/* Runs it. On failure result->error says why. The caller frees the result. */
+base_status_t seam_case_run(const seam_case_t *c, seam_result_t *result);
+void seam_result_free(seam_result_t *result);
+
+/* ||a - b|| / ||b|| over `count` elements. */
+double seam_distance(const void *a, const void *b, int64_t count, int64_t element_bytes);
+
+#endif
