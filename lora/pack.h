@@ -1,0 +1,48 @@
+/* Packing: places the documents of a microbatch in the two halves and on the trainers.
+ *
+ * A pure function of its arguments, in integers, with total tie-break orders: every rank computes
+ * the same layout. Choosing which documents come together in a microbatch is the caller's part
+ * today; the packer issue brings it here. */
+#ifndef CADRE_LORA_PACK_H
+#define CADRE_LORA_PACK_H
+
+#include "data/batch.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct lora_pack {
+    int64_t microbatch;
+    int32_t num_trainers;
+    int64_t tokens_per_trainer; /* most rows on a trainer, both halves together; multiple of 2
+                                   DATA_ROW_ALIGN */
+    int whole_documents; /* 1 (placement local): each document whole on one trainer; trainers may be
+                            unequal */
+    int32_t num_documents;
+    const data_document_t *documents;
+} lora_pack_t;
+
+/* Fills `batch`. Cutting packer: the documents go, longest first, to the emptier half (ping when
+ * equal). One that is longer than half of all documents' rows, or that fits into neither half,
+ * spans both, cut at the multiple of DATA_ROW_ALIGN that levels the halves best; there is never a
+ * second one. The rows of a half are sorted by adapter, then by the order given; every trainer gets
+ * m = the fuller half's rows / trainers, rounded up to DATA_ROW_ALIGN. Documents of together at
+ * most num_trainers * tokens_per_trainer - DATA_ROW_ALIGN + 1 rows always fit, a single one also
+ * without that margin.
+ *
+ * With whole_documents the documents go, longest first, to the emptiest trainer, and each trainer's
+ * halves are filled as above, so that one document of each trainer may span; a trainer without
+ * documents has DATA_ROW_ALIGN pad rows. Whether documents of nearly num_trainers *
+ * tokens_per_trainer rows fit depends on their lengths.
+ *
+ * PLAN-01 (BASE_ERR_ARG) when the documents do not fit; for a document that can never fit it names
+ * the number of trainers that would do. The batch needs num_documents + 2 num_trainers pieces at
+ * most. No allocation. */
+base_status_t lora_pack_fast(base_ctx_t *ctx, const lora_pack_t *pack,
+                             data_batch_t *batch) BASE_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
