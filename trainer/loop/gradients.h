@@ -1,0 +1,24 @@
+/* The gradients of all weights, and the adapters' losses that stand beside them, between
+ * microbatches. */
+#ifndef CADRE_TRAINER_LOOP_GRADIENTS_H
+#define CADRE_TRAINER_LOOP_GRADIENTS_H
+
+#include "trainer/loop/trainer.h"
+
+/* Zeroes gradients and losses in stream order. Nothing to do on a pool rank. */
+base_status_t tr_gradients_zero(tr_trainer_t *trainer) BASE_MUST_CHECK;
+
+/* Sums gradients and losses over the trainers, in ascending trainer, so that every trainer holds
+ * the same bits. All ranks of the group call it; pool ranks contribute nothing. In stream order;
+ * blocks as comm_all_reduce says. Call it once per global batch: a second call would sum the
+ * sums. */
+base_status_t tr_gradients_reduce(tr_trainer_t *trainer) BASE_MUST_CHECK;
+
+/* Gradient of weight `index` of the model's list as rows x cols doubles, and the adapters' losses
+ * as num_adapters doubles. They wait for the stream and allocate: for tests, checkpoints and the
+ * end of a step. BASE_ERR_STATE on a pool rank. */
+base_status_t tr_gradients_read(tr_trainer_t *trainer, int32_t index,
+                                double *values) BASE_MUST_CHECK;
+base_status_t tr_gradients_read_losses(tr_trainer_t *trainer, double *losses) BASE_MUST_CHECK;
+
+#endif

@@ -1,0 +1,277 @@
+#include "trainer/model/rows.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+
+#include <stdio.h>
+
+static base_status_t declare(tr_rows_t *r, base_arena_t *arena, data_half_t half, const char *what,
+                             kern_dtype_t dtype, base_region_t *region)
+{
+    char name[48];
+
+    (void)snprintf(name, sizeof name, "rows.%s.%s", what, half == DATA_PING ? "ping" : "pong");
+    return base_arena_declare(arena, "trainer", name, r->max_rows * kern_dtype_bytes(dtype),
+                              BASE_LIFETIME_RUN, region);
+}
+
+static base_status_t declare_half(tr_rows_t *r, base_arena_t *arena, data_half_t half)
+{
+    tr_rows_half_t *h = &r->half[half];
+
+    BASE_TRY(declare(r, arena, half, "tokens", KERN_I32, &h->tokens));
+    BASE_TRY(declare(r, arena, half, "positions", KERN_I32, &h->positions));
+    BASE_TRY(declare(r, arena, half, "supervised", KERN_I32, &h->supervised));
+    BASE_TRY(declare(r, arena, half, "targets", KERN_I32, &h->targets));
+    BASE_TRY(declare(r, arena, half, "adapters", KERN_I32, &h->adapters));
+    return declare(r, arena, half, "weights", r->model->acc, &h->weights);
+}
+
+static base_status_t create_staging(tr_rows_t *r, tr_rows_staging_t *s)
+{
+    int32_t **const arrays[] = {&s->tokens, &s->positions, &s->supervised, &s->targets,
+                                &s->adapters};
+
+    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) {
+        *arrays[i] = base_calloc(r->ctx, r->max_rows, sizeof(int32_t), "rows staging");
+        if (*arrays[i] == NULL) return BASE_ERR_NOMEM;
+    }
+    s->weights =
+        base_calloc(r->ctx, r->max_rows, (size_t)kern_dtype_bytes(r->model->acc), "rows staging");
+    return s->weights == NULL ? BASE_ERR_NOMEM : BASE_OK;
+}
+
+base_status_t tr_rows_create(const tr_model_t *model, base_arena_t *arena, base_stream_t *stream,
+                             int64_t max_rows, int32_t num_adapters, tr_rows_t **rows_p)
+{
+    base_ctx_t *ctx = model->ctx;
+    base_status_t st;
+
+    tr_rows_t *r = base_calloc(ctx, 1, sizeof *r, "rows");
+    if (r == NULL) return BASE_ERR_NOMEM;
+    r->ctx = ctx;
+    r->model = model;
+    r->arena = arena;
+    r->stream = stream;
+    r->max_rows = max_rows;
+    r->num_adapters = num_adapters;
+    for (int h = 0; h < DATA_NUM_HALVES; h++) {
+        BASE_TRY_GOTO(declare_half(r, arena, (data_half_t)h), st, err_destroy);
+        for (int i = 0; i < TR_ROWS_STAGES; i++)
+            BASE_TRY_GOTO(create_staging(r, &r->staging[i][h]), st, err_destroy);
+    }
+    for (int i = 0; i < TR_ROWS_STAGES; i++)
+        BASE_TRY_GOTO(base_event_create(base_stream_device(stream), &r->uploaded[i]), st,
+                      err_destroy);
+    r->row_document = base_calloc(ctx, max_rows, sizeof *r->row_document, "rows scratch");
+    if (r->row_document == NULL) {
+        st = BASE_ERR_NOMEM;
+        goto err_destroy;
+    }
+    *rows_p = r;
+    return BASE_OK;
+err_destroy:
+    tr_rows_destroy(r);
+    return st;
+}
+
+void tr_rows_destroy(tr_rows_t *rows)
+{
+    if (rows == NULL) return;
+    base_free(rows->ctx, rows->row_document);
+    for (int i = 0; i < TR_ROWS_STAGES; i++) {
+        if (rows->uploaded[i] != NULL) base_event_destroy(rows->uploaded[i]);
+        for (int h = 0; h < DATA_NUM_HALVES; h++) {
+            tr_rows_staging_t *s = &rows->staging[i][h];
+            base_free(rows->ctx, s->tokens);
+            base_free(rows->ctx, s->positions);
+            base_free(rows->ctx, s->supervised);
+            base_free(rows->ctx, s->targets);
+            base_free(rows->ctx, s->adapters);
+            base_free(rows->ctx, s->weights);
+        }
+    }
+    base_free(rows->ctx, rows);
+}
+
+/* The staging's last upload has passed. Normally it has, long since: as_attention_microbatch waited
+ * for the same microbatch; so the wait polls, and what can go wrong in it is that the stream has
+ * failed or the rank is stopped. */
+static base_status_t wait_uploaded(tr_rows_t *r, int stage)
+{
+    const int64_t end = base_clock_ns() + base_ctx_deadline_ms(r->ctx) * 1000000;
+
+    for (;;) {
+        const base_status_t st = base_event_query(r->uploaded[stage]);
+        if (st != BASE_PENDING) return st;
+        if (base_ctx_stop_requested(r->ctx))
+            return BASE_FAIL(r->ctx, BASE_ERR_PEER, BASE_MSG_COMM_01,
+                             "rows: asked to stop while waiting for an upload");
+        if (base_clock_ns() > end)
+            return BASE_FAIL(r->ctx, BASE_ERR_TIMEOUT, BASE_MSG_COMM_02,
+                             "rows: the upload of the microbatch before the last did not finish in "
+                             "%lld ms",
+                             (long long)base_ctx_deadline_ms(r->ctx));
+        base_clock_sleep_ns(50000);
+    }
+}
+
+/* Tokens and positions of a half's rows, and which document each belongs to. */
+static base_status_t place_pieces(tr_rows_t *r, const data_batch_t *batch, int32_t trainer,
+                                  data_half_t half, tr_rows_staging_t *s)
+{
+    const int64_t rows = r->half[half].rows;
+    const int32_t vocab = r->model->config.vocab;
+
+    for (int64_t i = 0; i < rows; i++) {
+        r->row_document[i] = -1;
+        s->tokens[i] = 0;
+        s->positions[i] = 0;
+    }
+    for (int32_t p = 0; p < batch->num_pieces; p++) {
+        const data_piece_t *piece = &batch->pieces[p];
+        const data_document_t *doc = &batch->documents[piece->document];
+
+        if (piece->trainer != trainer || piece->half != (int32_t)half) continue;
+        for (int64_t i = 0; i < piece->rows; i++) {
+            const int64_t row = piece->local_row + i;
+            const int32_t token = doc->tokens[piece->doc_row + i];
+
+            if (token < 0 || token >= vocab)
+                return BASE_FAIL(
+                    r->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                    "microbatch %lld: document %lld of adapter %d, row %lld: token %d, "
+                    "want 0 to %d",
+                    (long long)batch->microbatch, (long long)doc->index, doc->adapter,
+                    (long long)(piece->doc_row + i), token, vocab - 1);
+            r->row_document[row] = piece->document;
+            s->tokens[row] = token;
+            s->positions[row] = (int32_t)(piece->doc_row + i);
+        }
+    }
+    return BASE_OK;
+}
+
+static base_status_t list_supervised(tr_rows_t *r, const data_batch_t *batch, data_half_t half,
+                                     tr_rows_staging_t *s)
+{
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < r->half[half].rows; i++) {
+        if (r->row_document[i] < 0) continue;
+        const data_document_t *doc = &batch->documents[r->row_document[i]];
+        const int64_t next = (int64_t)s->positions[i] + 1;
+
+        if (next >= doc->rows || doc->loss_mask[next] == 0) continue;
+        if (doc->tokens[next] < 0 || doc->tokens[next] >= r->model->config.vocab)
+            return BASE_FAIL(r->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                             "microbatch %lld: document %lld of adapter %d, row %lld: token %d, "
+                             "want 0 to %d",
+                             (long long)batch->microbatch, (long long)doc->index, doc->adapter,
+                             (long long)next, doc->tokens[next], r->model->config.vocab - 1);
+        s->supervised[n] = (int32_t)i;
+        s->targets[n] = doc->tokens[next];
+        s->adapters[n] = doc->adapter;
+        if (r->model->acc == KERN_F64)
+            ((double *)s->weights)[n] = doc->row_weight;
+        else
+            ((float *)s->weights)[n] = (float)doc->row_weight;
+        n++;
+    }
+    r->half[half].num_supervised = n;
+    return BASE_OK;
+}
+
+static base_status_t upload(tr_rows_t *r, base_region_t region, const void *values, int64_t bytes)
+{
+    if (bytes == 0) return BASE_OK;
+    return base_upload(r->stream, base_arena_mem(r->arena, region), values, bytes);
+}
+
+static base_status_t upload_half(tr_rows_t *r, data_half_t half, const tr_rows_staging_t *s)
+{
+    const tr_rows_half_t *h = &r->half[half];
+    const int64_t i32 = kern_dtype_bytes(KERN_I32);
+
+    BASE_TRY(upload(r, h->tokens, s->tokens, h->rows * i32));
+    BASE_TRY(upload(r, h->positions, s->positions, h->rows * i32));
+    BASE_TRY(upload(r, h->supervised, s->supervised, h->num_supervised * i32));
+    BASE_TRY(upload(r, h->targets, s->targets, h->num_supervised * i32));
+    BASE_TRY(upload(r, h->adapters, s->adapters, h->num_supervised * i32));
+    return upload(r, h->weights, s->weights, h->num_supervised * kern_dtype_bytes(r->model->acc));
+}
+
+static base_status_t check_batch(const tr_rows_t *r, const data_batch_t *batch, int32_t trainer)
+{
+    if (batch->trainer_rows[trainer] > r->max_rows)
+        return BASE_FAIL(r->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "microbatch %lld: trainer %d has %lld rows in a half, want at most %lld",
+                         (long long)batch->microbatch, trainer,
+                         (long long)batch->trainer_rows[trainer], (long long)r->max_rows);
+    for (int32_t d = 0; d < batch->num_documents; d++) {
+        const data_document_t *doc = &batch->documents[d];
+        if (doc->rows > r->model->config.max_positions || doc->adapter < 0 ||
+            doc->adapter >= r->num_adapters)
+            return BASE_FAIL(r->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                             "microbatch %lld: document %lld of adapter %d has %lld rows, want at "
+                             "most %lld and adapters below %d",
+                             (long long)batch->microbatch, (long long)doc->index, doc->adapter,
+                             (long long)doc->rows, (long long)r->model->config.max_positions,
+                             r->num_adapters);
+    }
+    return BASE_OK;
+}
+
+base_status_t tr_rows_install(tr_rows_t *rows, const data_batch_t *batch, int32_t trainer)
+{
+    const int stage = (int)(rows->installs % TR_ROWS_STAGES);
+
+    BASE_TRY(check_batch(rows, batch, trainer));
+    if (rows->installs >= TR_ROWS_STAGES) BASE_TRY(wait_uploaded(rows, stage));
+    for (int h = 0; h < DATA_NUM_HALVES; h++) {
+        tr_rows_staging_t *s = &rows->staging[stage][h];
+
+        rows->half[h].rows = batch->trainer_rows[trainer];
+        BASE_TRY(place_pieces(rows, batch, trainer, (data_half_t)h, s));
+        BASE_TRY(list_supervised(rows, batch, (data_half_t)h, s));
+        BASE_TRY(upload_half(rows, (data_half_t)h, s));
+    }
+    BASE_TRY(base_event_record(rows->uploaded[stage], rows->stream));
+    rows->installs++;
+    return BASE_OK;
+}
+
+static kern_mat_t vec(const tr_rows_t *r, base_region_t region, int64_t count, kern_dtype_t dtype)
+{
+    return kern_vec(base_arena_mem(r->arena, region), count, dtype);
+}
+
+kern_mat_t tr_rows_tokens(const tr_rows_t *rows, data_half_t half)
+{
+    return vec(rows, rows->half[half].tokens, rows->half[half].rows, KERN_I32);
+}
+
+kern_mat_t tr_rows_positions(const tr_rows_t *rows, data_half_t half)
+{
+    return vec(rows, rows->half[half].positions, rows->half[half].rows, KERN_I32);
+}
+
+kern_mat_t tr_rows_supervised(const tr_rows_t *rows, data_half_t half)
+{
+    return vec(rows, rows->half[half].supervised, rows->half[half].num_supervised, KERN_I32);
+}
+
+kern_mat_t tr_rows_targets(const tr_rows_t *rows, data_half_t half)
+{
+    return vec(rows, rows->half[half].targets, rows->half[half].num_supervised, KERN_I32);
+}
+
+kern_mat_t tr_rows_adapters(const tr_rows_t *rows, data_half_t half)
+{
+    return vec(rows, rows->half[half].adapters, rows->half[half].num_supervised, KERN_I32);
+}
+
+kern_mat_t tr_rows_weights(const tr_rows_t *rows, data_half_t half)
+{
+    return vec(rows, rows->half[half].weights, rows->half[half].num_supervised, rows->model->acc);
+}

@@ -1,0 +1,179 @@
+#include "trainer/model/weights.h"
+
+#include "base/memory.h"
+#include "base/philox.h"
+
+#include <math.h>
+#include <stdio.h>
+
+base_status_t tr_weights_create(const tr_model_t *model, base_arena_t *arena,
+                                tr_weights_t **weights_p)
+{
+    base_ctx_t *ctx = model->ctx;
+    const int64_t real = kern_dtype_bytes(model->config.dtype), acc = kern_dtype_bytes(model->acc);
+    base_status_t st;
+
+    tr_weights_t *w = base_calloc(ctx, 1, sizeof *w, "weights");
+    if (w == NULL) return BASE_ERR_NOMEM;
+    w->ctx = ctx;
+    w->model = model;
+    w->arena = arena;
+    w->weight = base_calloc(ctx, model->num_weights, sizeof *w->weight, "weights");
+    w->gradient = base_calloc(ctx, model->num_weights, sizeof *w->gradient, "gradients");
+    if (w->weight == NULL || w->gradient == NULL) {
+        st = BASE_ERR_NOMEM;
+        goto err_destroy;
+    }
+    for (int32_t i = 0; i < model->num_weights; i++) {
+        const tr_weight_spec_t *spec = &model->weights[i];
+        char name[TR_WEIGHT_NAME_BYTES + 8];
+
+        BASE_TRY_GOTO(base_arena_declare(arena, "trainer", spec->name,
+                                         spec->rows * spec->pitch * real, BASE_LIFETIME_RUN,
+                                         &w->weight[i]),
+                      st, err_destroy);
+        (void)snprintf(name, sizeof name, "grad.%s", spec->name);
+        BASE_TRY_GOTO(base_arena_declare(arena, "trainer", name, spec->rows * spec->cols * acc,
+                                         BASE_LIFETIME_RUN, &w->gradient[i]),
+                      st, err_destroy);
+    }
+    *weights_p = w;
+    return BASE_OK;
+err_destroy:
+    tr_weights_destroy(w);
+    return st;
+}
+
+void tr_weights_destroy(tr_weights_t *weights)
+{
+    if (weights == NULL) return;
+    base_free(weights->ctx, weights->gradient);
+    base_free(weights->ctx, weights->weight);
+    base_free(weights->ctx, weights);
+}
+
+kern_mat_t tr_weights_mat(const tr_weights_t *weights, int32_t index)
+{
+    const tr_weight_spec_t *spec = &weights->model->weights[index];
+
+    return kern_mat(base_arena_mem(weights->arena, weights->weight[index]), spec->rows, spec->cols,
+                    spec->pitch, weights->model->config.dtype);
+}
+
+kern_mat_t tr_weights_gradient(const tr_weights_t *weights, int32_t index)
+{
+    const tr_weight_spec_t *spec = &weights->model->weights[index];
+
+    return kern_mat(base_arena_mem(weights->arena, weights->gradient[index]), spec->rows,
+                    spec->cols, spec->cols, weights->model->acc);
+}
+
+/* Key: the seed. Counter: {pair of elements, low and high word; weight number; 'W'}, so that other
+ * users of the seed (dropout, orders) never meet these numbers. */
+static void draw(const tr_weight_spec_t *spec, int32_t index, uint64_t seed, double *values)
+{
+    const base_philox_key_t key = base_philox_key(seed);
+    const int norm = spec->kind == TR_WEIGHT_NORM1 || spec->kind == TR_WEIGHT_NORM2 ||
+                     spec->kind == TR_WEIGHT_FINAL_NORM;
+    const double spread = norm                                ? 0.1
+                          : spec->kind == TR_WEIGHT_EMBEDDING ? 1.0
+                                                              : 1.0 / sqrt((double)spec->cols);
+    const double mean = norm ? 1.0 : 0.0;
+    const int64_t count = spec->rows * spec->cols;
+
+    for (int64_t i = 0; i < count; i += 2) {
+        const uint64_t pair = (uint64_t)i / 2;
+        double normal[2];
+
+        base_philox_normal2(base_philox(key, (uint32_t)(pair & 0xffffffffu), (uint32_t)(pair >> 32),
+                                        (uint32_t)index, 0x57u),
+                            normal);
+        values[i] = mean + spread * normal[0];
+        if (i + 1 < count) values[i + 1] = mean + spread * normal[1];
+    }
+}
+
+/* Extra columns hold NaN, so that an operator that takes the pitch for the width shows. */
+static void to_dtype(const tr_weight_spec_t *spec, kern_dtype_t dtype, const double *values,
+                     void *out)
+{
+    for (int64_t r = 0; r < spec->rows; r++) {
+        for (int64_t c = 0; c < spec->pitch; c++) {
+            const double value = c < spec->cols ? values[r * spec->cols + c] : (double)NAN;
+            const int64_t at = r * spec->pitch + c;
+
+            if (dtype == KERN_F64)
+                ((double *)out)[at] = value;
+            else
+                ((float *)out)[at] = (float)value;
+        }
+    }
+}
+
+base_status_t tr_weights_write(const tr_weights_t *weights, int32_t index, base_stream_t *stream,
+                               const double *values)
+{
+    const tr_weight_spec_t *spec = &weights->model->weights[index];
+    const kern_dtype_t dtype = weights->model->config.dtype;
+    const int64_t bytes = spec->rows * spec->pitch * kern_dtype_bytes(dtype);
+    base_status_t st;
+
+    void *staging = base_alloc(weights->ctx, (size_t)bytes, "weight staging");
+    if (staging == NULL) return BASE_ERR_NOMEM;
+    to_dtype(spec, dtype, values, staging);
+    st = base_upload(stream, tr_weights_mat(weights, index).mem, staging, bytes);
+    const base_status_t synced = base_stream_sync(stream); /* staging is free only after that */
+    base_free(weights->ctx, staging);
+    return st < 0 ? st : synced;
+}
+
+base_status_t tr_weights_random(const tr_weights_t *weights, base_stream_t *stream, uint64_t seed)
+{
+    const tr_model_t *model = weights->model;
+    const int64_t largest = tr_model_largest_weight(model);
+    base_status_t st = BASE_OK;
+
+    double *values = base_calloc(weights->ctx, largest, sizeof *values, "weight values");
+    if (values == NULL) return BASE_ERR_NOMEM;
+    for (int32_t i = 0; i < model->num_weights && st >= 0; i++) {
+        draw(&model->weights[i], i, seed, values);
+        st = tr_weights_write(weights, i, stream, values);
+    }
+    base_free(weights->ctx, values);
+    return st;
+}
+
+base_status_t tr_weights_read(const tr_weights_t *weights, int32_t index, base_stream_t *stream,
+                              double *values)
+{
+    const kern_mat_t mat = tr_weights_mat(weights, index);
+
+    return tr_weights_download(weights->ctx, stream, &mat, values);
+}
+
+base_status_t tr_weights_download(base_ctx_t *ctx, base_stream_t *stream, const kern_mat_t *mat,
+                                  double *values)
+{
+    const int64_t elements = mat->rows == 0 ? 0 : (mat->rows - 1) * mat->pitch + mat->cols;
+    const int64_t bytes = elements * kern_dtype_bytes(mat->dtype);
+    base_status_t st;
+
+    if (mat->dtype != KERN_F32 && mat->dtype != KERN_F64)
+        return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_INT_01,
+                         "download: dtype %s, want fp32 or fp64", kern_dtype_name(mat->dtype));
+    void *staging = base_alloc(ctx, (size_t)bytes, "download staging");
+    if (staging == NULL) return BASE_ERR_NOMEM;
+    st = base_download(stream, staging, mat->mem, bytes);
+    const base_status_t synced = base_stream_sync(stream);
+    st = st < 0 ? st : synced;
+    for (int64_t r = 0; r < mat->rows && st >= 0; r++) {
+        for (int64_t c = 0; c < mat->cols; c++) {
+            const int64_t at = r * mat->pitch + c;
+            values[r * mat->cols + c] = mat->dtype == KERN_F64
+                                            ? ((const double *)staging)[at]
+                                            : (double)((const float *)staging)[at];
+        }
+    }
+    base_free(ctx, staging);
+    return st;
+}
