@@ -1,0 +1,187 @@
+/* Placement invariance at the attention seam, over random documents, cuts, servers, head groups and
+ * retention.
+ *
+ * For each seed: one rank without cuts (the oracle); T trainers in place with random cuts; the same
+ * cuts with servers in a pool; the planner's own cuts; whole documents (local). o, lse and dq must
+ * have the same bits everywhere; dk and dv the same bits for the same cuts and else differ by the
+ * order of a sum.
+ *
+ *   seam [--device cpu|strict] [--first N] [--seeds N] */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/support/property_options.h"
+#include "tests/support/random_plan.h"
+#include "tests/support/seam_case.h"
+
+#include <string.h>
+
+static int64_t random_rows(uint64_t *state)
+{
+    static const int64_t edges[] = {1, 2, 127, 128, 129, 255, 256, 257, 384};
+    switch (random_below(state, 8)) {
+    case 0:
+        return 1 + random_below(state, 2000);
+    case 1:
+    case 2:
+        return edges[random_below(state, 9)];
+    default:
+        return 1 + random_below(state, 300);
+    }
+}
+
+/* Documents and model of a seed; the caller adds where it runs. */
+static seam_case_t random_case(uint64_t seed, const property_options_t *o)
+{
+    static const int32_t heads[][2] = {{1, 1}, {2, 1}, {4, 2}, {3, 3}, {8, 4}, {6, 2}};
+    static const int64_t windows[] = {0, 1, 100, 128, 200, 700};
+    uint64_t state = seed * 0x9E3779B97F4A7C15u + 1;
+    seam_case_t c = {.dtype = random_below(&state, 4) == 0 ? KERN_F64 : KERN_F32,
+                     .head_dim = 4 + 4 * (int32_t)random_below(&state, 3),
+                     .num_layers = 2,
+                     .device = o->device,
+                     .device_seed = seed,
+                     .num_microbatches = 1,
+                     .ranks_per_host = 1000};
+    const uint32_t h = random_below(&state, 6);
+    c.num_q_heads = heads[h][0];
+    c.num_kv_heads = heads[h][1];
+    c.window = windows[random_below(&state, 6)];
+    c.num_documents = 1 + (int32_t)random_below(&state, 6);
+    for (int32_t d = 0; d < c.num_documents; d++) {
+        c.rows[d] = random_rows(&state);
+        c.adapter[d] = (int32_t)random_below(&state, 3);
+    }
+    if (random_below(&state, 3) == 0) /* one that spans both halves of all trainers */
+        c.rows[0] = 600 + random_below(&state, 1400);
+    c.slow_rank = random_below(&state, 4) == 0 ? (int32_t)random_below(&state, 3) : -1;
+    c.slow_ns = 4000000;
+    c.cut_seed = seed * 3 + 1;
+    c.assign_seed = seed * 7 + 2;
+    return c;
+}
+
+static void run_or_fail(const seam_case_t *c, uint64_t seed, const char *name,
+                        seam_result_t *result)
+{
+    const base_status_t st = seam_case_run(c, result);
+    if (st < 0)
+        fail_msg("seed %llu, %s: %s (%s:%d): %s", (unsigned long long)seed, name,
+                 base_status_name(st), result->error.file ? result->error.file : "?",
+                 result->error.line, result->error.text);
+}
+
+static void same_bits(const void *a, const void *b, int64_t elements, const seam_result_t *r,
+                      uint64_t seed, const char *name, const char *what)
+{
+    if (memcmp(a, b, (size_t)(elements * r->element_bytes)) == 0) return;
+    int64_t i = 0;
+    while (memcmp((const char *)a + i * r->element_bytes, (const char *)b + i * r->element_bytes,
+                  (size_t)r->element_bytes) == 0)
+        i++;
+    fail_msg(
+        "seed %llu, %s: %s differs from the oracle at element %lld of %lld, relative distance %g",
+        (unsigned long long)seed, name, what, (long long)i, (long long)elements,
+        seam_distance(a, b, elements, r->element_bytes));
+}
+
+static void compare(const seam_result_t *r, const seam_result_t *oracle, uint64_t seed,
+                    const char *name)
+{
+    same_bits(r->o, oracle->o, r->o_elements, r, seed, name, "o");
+    same_bits(r->lse, oracle->lse, r->lse_elements, r, seed, name, "lse");
+    same_bits(r->dq, oracle->dq, r->o_elements, r, seed, name, "dq");
+    const double limit = r->element_bytes == 8 ? 1e-13 : 1e-5;
+    const double dk = seam_distance(r->dk, oracle->dk, r->kv_elements, r->element_bytes);
+    const double dv = seam_distance(r->dv, oracle->dv, r->kv_elements, r->element_bytes);
+    if (!(dk <= limit && dv <= limit))
+        fail_msg("seed %llu, %s: dk, dv differ from the oracle by %g, %g", (unsigned long long)seed,
+                 name, dk, dv);
+}
+
+static void check_seed(uint64_t seed, const property_options_t *o)
+{
+    const seam_case_t base = random_case(seed, o);
+    uint64_t state = seed + 99;
+    const int32_t trainers = 1 + (int32_t)random_below(&state, 4);
+    seam_result_t oracle, in_place, pool, planned, local;
+
+    seam_case_t c = base;
+    c.placement = AS_LOCAL;
+    c.num_ranks = 1;
+    c.plan = SEAM_PLAN_UNCUT;
+    run_or_fail(&c, seed, "oracle", &oracle);
+
+    c = base;
+    c.placement = AS_IN_PLACE;
+    c.num_ranks = trainers;
+    c.plan = SEAM_PLAN_RANDOM;
+    c.num_microbatches = seed % 5 == 0 ? 4 : 1;
+    run_or_fail(&c, seed, "in place", &in_place);
+    compare(&in_place, &oracle, seed, "in place");
+
+    c = base;
+    c.placement = AS_POOL;
+    c.servers_per_host = 1 + (int32_t)random_below(&state, 2);
+    c.num_ranks = trainers + c.servers_per_host;
+    c.plan = SEAM_PLAN_RANDOM;
+    c.assign_seed += 5;
+    run_or_fail(&c, seed, "pool", &pool);
+    compare(&pool, &oracle, seed, "pool");
+    same_bits(pool.dk, in_place.dk, pool.kv_elements, &pool, seed, "pool against in place", "dk");
+    same_bits(pool.dv, in_place.dv, pool.kv_elements, &pool, seed, "pool against in place", "dv");
+
+    c.plan = SEAM_PLAN_TOKEN;
+    run_or_fail(&c, seed, "planned", &planned);
+    compare(&planned, &oracle, seed, "planned");
+
+    c = base;
+    c.placement = AS_LOCAL;
+    c.num_ranks = trainers;
+    c.plan = SEAM_PLAN_RANDOM;
+    run_or_fail(&c, seed, "local", &local);
+    compare(&local, &oracle, seed, "local");
+
+    seam_result_free(&oracle);
+    seam_result_free(&in_place);
+    seam_result_free(&pool);
+    seam_result_free(&planned);
+    seam_result_free(&local);
+}
+
+static void test_seeds(void **cmocka_state)
+{
+    const property_options_t *o = *cmocka_state;
+    for (uint64_t seed = o->first; seed < o->first + o->count; seed++)
+        check_seed(seed, o);
+    print_message("%llu seeds\n", (unsigned long long)o->count);
+}
+
+/* With the same plan for the third time, a microbatch asks for no memory on any rank. */
+static void test_steady_state_allocates_nothing(void **cmocka_state)
+{
+    const property_options_t *o = *cmocka_state;
+    seam_case_t c = random_case(4, o);
+    c.placement = AS_IN_PLACE;
+    c.num_ranks = 3;
+    c.plan = SEAM_PLAN_RANDOM;
+    c.num_microbatches = 5;
+    seam_result_t r;
+    run_or_fail(&c, 4, "steady state", &r);
+    assert_int_equal(r.steady_allocations, 0);
+    seam_result_free(&r);
+}
+
+int main(int argc, char **argv)
+{
+    property_options_t o = property_options(argc, argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(test_seeds, &o),
+        cmocka_unit_test_prestate(test_steady_state_allocates_nothing, &o),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
