@@ -109,7 +109,8 @@ base_status_t as_attention_begin(as_attention_t *at, data_half_t half, int32_t l
  * arrived with pong, which is finished first. */
 static base_status_t sum_partials(as_attention_t *at, data_half_t half, const as_schedule_t *s)
 {
-    const base_mem_t scratch = as_region_mem(at, half, AS_REGION_SCRATCH, at->half[half].layer);
+    const base_mem_t scratch =
+        as_region_mem(at, (int)half, AS_REGION_SCRATCH, at->half[half].layer);
     kern_partial_sum_t sum = {.dtype = at->config.dtype,
                               .num_sums = s->sums[half].count,
                               .num_parts = s->parts[half].count,

@@ -86,5 +86,5 @@ base_status_t as_exchange_leg(as_attention_t *at, data_half_t half, int32_t laye
         .num_peers = (int32_t)e->peers.count,
         .peers = peers,
         .ready = at->ready};
-    return comm_exchange_begin(at->group, half, &exchange, ticket_p);
+    return comm_exchange_begin(at->group, (int)half, &exchange, ticket_p);
 }

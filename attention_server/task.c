@@ -226,7 +226,9 @@ static uint64_t plan_hash(const as_plan_t *plan, const data_batch_t *batch,
     h = base_hash_u64(h, data_batch_hash(batch));
     h = base_hash_i64(h, topology->placement);
     h = base_hash_i64(h, topology->num_ranks);
+    h = base_hash_i64(h, topology->num_hosts);
     for (int32_t r = 0; r < topology->num_ranks; r++) {
+        h = base_hash_i64(h, topology->rank_host[r]);
         h = base_hash_i64(h, topology->rank_trainer[r]);
         h = base_hash_i64(h, topology->rank_server[r]);
     }

@@ -22,16 +22,19 @@ typedef struct as_topology {
     int32_t *server_rank;  /* [num_servers] */
     int32_t *rank_trainer; /* [num_ranks], -1: none */
     int32_t *rank_server;  /* [num_ranks], -1: none */
+    int32_t num_hosts;
+    int32_t *rank_host; /* [num_ranks] */
     base_ctx_t *ctx;
 } as_topology_t;
 
-/* `ranks_per_host` consecutive ranks share a host, the last host may have fewer; with AS_POOL the
- * last servers_per_host of each only serve (at least 1, and each host needs at least one trainer:
- * BASE_ERR_CONFIG, CONF-04). With AS_IN_PLACE and AS_LOCAL every rank is trainer and server of its
- * own number, and servers_per_host is not looked at. The caller frees it with as_topology_destroy.
- */
+/* rank_host[r] is the host of rank r (copied; NULL: all on host 0). Hosts are numbered from 0
+ * without gaps (else BASE_ERR_ARG); they may differ in size, and the ranks of a host need not be
+ * consecutive. With AS_POOL the last servers_per_host ranks of each host only serve (at least 1, and
+ * each host needs at least one trainer: BASE_ERR_CONFIG, CONF-04). With AS_IN_PLACE and AS_LOCAL
+ * every rank is trainer and server of its own number, and servers_per_host is not looked at. The
+ * caller frees it with as_topology_destroy. */
 base_status_t as_topology_create(base_ctx_t *ctx, as_placement_t placement, int32_t num_ranks,
-                                 int32_t ranks_per_host, int32_t servers_per_host,
+                                 const int32_t *rank_host, int32_t servers_per_host,
                                  as_topology_t **topology_p) BASE_MUST_CHECK;
 void as_topology_destroy(as_topology_t *topology);
 

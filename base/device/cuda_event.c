@@ -113,7 +113,7 @@ static base_status_t value_result(base_stream_t *s, CUresult r, const char *what
 {
     if (r == CUDA_SUCCESS) return BASE_OK;
     return base_stream_fail(s, BASE_FAIL(s->dev->ctx, BASE_ERR_DEVICE, BASE_MSG_INT_01,
-                                          "%s: %s: driver error %d", s->name, what, (int)r));
+                                         "%s: %s: driver error %d", s->name, what, (int)r));
 }
 
 static base_status_t counter_on_gpu(base_stream_t *s, base_counter_t *c)
@@ -139,8 +139,7 @@ base_status_t base_cuda_stream_signal(base_stream_t *s, base_counter_t *c, uint6
         return value_result(
             s, dev->write_low(native, word, (cuuint32_t)value, CU_STREAM_WRITE_VALUE_DEFAULT),
             "cuStreamWriteValue32");
-    return value_result(s,
-                        dev->write_value(native, word, value, CU_STREAM_WRITE_VALUE_DEFAULT),
+    return value_result(s, dev->write_value(native, word, value, CU_STREAM_WRITE_VALUE_DEFAULT),
                         "cuStreamWriteValue64");
 }
 

@@ -85,9 +85,8 @@ void base_counter_destroy(base_counter_t *c)
 static base_status_t check_value(base_ctx_t *ctx, uint64_t value)
 {
     if (value <= BASE_COUNTER_MAX) return BASE_OK;
-    return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
-                     "counter value %llu, the largest is %llu", (unsigned long long)value,
-                     (unsigned long long)BASE_COUNTER_MAX);
+    return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01, "counter value %llu, the largest is %llu",
+                     (unsigned long long)value, (unsigned long long)BASE_COUNTER_MAX);
 }
 
 /* Takes note that the counter will go to `value`. Since one thread or stream raises a counter,

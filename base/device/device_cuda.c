@@ -176,7 +176,7 @@ base_status_t base_cuda_stream_sync(base_stream_t *base)
     if (st < 0) return st;
     BASE_TRY(base_cuda_enter(base->dev));
     return base_stream_fail(base, stream_wait_idle((base_cuda_stream_t *)base,
-                                                    base_ctx_deadline_ms(base->dev->ctx), false));
+                                                   base_ctx_deadline_ms(base->dev->ctx), false));
 }
 
 static void cuda_stream_destroy(base_stream_t *base)

@@ -39,8 +39,8 @@ base_status_t base_cuda_fail(base_ctx_t *ctx, cudaError_t e, const char *file, i
     do {                                                                                           \
         const cudaError_t stream_try_e_ = (expr);                                                  \
         if (stream_try_e_ != cudaSuccess)                                                          \
-            return base_stream_fail((s), base_cuda_fail((s)->dev->ctx, stream_try_e_, __FILE__,   \
-                                                         __LINE__, (s)->name, (what)));            \
+            return base_stream_fail((s), base_cuda_fail((s)->dev->ctx, stream_try_e_, __FILE__,    \
+                                                        __LINE__, (s)->name, (what)));             \
     } while (0)
 
 /* Makes the device current for the calling thread. Every entry does it: each call may come from

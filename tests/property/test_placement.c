@@ -100,7 +100,6 @@ static model_case_t random_case(uint64_t seed, const property_options_t *o,
     c.device = o->device;
     c.device_seed = seed;
     c.retain = (int32_t)random_below(&state, 2);
-    c.ranks_per_host = 1000;
     return c;
 }
 

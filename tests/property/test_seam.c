@@ -45,8 +45,7 @@ static seam_case_t random_case(uint64_t seed, const property_options_t *o)
                      .num_layers = 2,
                      .device = o->device,
                      .device_seed = seed,
-                     .num_microbatches = 1,
-                     .ranks_per_host = 1000};
+                     .num_microbatches = 1};
     const uint32_t h = random_below(&state, 6);
     c.num_q_heads = heads[h][0];
     c.num_kv_heads = heads[h][1];
@@ -103,8 +102,23 @@ static void compare(const seam_result_t *r, const seam_result_t *oracle, uint64_
                  name, dk, dv);
 }
 
-static void check_seed(uint64_t seed, const property_options_t *o)
+static void add_facts(seam_facts_t *all, const seam_facts_t *f)
 {
+    all->spanning += f->spanning;
+    all->on_all_trainers += f->on_all_trainers;
+    all->idle_trainers += f->idle_trainers;
+    all->pad_rows += f->pad_rows;
+    all->tasks += f->tasks;
+    all->remote += f->remote;
+    all->head_cut += f->head_cut;
+    all->off_grid += f->off_grid;
+    all->retained += f->retained;
+    all->resent += f->resent;
+}
+
+static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t *facts)
+{
+    static const int32_t hosts[] = {0, 0, 1, 1, 1, 1};
     const seam_case_t base = random_case(seed, o);
     uint64_t state = seed + 99;
     const int32_t trainers = 1 + (int32_t)random_below(&state, 4);
@@ -128,6 +142,10 @@ static void check_seed(uint64_t seed, const property_options_t *o)
     c.placement = AS_POOL;
     c.servers_per_host = 1 + (int32_t)random_below(&state, 2);
     c.num_ranks = trainers + c.servers_per_host;
+    if (c.servers_per_host == 2 && trainers >= 2 && seed % 2 == 0) {
+        c.servers_per_host = 1; /* two hosts: ranks 1 and last serve */
+        c.rank_host = hosts;
+    }
     c.plan = SEAM_PLAN_RANDOM;
     c.assign_seed += 5;
     run_or_fail(&c, seed, "pool", &pool);
@@ -146,6 +164,8 @@ static void check_seed(uint64_t seed, const property_options_t *o)
     run_or_fail(&c, seed, "local", &local);
     compare(&local, &oracle, seed, "local");
 
+    add_facts(facts, &in_place.facts);
+    add_facts(facts, &pool.facts);
     seam_result_free(&oracle);
     seam_result_free(&in_place);
     seam_result_free(&pool);
@@ -156,9 +176,19 @@ static void check_seed(uint64_t seed, const property_options_t *o)
 static void test_seeds(void **cmocka_state)
 {
     const property_options_t *o = *cmocka_state;
+    seam_facts_t f = {0};
     for (uint64_t seed = o->first; seed < o->first + o->count; seed++)
-        check_seed(seed, o);
-    print_message("%llu seeds\n", (unsigned long long)o->count);
+        check_seed(seed, o, &f);
+    print_message(
+        "%llu seeds: %lld spanning documents, %lld on all trainers, %lld idle trainers, %lld "
+        "pad rows; %lld tasks: %lld remote (%lld retained, %lld resent), %lld of some heads, "
+        "%lld off the grid\n",
+        (unsigned long long)o->count, (long long)f.spanning, (long long)f.on_all_trainers,
+        (long long)f.idle_trainers, (long long)f.pad_rows, (long long)f.tasks, (long long)f.remote,
+        (long long)f.retained, (long long)f.resent, (long long)f.head_cut, (long long)f.off_grid);
+    if (o->count >= 20)
+        assert_true(f.spanning && f.on_all_trainers && f.idle_trainers && f.pad_rows && f.remote &&
+                    f.retained && f.resent && f.head_cut && f.off_grid);
 }
 
 /* With the same plan for the third time, a microbatch asks for no memory on any rank. */

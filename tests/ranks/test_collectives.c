@@ -163,6 +163,194 @@ static void test_reduce_double(void **state)
     run_sizes(reduce_rank, &element);
 }
 
+/* ==== all-reduce with the caller's own sum ==== */
+
+#define MAX_PARTS RANKS_MAX
+
+typedef struct own_sum {
+    int calls;
+    base_status_t st; /* to answer with */
+} own_sum_t;
+
+typedef struct own_sum_args {
+    unsigned char *dst;
+    const unsigned char *parts[MAX_PARTS];
+    int num_parts;
+    int64_t count;
+    comm_element_t element;
+} own_sum_args_t;
+
+/* Backwards and through memcpy: unlike the built-in in all but the order of the parts. */
+static base_status_t own_sum_work(void *args)
+{
+    const own_sum_args_t *a = args;
+
+    for (int64_t i = a->count - 1; i >= 0; i--) {
+        if (a->element == COMM_F32) {
+            const size_t size = sizeof(float);
+            float sum, x;
+
+            memcpy(&sum, a->parts[0] + (size_t)i * size, size);
+            for (int p = 1; p < a->num_parts; p++) {
+                memcpy(&x, a->parts[p] + (size_t)i * size, size);
+                sum += x;
+            }
+            memcpy(a->dst + (size_t)i * size, &sum, size);
+        } else {
+            const size_t size = sizeof(double);
+            double sum, x;
+
+            memcpy(&sum, a->parts[0] + (size_t)i * size, size);
+            for (int p = 1; p < a->num_parts; p++) {
+                memcpy(&x, a->parts[p] + (size_t)i * size, size);
+                sum += x;
+            }
+            memcpy(a->dst + (size_t)i * size, &sum, size);
+        }
+    }
+    return BASE_OK;
+}
+
+static base_status_t own_sum(void *user, base_stream_t *stream, base_mem_t dst,
+                             const base_mem_t *parts, int num_parts, int64_t count,
+                             comm_element_t element)
+{
+    own_sum_t *own = user;
+    const int64_t bytes = count * (int64_t)(element == COMM_F32 ? sizeof(float) : sizeof(double));
+    own_sum_args_t args = {
+        .dst = base_mem_address(dst), .num_parts = num_parts, .count = count, .element = element};
+    base_operand_t operands[MAX_PARTS];
+    int num_dst = 0;
+
+    own->calls++;
+    if (own->st < 0) return own->st;
+    if (count < 1 || num_parts < 2 || num_parts > MAX_PARTS) return BASE_ERR_ARG;
+    for (int p = 0; p < num_parts; p++) {
+        const int is_dst = parts[p].buffer == dst.buffer && parts[p].offset == dst.offset;
+
+        args.parts[p] = base_mem_address(parts[p]);
+        operands[p] = (base_operand_t){rank_range(parts[p].buffer, parts[p].offset, bytes),
+                                       is_dst ? BASE_READ_WRITE : BASE_READ};
+        num_dst += is_dst;
+    }
+    if (num_dst != 1) return BASE_ERR_ARG;
+    return base_stream_submit(stream, own_sum_work, &args, sizeof args, operands, num_parts);
+}
+
+/* The same contributions with the built-in sum and with own_sum, many given ahead. */
+static base_status_t reduce_own_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
+                                     void *user)
+{
+    rank_case_t *run = user;
+    const comm_element_t element = *(const comm_element_t *)run->user;
+    const int me = comm_group_rank(group), size = comm_group_size(group);
+    const int64_t slot = (MAX_COUNT * (int64_t)sizeof(double) + 4095) / 4096 * 4096;
+    const int num_counts = (int)(sizeof counts / sizeof counts[0]);
+    own_sum_t own = {0};
+    double d[MAX_COUNT], first[MAX_COUNT], second[MAX_COUNT];
+    float f[MAX_COUNT];
+    int wanted_calls = 0;
+    rank_gear_t gear;
+    base_status_t st =
+        rank_gear_open(&gear, dev, BASE_STREAM_ASYNC,
+                       2 * slot + comm_reduce_scratch_bytes(group, MAX_COUNT, COMM_F64));
+
+    (void)ctx;
+    for (int repeat = 0; repeat < 3 * num_counts && st >= 0; repeat++) {
+        const int64_t count = counts[repeat % num_counts];
+        const int64_t bytes =
+            count * (int64_t)(element == COMM_F32 ? sizeof(float) : sizeof(double));
+        const void *mine = element == COMM_F32 ? (const void *)f : (const void *)d;
+        comm_reduce_t reduce = {.data = base_mem(gear.buffer, 0),
+                                .count = count,
+                                .element = element,
+                                .scratch = base_mem(gear.buffer, 2 * slot),
+                                .stream = gear.stream};
+
+        for (int64_t i = 0; i < count; i++) {
+            d[i] = contribution(repeat, me, i);
+            f[i] = (float)d[i];
+        }
+        const int64_t slice = (count + size - 1) / size;
+        wanted_calls += size > 1 && slice * me < count;
+        st = base_upload(gear.stream, reduce.data, mine, bytes);
+        if (st >= 0) st = base_upload(gear.stream, base_mem(gear.buffer, slot), mine, bytes);
+        if (st >= 0) st = comm_all_reduce(group, &reduce);
+        reduce.data = base_mem(gear.buffer, slot);
+        reduce.sum = own_sum;
+        reduce.sum_user = &own;
+        if (st >= 0) st = comm_all_reduce(group, &reduce);
+        if (st >= 0) st = base_download(gear.stream, first, base_mem(gear.buffer, 0), bytes);
+        if (st >= 0) st = base_download(gear.stream, second, reduce.data, bytes);
+        if (st >= 0) st = base_stream_sync(gear.stream);
+        if (st >= 0)
+            RANK_CHECK(run, me, memcmp(first, second, (size_t)bytes) == 0,
+                       "repeat %d: own sum of %d elements differs", repeat, (int)count);
+    }
+    RANK_CHECK(run, me, own.calls == wanted_calls, "own sum called %d times, wanted %d", own.calls,
+               wanted_calls);
+    if (st < 0) comm_group_stop(group, NULL);
+    rank_gear_close(&gear);
+    return st;
+}
+
+static void test_reduce_own_sum(void **state)
+{
+    comm_element_t element = COMM_F32;
+
+    (void)state;
+    run_sizes(reduce_own_rank, &element);
+    element = COMM_F64;
+    run_sizes(reduce_own_rank, &element);
+}
+
+/* What the sum answers is what the all-reduce returns; the next one is as if it had not been. */
+static base_status_t reduce_refused_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
+                                         void *user)
+{
+    rank_case_t *run = user;
+    const int me = comm_group_rank(group);
+    own_sum_t own = {.st = BASE_ERR_UNSUPPORTED};
+    double d[2] = {1.0, 2.0};
+    rank_gear_t gear;
+    base_status_t st = rank_gear_open(&gear, dev, BASE_STREAM_ASYNC,
+                                      4096 + comm_reduce_scratch_bytes(group, 2, COMM_F64));
+    comm_reduce_t reduce = {.data = base_mem(gear.buffer, 0),
+                            .count = 2,
+                            .element = COMM_F64,
+                            .scratch = base_mem(gear.buffer, 4096),
+                            .stream = gear.stream,
+                            .sum = own_sum,
+                            .sum_user = &own};
+
+    (void)ctx;
+    if (st >= 0) st = base_upload(gear.stream, reduce.data, d, (int64_t)sizeof d);
+    if (st >= 0) {
+        RANK_CHECK(run, me, comm_all_reduce(group, &reduce) == BASE_ERR_UNSUPPORTED,
+                   "an all-reduce went on without its sum");
+        RANK_CHECK(run, me, own.calls == 1, "the sum was called %d times", own.calls);
+        reduce.sum = NULL;
+        st = comm_all_reduce(group, &reduce);
+    }
+    if (st >= 0) st = base_download(gear.stream, d, reduce.data, (int64_t)sizeof d);
+    if (st >= 0) st = base_stream_sync(gear.stream);
+    if (st >= 0) RANK_CHECK(run, me, d[0] == 2.0 && d[1] == 4.0, "sums %g, %g", d[0], d[1]);
+    if (st < 0) comm_group_stop(group, NULL);
+    rank_gear_close(&gear);
+    return st;
+}
+
+static void test_reduce_refused_sum(void **state)
+{
+    (void)state;
+    for (int d = 0; d < 2; d++) {
+        rank_case_t run = {.options = {.num_ranks = 2, .device = devices[d], .deadline_ms = 20000}};
+
+        rank_case_run(&run, reduce_refused_rank);
+        rank_case_assert_ok(&run);
+    }
+}
+
 /* Members 1 and 3 of four (the others serve), then all, then rank 2 alone; one sequence for all. */
 static base_status_t reduce_members_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
                                          void *user)
@@ -270,7 +458,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gather_and_barrier), cmocka_unit_test(test_reduce_float),
         cmocka_unit_test(test_reduce_double),      cmocka_unit_test(test_reduce_members),
-        cmocka_unit_test(test_reduce_ahead),
+        cmocka_unit_test(test_reduce_ahead),       cmocka_unit_test(test_reduce_own_sum),
+        cmocka_unit_test(test_reduce_refused_sum),
     };
 
     return cmocka_run_group_tests_name("collectives", tests, NULL, NULL);

@@ -45,7 +45,6 @@ model_case_t model_case_default(const model_documents_t *documents)
                           .weight_seed = 1,
                           .placement = AS_IN_PLACE,
                           .num_ranks = 1,
-                          .ranks_per_host = 1000,
                           .servers_per_host = 1,
                           .device = BASE_DEVICE_CPU};
 }
@@ -360,8 +359,8 @@ static base_status_t prepare(job_t *job)
 
     job->config = (tr_trainer_config_t){
         .model = c->model, .weight_seed = c->weight_seed, .num_adapters = c->documents->adapters};
-    BASE_TRY(as_topology_create(job->ctx, c->placement, c->num_ranks, c->ranks_per_host,
-                                c->servers_per_host, &job->topology));
+    BASE_TRY(as_topology_create(job->ctx, c->placement, c->num_ranks, NULL, c->servers_per_host,
+                                &job->topology));
     BASE_TRY(tr_model_create(job->ctx, &c->model, &job->model));
     BASE_TRY(make_microbatches(job));
     size_attention(job);

@@ -69,7 +69,7 @@ typedef struct model_case {
     model_weight_fn change;
     /* where */
     as_placement_t placement; /* AS_LOCAL packs whole documents */
-    int32_t num_ranks, ranks_per_host, servers_per_host;
+    int32_t num_ranks, servers_per_host;
     base_device_kind_t device;
     uint64_t device_seed;
     int64_t delay_ns, deadline_ms;

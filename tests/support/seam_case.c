@@ -279,7 +279,7 @@ static base_status_t create_rank(rank_t *r, comm_group_t *group)
     int64_t total = 0;
     for (int32_t d = 0; d < c->num_documents; d++)
         total += c->rows[d];
-    BASE_TRY(as_topology_create(r->ctx, c->placement, c->num_ranks, c->ranks_per_host,
+    BASE_TRY(as_topology_create(r->ctx, c->placement, c->num_ranks, c->rank_host,
                                 c->servers_per_host, &r->topology));
     r->trainer = r->topology->rank_trainer[base_ctx_rank(r->ctx)];
     r->o_pitch = c->num_q_heads * c->head_dim + O_PAD;
@@ -370,6 +370,42 @@ static base_status_t gather_all(rank_t *r)
     return BASE_OK;
 }
 
+static void count_layout(const data_batch_t *batch, seam_facts_t *f)
+{
+    f->pad_rows += data_batch_trainer_rows(batch) - data_batch_document_rows(batch);
+    for (int32_t t = 0; t < batch->num_trainers; t++) {
+        int used = 0;
+        for (int32_t p = 0; p < batch->num_pieces; p++)
+            used |= batch->pieces[p].trainer == t;
+        f->idle_trainers += !used;
+    }
+    for (int32_t d = 0; d < batch->num_documents; d++) {
+        const int32_t p0 = batch->document_piece[d], p1 = batch->document_piece[d + 1];
+        uint64_t trainers = 0;
+        for (int32_t p = p0; p < p1; p++)
+            trainers |= (uint64_t)1 << batch->pieces[p].trainer;
+        f->spanning += batch->pieces[p0].half != batch->pieces[p1 - 1].half;
+        f->on_all_trainers +=
+            batch->num_trainers > 1 && trainers == ((uint64_t)1 << batch->num_trainers) - 1;
+    }
+}
+
+static void count_plan(const rank_t *r, const data_batch_t *batch, const as_plan_t *plan,
+                       seam_facts_t *f)
+{
+    for (int32_t i = 0; i < plan->num_tasks; i++) {
+        const as_task_t *task = &plan->tasks[i];
+        const int32_t owner = r->topology->trainer_rank[batch->pieces[task->piece].trainer];
+        const int remote = owner != r->topology->server_rank[task->server];
+        f->tasks++;
+        f->remote += remote;
+        f->head_cut += task->h1 - task->h0 < plan->num_kv_heads;
+        f->off_grid += task->q0 % DATA_ROW_ALIGN != 0;
+        f->retained += remote && task->retained;
+        f->resent += remote && !task->retained;
+    }
+}
+
 static base_status_t run_microbatches(rank_t *r)
 {
     for (int64_t n = 0; n < r->c->num_microbatches; n++) {
@@ -380,6 +416,11 @@ static base_status_t run_microbatches(rank_t *r)
         BASE_TRY(make_batch(r, batch, n));
         for (int kind = 0; kind < num_kinds(r->c); kind++)
             BASE_TRY(make_plan(r, batch, n, kind, plans[kind]));
+        if (base_ctx_rank(r->ctx) == 0) {
+            count_layout(batch, &r->run->result->facts);
+            for (int kind = 0; kind < num_kinds(r->c); kind++)
+                count_plan(r, batch, plans[kind], &r->run->result->facts);
+        }
         BASE_TRY(as_attention_microbatch(r->attention, batch, (const as_plan_t *const *)plans));
         BASE_TRY(run_program(r));
         BASE_TRY(as_attention_drain(r->attention));

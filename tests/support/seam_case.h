@@ -22,7 +22,8 @@ typedef struct seam_case {
     int32_t adapter[SEAM_MAX_DOCUMENTS];
     /* where */
     as_placement_t placement;
-    int32_t num_ranks, ranks_per_host, servers_per_host;
+    int32_t num_ranks, servers_per_host;
+    const int32_t *rank_host; /* NULL: one host */
     base_device_kind_t device;
     seam_plan_t plan;
     uint64_t cut_seed, assign_seed, device_seed;
@@ -32,6 +33,17 @@ typedef struct seam_case {
     int64_t slow_ns;
 } seam_case_t;
 
+/* What a case contained, counted on rank 0: a property test that never meets one of these proves
+ * less than it says. */
+typedef struct seam_facts {
+    int64_t spanning;        /* documents in both halves */
+    int64_t on_all_trainers; /* documents on every trainer, of several */
+    int64_t idle_trainers;   /* trainers without a row of any document */
+    int64_t pad_rows;
+    int64_t tasks, remote, head_cut, off_grid; /* off_grid: q0 is no multiple of 128 */
+    int64_t retained, resent;                  /* remote tasks */
+} seam_facts_t;
+
 /* Arrays in document order: [layer][row][heads x dim], dtype of the case (double for F64, else
  * float). */
 typedef struct seam_result {
@@ -40,6 +52,7 @@ typedef struct seam_result {
     void *o, *lse, *dq, *dk, *dv;
     /* requests for memory in the last microbatch, summed over ranks (same plan as before) */
     int64_t steady_allocations;
+    seam_facts_t facts;
     base_error_t error;
 } seam_result_t;
 

@@ -31,7 +31,7 @@ static plan_fixture_t new_plan(as_placement_t placement)
     for (int i = 0; i < 3; i++)
         assert_int_equal(data_batch_add_piece(f.batch, &pieces[i]), BASE_OK);
     assert_int_equal(data_batch_finish(f.batch), BASE_OK);
-    assert_int_equal(as_topology_create(f.ctx, placement, 2, 2, 0, &f.topology), BASE_OK);
+    assert_int_equal(as_topology_create(f.ctx, placement, 2, NULL, 0, &f.topology), BASE_OK);
     assert_int_equal(as_plan_create(f.ctx, MAX_TASKS, &f.plan), BASE_OK);
     return f;
 }
@@ -114,6 +114,16 @@ static void hash_sees_everything(void **state)
     assert_int_equal(lay(&f, tasks, NUM_TASKS), BASE_OK);
     assert_true(f.plan->hash != hash);
     f.topology->rank_server[0] = 0;
+    f.topology->rank_host[1] = 1;
+    assert_int_equal(lay(&f, tasks, NUM_TASKS), BASE_OK);
+    assert_true(f.plan->hash != hash);
+    f.topology->rank_host[1] = 0;
+    f.topology->num_hosts = 2;
+    assert_int_equal(lay(&f, tasks, NUM_TASKS), BASE_OK);
+    assert_true(f.plan->hash != hash);
+    f.topology->num_hosts = 1;
+    assert_int_equal(lay(&f, tasks, NUM_TASKS), BASE_OK);
+    assert_true(f.plan->hash == hash);
     f.batch->documents[1].index = 5;
     assert_int_equal(lay(&f, tasks, NUM_TASKS), BASE_OK);
     assert_true(f.plan->hash != hash);

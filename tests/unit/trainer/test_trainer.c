@@ -53,7 +53,8 @@ static base_status_t torture_rank(comm_group_t *group, base_ctx_t *ctx, base_dev
     as_topology_t *topology;
     tr_trainer_t *trainer = NULL;
 
-    BASE_TRY(as_topology_create(ctx, torture->placement, comm_group_size(group), 2, 1, &topology));
+    BASE_TRY(
+        as_topology_create(ctx, torture->placement, comm_group_size(group), NULL, 1, &topology));
     const int64_t live = live_objects(memory);
     base_status_t st = BASE_ERR_NOMEM;
     for (int64_t n = 1; st == BASE_ERR_NOMEM && n < 1000; n++) {
@@ -93,7 +94,7 @@ static base_status_t pool_rank(comm_group_t *group, base_ctx_t *ctx, base_device
     double values[64];
 
     (void)user;
-    BASE_TRY(as_topology_create(ctx, AS_POOL, comm_group_size(group), 2, 1, &topology));
+    BASE_TRY(as_topology_create(ctx, AS_POOL, comm_group_size(group), NULL, 1, &topology));
     config.max_rows = 100;
     if (tr_trainer_create(ctx, dev, group, topology, &config, &trainer) != BASE_ERR_ARG)
         return BASE_ERR_INTERNAL;
