@@ -1,0 +1,51 @@
+/* The kernels on mma.sync (sm_80 and later; the first rung of docs/kernels/attention.md) and
+ * their launches: one launch works on the tasks of one list. head_dim 64 and 128, any group, any
+ * window. */
+#ifndef CADRE_KERNELS_CUDA_ATTENTION_MMA_LAUNCH_CUH
+#define CADRE_KERNELS_CUDA_ATTENTION_MMA_LAUNCH_CUH
+
+#include "kernels/cuda/attention/task_list.cuh"
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+namespace kern_attention
+{
+
+struct fwd_params {
+    const __nv_bfloat16 *q, *k, *v;
+    __nv_bfloat16 *o;
+    float *lse;
+    shape dims;
+    task_list list;
+};
+
+struct bwd_params {
+    const __nv_bfloat16 *q, *k, *v, *d_o;
+    const float *lse, *delta;
+    __nv_bfloat16 *dq;
+    float *dk, *dv;
+    shape dims;
+    task_list list;
+};
+
+/* What a launch may pass by value on sm_70 and later. */
+constexpr size_t MAX_PARAMETER_BYTES = 32764;
+static_assert(sizeof(fwd_params) <= MAX_PARAMETER_BYTES &&
+                  sizeof(bwd_params) <= MAX_PARAMETER_BYTES,
+              "MAX_TASKS is too large");
+
+constexpr bool mma_has_head_dim(int32_t head_dim)
+{
+    return head_dim == 64 || head_dim == 128;
+}
+
+/* These fill in the list's items. The current device must be the stream's. No task of the list
+ * is empty. */
+cudaError_t launch_fwd_mma(fwd_params &p, int32_t head_dim, cudaStream_t stream);
+cudaError_t launch_dq_mma(bwd_params &p, int32_t head_dim, cudaStream_t stream);
+cudaError_t launch_dkv_mma(bwd_params &p, int32_t head_dim, cudaStream_t stream);
+
+} // namespace kern_attention
+
+#endif

@@ -1,0 +1,125 @@
+/* Sums of partial dk, dv: one pass, fp32, parts in the order listed. A block takes
+ * BLOCK_ELEMENTS of one head of one sum. The lists travel as kernel parameters (see
+ * attention/task_list.cuh); more sums or parts than fit become several launches. */
+#include "kernels/cuda/cuda_launch.h"
+#include "kernels/cuda/cuda_ops.h"
+
+#include <cuda_bf16.h>
+
+namespace
+{
+
+constexpr int THREADS = 256, VECTOR = 4, BLOCK_ELEMENTS = 4 * THREADS * VECTOR;
+constexpr int MAX_SUMS = 256, MAX_PARTS = 1024;
+
+struct sum_params {
+    __nv_bfloat16 *dst;
+    const float *src;
+    int32_t num_sums;
+    int32_t first_block[MAX_SUMS + 1];
+    kern_sum_t sums[MAX_SUMS]; /* first_part counts in `parts` */
+    kern_sum_part_t parts[MAX_PARTS];
+};
+static_assert(sizeof(sum_params) <= 32764, "parameters of a launch");
+
+__global__ void __launch_bounds__(THREADS) sum_kernel(const __grid_constant__ sum_params p)
+{
+    int low = 0, high = p.num_sums; /* first_block[low] <= block < first_block[high] */
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (p.first_block[middle] <= static_cast<int>(blockIdx.x))
+            low = middle;
+        else
+            high = middle;
+    }
+    const kern_sum_t &sum = p.sums[low];
+    const int64_t block = static_cast<int>(blockIdx.x) - p.first_block[low];
+    const int64_t blocks = (sum.count + BLOCK_ELEMENTS - 1) / BLOCK_ELEMENTS, head = block / blocks;
+    const int64_t begin = (block - head * blocks) * BLOCK_ELEMENTS;
+    const int64_t end = begin + BLOCK_ELEMENTS < sum.count ? begin + BLOCK_ELEMENTS : sum.count;
+    const kern_sum_part_t *parts = p.parts + sum.first_part;
+    __nv_bfloat16 *dst = p.dst + sum.dst + head * sum.dst_head;
+
+    for (int64_t i = begin + threadIdx.x * VECTOR; i < end; i += THREADS * VECTOR) {
+        if (i + VECTOR <= end) {
+            float4 acc = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            for (int32_t part = 0; part < sum.num_parts; part++) {
+                const float4 x = *reinterpret_cast<const float4 *>(p.src + parts[part].src +
+                                                                   head * parts[part].src_head + i);
+                acc =
+                    part == 0 ? x : make_float4(acc.x + x.x, acc.y + x.y, acc.z + x.z, acc.w + x.w);
+            }
+            __nv_bfloat162 out[2] = {__floats2bfloat162_rn(acc.x, acc.y),
+                                     __floats2bfloat162_rn(acc.z, acc.w)};
+            *reinterpret_cast<uint2 *>(dst + i) = *reinterpret_cast<uint2 *>(out);
+            continue;
+        }
+        for (int64_t j = i; j < end; j++) {
+            float acc = p.src[parts[0].src + head * parts[0].src_head + j];
+            for (int32_t part = 1; part < sum.num_parts; part++)
+                acc += p.src[parts[part].src + head * parts[part].src_head + j];
+            dst[j] = __float2bfloat16_rn(acc);
+        }
+    }
+}
+
+base_status_t launch(base_stream_t *s, sum_params &p, int32_t blocks)
+{
+    if (blocks > 0)
+        sum_kernel<<<static_cast<unsigned>(blocks), THREADS, 0,
+                     static_cast<cudaStream_t>(base_stream_native(s))>>>(p);
+    p.num_sums = 0;
+    return kern_cuda_check(s, "partial_sum", cudaGetLastError());
+}
+
+base_status_t check_sum(base_stream_t *s, const kern_partial_sum_t *args, int64_t index)
+{
+    base_ctx_t *ctx = base_device_ctx(base_stream_device(s));
+    const kern_sum_t &sum = args->sums[index];
+    int64_t places = sum.dst | sum.dst_head; /* bf16, 8 bytes at a time */
+    if (sum.num_parts > MAX_PARTS)
+        return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "partial_sum: sum %lld has %d parts, want at most %d",
+                         static_cast<long long>(index), sum.num_parts, MAX_PARTS);
+    for (int32_t i = 0; i < sum.num_parts; i++)
+        places |= args->parts[sum.first_part + i].src | args->parts[sum.first_part + i].src_head;
+    if (places % VECTOR != 0)
+        return BASE_FAIL(
+            ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+            "partial_sum: sum %lld: a place or stride is not a multiple of %d elements",
+            static_cast<long long>(index), VECTOR);
+    return BASE_OK;
+}
+
+} // namespace
+
+extern "C" base_status_t kern_cuda_partial_sum(base_stream_t *s, const kern_partial_sum_t *args)
+{
+    if (args->dtype != KERN_BF16) return BASE_ERR_UNSUPPORTED;
+    sum_params p;
+    int32_t blocks = 0, parts = 0;
+    p.dst = kern_cuda_pointer<__nv_bfloat16>(args->dst);
+    p.src = kern_cuda_pointer<const float>(args->src);
+    p.num_sums = 0;
+    if ((reinterpret_cast<uintptr_t>(p.dst) | reinterpret_cast<uintptr_t>(p.src)) % 16 != 0)
+        return BASE_FAIL(base_device_ctx(base_stream_device(s)), BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "partial_sum: dst or src is not a multiple of 16 bytes");
+    for (int64_t i = 0; i < args->num_sums; i++) {
+        const kern_sum_t &sum = args->sums[i];
+        if (sum.heads == 0 || sum.count == 0) continue;
+        BASE_TRY(check_sum(s, args, i));
+        if (p.num_sums == MAX_SUMS || parts + sum.num_parts > MAX_PARTS) {
+            BASE_TRY(launch(s, p, blocks));
+            blocks = parts = 0;
+        }
+        p.sums[p.num_sums] = sum;
+        p.sums[p.num_sums].first_part = parts;
+        p.first_block[p.num_sums++] = blocks;
+        for (int32_t j = 0; j < sum.num_parts; j++)
+            p.parts[parts++] = args->parts[sum.first_part + j];
+        blocks +=
+            static_cast<int32_t>((sum.count + BLOCK_ELEMENTS - 1) / BLOCK_ELEMENTS) * sum.heads;
+        p.first_block[p.num_sums] = blocks;
+    }
+    return launch(s, p, blocks);
+}

@@ -1,0 +1,22 @@
+/* Inside of attention_bench, for attention_case.cu (documents and cuts) and attention_run.cu
+ * (placement and runs). */
+#ifndef CADRE_TESTS_GPU_ATTENTION_BENCH_CUH
+#define CADRE_TESTS_GPU_ATTENTION_BENCH_CUH
+
+#include "tests/gpu/attention_case.cuh"
+
+struct attention_bench {
+    gpu_fixture *fx;
+    attention_shape shape;
+    base_buffer_t *master;
+    int64_t master_used;
+    std::vector<attention_document> documents;
+    gpu_pool q, o, d_o, dq, k, v, dk, dv, lse, delta;
+
+    std::vector<gpu_pool *> pools()
+    {
+        return {&q, &o, &d_o, &dq, &k, &v, &dk, &dv, &lse, &delta};
+    }
+};
+
+#endif
