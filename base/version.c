@@ -22,8 +22,8 @@ void base_version_preset(char *text, size_t bytes)
 {
     const char *const sanitize = CADRE_SANITIZE;
 
-    (void)snprintf(text, bytes, "%s (%s%s%s)", CADRE_PRESET, CADRE_BUILD_TYPE, sanitize[0] != '\0' ? ", " : "",
-                   sanitize);
+    (void)snprintf(text, bytes, "%s (%s%s%s)", CADRE_PRESET, CADRE_BUILD_TYPE,
+                   sanitize[0] != '\0' ? ", " : "", sanitize);
 }
 
 const char *base_version_compiler(void)
@@ -36,8 +36,7 @@ static long usable_processors(void)
 {
     cpu_set_t set;
 
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        return CPU_COUNT(&set);
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
     return sysconf(_SC_NPROCESSORS_ONLN); /* more than CPU_SETSIZE processors */
 }
 

@@ -12,9 +12,11 @@
 extern "C" {
 #endif
 
-/* Static strings. */
-const char *base_version_number(void); /* "0.1.0" */
-const char *base_version_commit(void); /* 12 hex digits, with "-dirty" when files differ; "unknown" without git */
+/* "0.1.0". Static string. */
+const char *base_version_number(void);
+
+/* 12 hex digits, with "-dirty" when files differ; "unknown" without git. Static string. */
+const char *base_version_commit(void);
 
 /* "cpu (RelWithDebInfo)", with the sanitizers if there are any. */
 void base_version_preset(char *text, size_t bytes);

@@ -11,7 +11,8 @@ void comm_mpi_version(char *text, size_t bytes)
     int major = 0;
     int minor = 0;
 
-    if (MPI_Get_library_version(library, &length) != MPI_SUCCESS || MPI_Get_version(&major, &minor) != MPI_SUCCESS) {
+    if (MPI_Get_library_version(library, &length) != MPI_SUCCESS ||
+        MPI_Get_version(&major, &minor) != MPI_SUCCESS) {
         (void)snprintf(text, bytes, "unknown");
         return;
     }

@@ -47,7 +47,7 @@ int main(void)
     }
     multiply(a, b, want);
     for (int t = 0; t < THREADS; t++) {
-        jobs[t] = (job_t){ a, b, want, results[t], 0 };
+        jobs[t] = (job_t){a, b, want, results[t], 0};
         if (pthread_create(&threads[t], NULL, work, &jobs[t]) != 0) {
             printf("thread %d of %d cannot be started\n", t, THREADS);
             return 1;

@@ -2,6 +2,10 @@
 # tests/checks/format.sh [--fix]: C and CUDA sources are as clang-format 14 leaves them. --fix applies it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+command -v clang-format-14 >/dev/null || {
+    echo "clang-format-14 is missing: launch/setup --all" >&2
+    exit 3
+}
 mode=(--dry-run -Werror)
 if [ "${1:-}" = --fix ]; then mode=(-i); fi
 find . \( -path ./build -o -path ./runs -o -path './.*' \) -prune -o \

@@ -36,24 +36,24 @@ void tr_cli_error_print(FILE *stream, const base_error_t *error)
     const char *cure = base_message_cure(error->message);
 
     (void)fprintf(stream, "cadre: error %s: %s\n", id != NULL ? id : "INT-01", error->text);
-    if (cure != NULL)
-        (void)fprintf(stream, "    %s\n", cure);
+    if (cure != NULL) (void)fprintf(stream, "    %s\n", cure);
 }
 
 int tr_cli_no_arguments(base_ctx_t *ctx, int argc, char **argv)
 {
-    if (argc <= 1)
-        return 1;
-    (void)BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02, "%s: unexpected argument \"%s\"", argv[0], argv[1]);
+    if (argc <= 1) return 1;
+    (void)BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02, "%s: unexpected argument \"%s\"",
+                    argv[0], argv[1]);
     return 0;
 }
 
-base_status_t tr_cli_unknown_option(base_ctx_t *ctx, const char *word, const char *const *options, size_t count)
+base_status_t tr_cli_unknown_option(base_ctx_t *ctx, const char *word, const char *const *options,
+                                    size_t count)
 {
     const char *nearest = base_suggest_nearest(word, options, count);
 
     if (nearest != NULL)
-        return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02, "unknown option \"%s\"; nearest is \"%s\"", word,
-                         nearest);
+        return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
+                         "unknown option \"%s\"; nearest is \"%s\"", word, nearest);
     return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02, "unknown option \"%s\"", word);
 }

@@ -22,6 +22,7 @@ void tr_cli_error_print(FILE *stream, const base_error_t *error);
 int tr_cli_no_arguments(base_ctx_t *ctx, int argc, char **argv);
 
 /* For option parsers: records CLI-02 about `word`, with the nearest of `options`, and returns the status. */
-base_status_t tr_cli_unknown_option(base_ctx_t *ctx, const char *word, const char *const *options, size_t count);
+base_status_t tr_cli_unknown_option(base_ctx_t *ctx, const char *word, const char *const *options,
+                                    size_t count);
 
 #endif

@@ -22,12 +22,12 @@ int tr_cmd_version(const tr_cli_t *cli, int argc, char **argv)
 
     if (argc > 1 && strcmp(argv[1], "--help") == 0) {
         (void)puts("Usage: cadre --version\n\n"
-                   "Prints the version, the commit and the preset it was built with, the devices it sees and the\n"
+                   "Prints the version, the commit and the preset it was built with, the devices "
+                   "it sees and the\n"
                    "libraries it runs with. Please put this into every bug report.");
         return TR_EXIT_DONE;
     }
-    if (!tr_cli_no_arguments(cli->ctx, argc, argv))
-        return TR_EXIT_USAGE;
+    if (!tr_cli_no_arguments(cli->ctx, argc, argv)) return TR_EXIT_USAGE;
 
     (void)printf("cadre %s\n", base_version_number());
     row("commit", base_version_commit());

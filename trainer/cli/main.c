@@ -8,8 +8,8 @@
 
 /* In the order of a user's life. A verb is listed when it works. */
 static const tr_verb_t verbs[] = {
-    { "help", "this page, or the page of a verb", tr_cmd_help },
-    { "version", "version, commit, devices and libraries", tr_cmd_version },
+    {"help", "this page, or the page of a verb", tr_cmd_help},
+    {"version", "version, commit, devices and libraries", tr_cmd_version},
 };
 
 /* Options that stand in the place of a verb. */
@@ -17,23 +17,23 @@ static const struct {
     const char *option;
     const char *verb;
 } aliases[] = {
-    { "--help", "help" },
-    { "--version", "version" },
-    { "-h", "help" },
+    {"--help", "help"},
+    {"--version", "version"},
+    {"-h", "help"},
 };
 enum { NUM_ALIASES = sizeof aliases / sizeof aliases[0] };
 
 static int run(const tr_cli_t *cli, int argc, char **argv)
 {
     if (argc < 2)
-        return tr_cli_exit_code(BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_01, "no verb given"));
+        return tr_cli_exit_code(
+            BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_01, "no verb given"));
 
     const char *word = argv[1];
     const char *options[NUM_ALIASES];
     for (size_t i = 0; i < NUM_ALIASES; i++) {
         options[i] = aliases[i].option;
-        if (strcmp(word, aliases[i].option) == 0)
-            word = aliases[i].verb;
+        if (strcmp(word, aliases[i].option) == 0) word = aliases[i].verb;
     }
     if (word[0] == '-')
         return tr_cli_exit_code(tr_cli_unknown_option(cli->ctx, word, options, NUM_ALIASES));
@@ -44,7 +44,7 @@ static int run(const tr_cli_t *cli, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    tr_cli_t cli = { NULL, verbs, sizeof verbs / sizeof verbs[0] };
+    tr_cli_t cli = {NULL, verbs, sizeof verbs / sizeof verbs[0]};
     base_error_t error;
 
     if (base_ctx_create(0, 1, NULL, &cli.ctx) < 0) {
@@ -52,8 +52,7 @@ int main(int argc, char **argv)
         return TR_EXIT_RESOURCES;
     }
     int code = run(&cli, argc, argv);
-    if (base_ctx_error(cli.ctx, &error))
-        tr_cli_error_print(stderr, &error);
+    if (base_ctx_error(cli.ctx, &error)) tr_cli_error_print(stderr, &error);
     base_ctx_destroy(cli.ctx);
 
     /* A full disk behind `cadre ... > file` shows only here. */
