@@ -7,7 +7,7 @@
  * with other trainers or cuts they agree within 1e-5 (fp32) or 1e-12 (fp64). Then accumulation (one
  * microbatch against one a document) and isolation (another first document).
  *
- *   placement [--device cpu|strict] [--first N] [--seeds N] */
+ *   placement [--device cpu|strict] [--first N] [--seeds N] [--threads N] */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -206,7 +206,7 @@ static void test_seeds(void **cmocka_state)
         model_documents_t documents;
         const model_case_t c = random_case(seed, o, &documents);
         const int fp64 = c.model.dtype == KERN_F64;
-        const int32_t trainers = 1 + (int32_t)(seed % 4);
+        const int32_t trainers = o->threads > 0 ? o->threads : 1 + (int32_t)(seed % 4);
         check_placements(&c, trainers, seed, fp64 ? 1e-12 : 1e-5);
         if (seed % 4 == 0) check_accumulation(&c, trainers, seed, fp64 ? 1e-12 : 1e-6);
         if (seed % 4 == 2) check_isolation(&c, trainers, seed);

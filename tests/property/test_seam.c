@@ -6,7 +6,7 @@
  * have the same bits everywhere; dk and dv the same bits for the same cuts and else differ by the
  * order of a sum.
  *
- *   seam [--device cpu|strict] [--first N] [--seeds N] */
+ *   seam [--device cpu|strict] [--first N] [--seeds N] [--threads N] */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -121,7 +121,8 @@ static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t 
     static const int32_t hosts[] = {0, 0, 1, 1, 1, 1};
     const seam_case_t base = random_case(seed, o);
     uint64_t state = seed + 99;
-    const int32_t trainers = 1 + (int32_t)random_below(&state, 4);
+    const int32_t drawn = 1 + (int32_t)random_below(&state, 4);
+    const int32_t trainers = o->threads > 0 ? o->threads : drawn;
     seam_result_t oracle, in_place, pool, planned, local;
 
     seam_case_t c = base;

@@ -1,6 +1,6 @@
-/* Command line of the property tests: --device cpu|strict, --first N, --seeds N. Anything else ends
- * the program with status 2. CADRE_PROPERTY_SEEDS in the environment overrules --seeds, for runs
- * under sanitizers. */
+/* Command line of the property tests: --device cpu|strict, --first N, --seeds N, --threads N (so many
+ * trainers; else the seed says, 1 to 4). Anything else ends the program with status 2.
+ * CADRE_PROPERTY_SEEDS in the environment overrules --seeds, for runs under sanitizers. */
 #ifndef CADRE_TESTS_SUPPORT_PROPERTY_OPTIONS_H
 #define CADRE_TESTS_SUPPORT_PROPERTY_OPTIONS_H
 
@@ -13,6 +13,7 @@
 typedef struct property_options {
     base_device_kind_t device;
     uint64_t first, count;
+    int32_t threads;
 } property_options_t;
 
 static inline property_options_t property_options(int argc, char **argv)
@@ -27,6 +28,8 @@ static inline property_options_t property_options(int argc, char **argv)
             o.first = strtoull(value, NULL, 10);
         else if (strcmp(argv[i], "--seeds") == 0)
             o.count = strtoull(value, NULL, 10);
+        else if (strcmp(argv[i], "--threads") == 0)
+            o.threads = (int32_t)strtol(value, NULL, 10);
         else {
             (void)fprintf(stderr, "%s: not understood: %s %s\n", argv[0], argv[i], value);
             exit(2);
