@@ -14,8 +14,8 @@
  *
  * Every op has one result, bit for bit, for the same arguments on the same machine: no atomics, no
  * order that depends on time. A row's result depends on that row's operands only, unless the op
- * sums over rows (dW, dw, dtable, loss_sum), and then rows are added in ascending order within
- * fixed blocks.
+ * sums over rows (dW, dw, dtable, loss_sum, dA, dB), and then rows are added in ascending order
+ * within fixed blocks.
  *
  * Shapes: T rows (tokens) of one stream half, H hidden, F intermediate, V vocabulary, Q query
  * heads, G KV heads, R = Q/G query heads per KV head, D head dim. All matrices are row-major.
@@ -282,6 +282,166 @@ typedef struct kern_loss_sum {
     kern_mat_t sums;            /* acc (1, S) */
 } kern_loss_sum_t;
 
+/* ==== LoRA (Hu et al. 2021): y = x W^T + scale dropout(x) A^T B^T ==== */
+
+/* LoRA rides in the gemm of the frozen weight. Activations have pitch >= K + C, gradients >= N + C,
+ * and weights are one buffer [W B; A 0] of (N + C, K + C): W (N, K); an adapter's A are r rows
+ * below W, its B r columns beside it; the corner is not used. C extra columns are shared out among
+ * the adapters of a microbatch and, for projections that share an input (q|k|v, gate|up), their
+ * modules: one *block* each.
+ *
+ *   forward   lora_s writes s = scale dropout(x) A^T into the extra columns of x, then
+ *             gemm [x s] [W B]^T = x W^T + s B^T
+ *   backward  lora_ds writes ds = scale dy B into the extra columns of dy, then
+ *             gemm [dy ds] [W; A] = dy W + ds A     (no dropout)
+ *             or gemm dy W, then lora_dx_dropout    (with dropout)
+ *             lora_da: dA += ds^T dropout(x);  lora_db: dB += dy^T s
+ *
+ * B is 0 outside its module's rows of W, and A, B of unused columns are 0: the caller's business.
+ * Here products never mix rows of two adapters, so a NaN of one stays with it; but the gemm
+ * multiplies the zeros in s and ds by the A and B of all adapters, and 0 NaN is NaN: A and B must
+ * be finite before they are written there (finite_check, adamw's `skip`).
+ *
+ * Dropout. An element of x is dropped with probability p (to within 2^-33), else divided by 1 - p;
+ * 1 / (1 - p) is applied once, to the sum (s: scale / (1 - p)). Dropped elements are left out, not
+ * multiplied by 0. Masks are never stored: they are pure functions of what is learned from, with
+ * the same bits on every device, whatever the packing, placement and number of trainers.
+ *   key(adapter, step, layer, module) = words 0, 1 of Philox 4x32-10 with
+ *             key {low, high 32 bits of the adapter's seed}, counter {step, layer, module, 0x44}
+ *   column j of row (document, position) is dropped when word j mod 4 of Philox 4x32-10 with that
+ *             key, counter {low, high 32 bits of document, position, j div 4} is below threshold
+ *   threshold = min(floor(p 2^32 + 1/2), 2^32 - 1)
+ * document: its index in the adapter's dataset; position: the row's number in the document; step:
+ * optimizer steps that the adapter has done. kernels/dropout.h has it for C and CUDA. */
+
+/* Rows [row0, row1) of one adapter; may be empty. */
+typedef struct kern_lora_segment {
+    int64_t row0, row1;
+    int32_t adapter;  /* index in `adapters` */
+    int32_t reserved; /* 0 */
+} kern_lora_segment_t;
+
+typedef struct kern_lora_adapter {
+    double scale;   /* alpha / r, or alpha / sqrt(r); finite */
+    double dropout; /* p, 0 <= p < 1 */
+    uint64_t seed;
+    uint32_t step;
+    uint32_t reserved; /* 0 */
+} kern_lora_adapter_t;
+
+/* What one adapter adds to one module of a linear layer. An op uses the matrices that it names; the
+ * others may be absent. r = cols of the block in s and ds. */
+typedef struct kern_lora_block {
+    int32_t adapter, module; /* index in `adapters`; module's number (>= 0) for dropout */
+    int64_t column;          /* its columns of s and ds are [column, column + rank) */
+    int64_t rank;            /* r >= 1 */
+    int64_t out_column;      /* its module's outputs are columns [out_column, + b.rows) of dy */
+    kern_mat_t a;            /* (r, K): lora_s, lora_dx_dropout */
+    kern_mat_t b;            /* (outputs of the module, r): lora_ds */
+    kern_mat_t da;           /* acc (r, K), accumulated: lora_da */
+    kern_mat_t db;           /* acc (outputs of the module, r), accumulated: lora_db */
+} kern_lora_block_t;
+
+/* Segments ascend and do not overlap; rows of no segment are pad rows. Blocks ascend by column and
+ * do not overlap. Lists are host memory. documents and positions are read where an adapter of a
+ * block has dropout, else they may be absent. */
+typedef struct kern_lora_route {
+    int64_t num_segments, num_adapters, num_blocks;
+    const kern_lora_segment_t *segments;
+    const kern_lora_adapter_t *adapters;
+    const kern_lora_block_t *blocks;
+    kern_mat_t documents; /* I32 (T, 2): low and high word, an int64_t of a little-endian host */
+    kern_mat_t positions; /* I32 (1, T) */
+    int32_t layer;        /* its number (>= 0), for dropout */
+} kern_lora_route_t;
+
+/* s is written wholly: scale dropout(x) A^T where a row meets a block of its adapter, else 0, also
+ * in pad rows. Usually s lies in x's buffer: same pitch, K elements on. */
+typedef struct kern_lora_s {
+    kern_lora_route_t route;
+    kern_mat_t x; /* (T, K) */
+    kern_mat_t s; /* (T, used extra columns) */
+} kern_lora_s_t;
+
+/* ds is written wholly: scale dy B of the module's columns of dy where a row meets a block of its
+ * adapter, else 0. */
+typedef struct kern_lora_ds {
+    kern_lora_route_t route;
+    kern_mat_t dy; /* (T, N) */
+    kern_mat_t ds; /* (T, used extra columns) */
+} kern_lora_ds_t;
+
+/* dA += ds^T dropout(x) of every block, over the rows of its adapter's segments in their order. A
+ * row whose ds is 0 adds 0 (x finite). */
+typedef struct kern_lora_da {
+    kern_lora_route_t route;
+    kern_mat_t x;  /* (T, K) */
+    kern_mat_t ds; /* (T, used extra columns), of lora_ds */
+} kern_lora_da_t;
+
+/* dB += dy^T s of every block, like lora_da. A row whose dy is 0 adds 0 (s finite). */
+typedef struct kern_lora_db {
+    kern_lora_route_t route;
+    kern_mat_t dy; /* (T, N) */
+    kern_mat_t s;  /* (T, used extra columns), of lora_s */
+} kern_lora_db_t;
+
+/* dx += mask o (ds A) / (1 - p) of every block of the route, in the rows of its adapter; with p = 0
+ * plainly ds A. Blocks whose columns the gemm has already taken are left out of the list. */
+typedef struct kern_lora_dx_dropout {
+    kern_lora_route_t route;
+    kern_mat_t ds; /* (T, used extra columns) */
+    kern_mat_t dx; /* (T, K), accumulated */
+} kern_lora_dx_dropout_t;
+
+/* ==== the step of an adapter: norm, clipping, AdamW. Nothing comes back to the host in between:
+ * each reads what the one before left in device memory. Lists are host memory ==== */
+
+/* sum = sum of squares of all elements, in a fixed order: tensors as listed, rows ascending. */
+typedef struct kern_grad_norm {
+    int64_t num_gradients;
+    const kern_mat_t *gradients; /* acc */
+    kern_mat_t sum;              /* acc (1, 1), written */
+} kern_grad_norm_t;
+
+/* norm = sqrt(sum), factor = min(1, clip / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_. NaN
+ * stays NaN. */
+typedef struct kern_clip_factor {
+    kern_mat_t sum;    /* acc (1, 1) */
+    kern_mat_t norm;   /* acc (1, 1), or absent */
+    kern_mat_t factor; /* acc (1, 1) */
+    double clip;       /* > 0; INFINITY: the factor is 1, whatever the norm */
+} kern_clip_factor_t;
+
+/* count = number of elements that are NaN or infinite, at most INT32_MAX. */
+typedef struct kern_finite_check {
+    kern_dtype_t dtype; /* of the tensors */
+    int64_t num_tensors;
+    const kern_mat_t *tensors;
+    kern_mat_t count; /* I32 (1, 1), written */
+} kern_finite_check_t;
+
+/* AdamW (Loshchilov, Hutter 2019, algorithm 2; the order of operations of torch.optim.AdamW): with
+ * g = clip gradient and t = step,
+ *   w -= learning_rate weight_decay w;  m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2
+ *   w -= learning_rate / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+ * for each tensor of the list, all acc; `copy` becomes w in `dtype`. Coefficients are computed in
+ * double (kernels/adamw_terms.h) and rounded once. */
+typedef struct kern_adamw_tensor {
+    kern_mat_t w, m, v;  /* acc (rows, cols); m and v begin as 0 */
+    kern_mat_t gradient; /* acc (rows, cols) */
+    kern_mat_t copy;     /* `dtype` (rows, cols), such as A or B in [W B; A 0]; or absent */
+} kern_adamw_tensor_t;
+typedef struct kern_adamw {
+    kern_dtype_t dtype; /* real: of the copies */
+    int64_t num_tensors;
+    const kern_adamw_tensor_t *tensors;
+    double learning_rate, beta1, beta2, eps, weight_decay;
+    int64_t step;    /* t >= 1: of the step that is made */
+    kern_mat_t clip; /* acc (1, 1), factor of the gradients (clip_factor); absent: 1 */
+    kern_mat_t skip; /* I32 (1, 1), or absent: not 0 (finite_check): nothing is written */
+} kern_adamw_t;
+
 /* ==== the table ==== */
 
 /* Ops with one dtype; `convert` has two. */
@@ -302,7 +462,16 @@ typedef struct kern_loss_sum {
     X(attention_delta)                                                                             \
     X(partial_sum)                                                                                 \
     X(loss_linear_ce)                                                                              \
-    X(loss_sum)
+    X(loss_sum)                                                                                    \
+    X(lora_s)                                                                                      \
+    X(lora_ds)                                                                                     \
+    X(lora_da)                                                                                     \
+    X(lora_db)                                                                                     \
+    X(lora_dx_dropout)                                                                             \
+    X(grad_norm)                                                                                   \
+    X(clip_factor)                                                                                 \
+    X(finite_check)                                                                                \
+    X(adamw)
 
 #define KERN_OP_MAP(X)                                                                             \
     KERN_REAL_OP_MAP(X)                                                                            \

@@ -38,3 +38,24 @@ const kern_case_attention_t kern_cases_attention[] = {
     {517, 128, 2, 2, 12, 47}, {640, 200, 3, 1, 16, 48}, {389, 1000, 1, 2, 256, 49},
 };
 const int num_kern_cases_attention = COUNT(kern_cases_attention);
+
+/* One of everything; three adapters with pad rows, an empty segment and two segments of one
+ * adapter, without and with dropout; more rows and columns than a tile of the CPU has. */
+const kern_case_lora_t kern_cases_lora[] = {
+    {1, {1}, {0}, 1, 1, 1, {1}, {1}, {0}, 0, 51},
+    {6, {5, 2, 7, 0, 4, 1}, {0, -1, 1, 2, 0, -1}, 13, 3, 3, {6, 3, 5}, {1, 3, 4}, {0}, 3, 52},
+    {6,
+     {3, 4, 0, 6, 2, 5},
+     {2, 0, 1, 1, -1, 2},
+     14,
+     2,
+     3,
+     {5, 4},
+     {2, 1, 5},
+     {0.25, 0, 0.5},
+     1,
+     53},
+    {4, {70, 3, 131, 9}, {1, -1, 0, 1}, 519, 2, 2, {33, 20}, {16, 5}, {0.1, 0.25}, 2, 54},
+    {3, {0, 67, 66}, {0, 1, 0}, 300, 1, 2, {40}, {7, 8}, {0}, 5, 55},
+};
+const int num_kern_cases_lora = COUNT(kern_cases_lora);

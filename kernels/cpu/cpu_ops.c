@@ -46,9 +46,15 @@ static base_status_t collect_hull(kern_visitor_t *v, const base_operand_t *opera
     int i = 0;
 
     if (piece->rows == 0 || piece->row_bytes == 0) return BASE_OK;
-    /* An operand has one literal for a name, and an op has far fewer operands than MAX_OPERANDS. */
-    while (i < self->count && self->names[i] != name)
+    /* An operand has one literal for a name. Its pieces may lie in several buffers; a range cannot.
+     */
+    while (i < self->count &&
+           (self->names[i] != name || self->operands[i].range.mem.buffer != piece->mem.buffer))
         i++;
+    if (i == MAX_OPERANDS)
+        return BASE_FAIL(
+            base_device_ctx(base_buffer_device(piece->mem.buffer)), BASE_ERR_ARG, BASE_MSG_INT_01,
+            "%s: the operands lie in too many buffers, want at most %d in all", name, MAX_OPERANDS);
     if (i == self->count) {
         self->names[i] = name;
         self->operands[i].access = operand->access;
