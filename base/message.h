@@ -45,7 +45,28 @@ extern "C" {
     X(COMM, 03, "ranks disagree",                                                                  \
       "start every rank with the same program, configuration and data")                            \
     X(DEV, 01, "device cannot be used",                                                            \
-      "`cadre --version` lists the devices; set train.device: cpu to run without a GPU")
+      "`cadre --version` lists the devices; set train.device: cpu to run without a GPU")           \
+    X(DATA, 01, "not a model folder",                                                              \
+      "give a Hugging Face folder with config.json and model.safetensors, or its shards and "      \
+      "their index")                                                                               \
+    X(DATA, 02, "not valid JSON", "take the file from the model's repository again")               \
+    X(DATA, 03, "missing key in a model's file",                                                   \
+      "take the file from the model's repository, or add the key")                                 \
+    X(DATA, 04, "value of the wrong type or out of range in a model's file",                       \
+      "take the file from the model's repository, or correct the value")                           \
+    X(DATA, 05, "model or feature not supported",                                                  \
+      "use a dense Llama, Mistral, Qwen2 or Qwen3 checkpoint; docs/operations.md says what is "    \
+      "read")                                                                                      \
+    X(DATA, 06, "damaged safetensors file",                                                        \
+      "take the file from the model's repository again and compare its size")                      \
+    X(DATA, 07, "missing tensor",                                                                  \
+      "check that all shards are there and that config.json belongs to them")                      \
+    X(DATA, 08, "tensor that the model does not have",                                             \
+      "check that config.json and the safetensors files belong together")                          \
+    X(DATA, 09, "tensor of another shape or dtype",                                                \
+      "check that config.json and the safetensors files belong together")                          \
+    X(DATA, 10, "index and shards disagree",                                                       \
+      "take the index and all shards from the same revision of the repository")
 
 typedef enum base_message {
 #define X(area, number, text, cure) BASE_MSG_##area##_##number,
