@@ -207,12 +207,47 @@ static void test_steady_state_allocates_nothing(void **cmocka_state)
     seam_result_free(&r);
 }
 
+/* Trainer 1's tasks read keys of trainer 0, but their server gets nothing from trainer 0 after the
+ * forward: it runs ahead into the next layer while trainer 0, which lags, has not yet fetched the
+ * partial sums of this one. They must stay where they are until then. */
+static void test_lagging_key_owner(void **cmocka_state)
+{
+    const property_options_t *o = *cmocka_state;
+    seam_case_t c = {.dtype = KERN_F32,
+                     .num_q_heads = 2,
+                     .num_kv_heads = 1,
+                     .head_dim = 8,
+                     .num_layers = 4,
+                     .num_documents = 1,
+                     .rows = {700},
+                     .device = o->device,
+                     .device_seed = 1,
+                     .num_microbatches = 1,
+                     .slow_rank = -1,
+                     .placement = AS_LOCAL,
+                     .num_ranks = 1,
+                     .plan = SEAM_PLAN_UNCUT};
+    seam_result_t oracle, lagging;
+    run_or_fail(&c, 0, "oracle", &oracle);
+    c.placement = AS_POOL;
+    c.servers_per_host = 2;
+    c.num_ranks = 4;
+    c.plan = SEAM_PLAN_OWN_SERVER;
+    c.slow_rank = 0;
+    c.slow_ns = 20000000;
+    run_or_fail(&c, 0, "lagging", &lagging);
+    compare(&lagging, &oracle, 0, "lagging");
+    seam_result_free(&oracle);
+    seam_result_free(&lagging);
+}
+
 int main(int argc, char **argv)
 {
     property_options_t o = property_options(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(test_seeds, &o),
         cmocka_unit_test_prestate(test_steady_state_allocates_nothing, &o),
+        cmocka_unit_test_prestate(test_lagging_key_owner, &o),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,6 +32,10 @@ static base_status_t add_heads(filler_t *f, int32_t p, int64_t q0, int64_t q1)
                           ? f->topology->rank_server[f->topology->trainer_rank[piece->trainer]]
                           : (int32_t)random_below(&f->assign, (uint32_t)f->topology->num_servers);
         task.retained = (int32_t)random_below(&f->assign, 2);
+        if (f->options->own_server) {
+            task.server = piece->trainer % f->topology->num_servers;
+            task.retained = 1;
+        }
         BASE_TRY(as_plan_add(f->plan, &task));
         h0 = h1;
     }

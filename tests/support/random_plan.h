@@ -8,6 +8,7 @@ typedef struct random_plan {
     uint64_t cut_seed; /* where documents are cut, rows and heads; pieces (trainers) matter too */
     uint64_t assign_seed; /* servers and retention */
     int uncut;            /* 1: one task a piece */
+    int own_server;       /* 1: trainer t's tasks all on server t mod servers, all retained */
     int64_t window;
     int32_t num_kv_heads;
 } random_plan_t;

@@ -264,12 +264,13 @@ static base_status_t make_plan(rank_t *r, const data_batch_t *batch, int64_t mic
      * last, which must not allocate. */
     const int64_t last = r->c->num_microbatches - 3,
                   variant = last > 0 && microbatch > last ? last : microbatch;
-    const random_plan_t options = {.cut_seed = r->c->cut_seed + (uint64_t)kind * 977,
-                                   .assign_seed = r->c->assign_seed + (uint64_t)kind * 31 +
-                                                  (uint64_t)variant * 1009,
-                                   .uncut = r->c->plan == SEAM_PLAN_UNCUT,
-                                   .window = window,
-                                   .num_kv_heads = r->c->num_kv_heads};
+    const random_plan_t options = {
+        .cut_seed = r->c->cut_seed + (uint64_t)kind * 977,
+        .assign_seed = r->c->assign_seed + (uint64_t)kind * 31 + (uint64_t)variant * 1009,
+        .uncut = r->c->plan == SEAM_PLAN_UNCUT || r->c->plan == SEAM_PLAN_OWN_SERVER,
+        .own_server = r->c->plan == SEAM_PLAN_OWN_SERVER,
+        .window = window,
+        .num_kv_heads = r->c->num_kv_heads};
     return random_plan_fill(&options, batch, r->topology, plan);
 }
 

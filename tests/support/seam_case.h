@@ -10,7 +10,12 @@
 
 #define SEAM_MAX_DOCUMENTS 16
 
-typedef enum seam_plan { SEAM_PLAN_UNCUT, SEAM_PLAN_RANDOM, SEAM_PLAN_TOKEN } seam_plan_t;
+typedef enum seam_plan {
+    SEAM_PLAN_UNCUT,
+    SEAM_PLAN_RANDOM,
+    SEAM_PLAN_TOKEN,
+    SEAM_PLAN_OWN_SERVER /* uncut; trainer t's tasks on server t mod servers, all retained */
+} seam_plan_t;
 
 typedef struct seam_case {
     /* what is computed */
