@@ -77,6 +77,11 @@ void attention_bench_free(attention_bench *b)
     delete b;
 }
 
+void attention_choose_mma(attention_bench *b, bool mma)
+{
+    b->mma = mma;
+}
+
 std::vector<attention_document> &attention_documents_of(attention_bench *b)
 {
     return b->documents;

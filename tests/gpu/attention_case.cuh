@@ -49,6 +49,7 @@ void attention_bench_free(attention_bench *bench);
  * the memory. */
 bool attention_documents(attention_bench *bench, const attention_shape &shape,
                          const std::vector<std::pair<int64_t, int64_t>> &documents, uint64_t seed);
+void attention_choose_mma(attention_bench *bench, bool mma); /* the forward on mma.sync always */
 std::vector<attention_document> &attention_documents_of(attention_bench *bench);
 /* The definition of every document: forward, and then backward from the ops' own delta or from
  * the exact one. */

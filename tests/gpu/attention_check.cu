@@ -30,12 +30,13 @@ struct gate {
     double limit, worst;
     uint64_t worst_seed;
 };
-enum { O, LSE, DQ, DK, DV, DQ_EXACT, DK_EXACT, NUM_GATES };
+enum { O, LSE, DQ, DK, DV, DQ_EXACT, DK_EXACT, O_MMA, NUM_GATES };
 
 struct fuzz_state {
-    gate gates[NUM_GATES] = {{"o", 5e-3, 0, 0},       {"lse", 1e-3, 0, 0}, {"dq", 1e-2, 0, 0},
-                             {"dk", 1e-2, 0, 0},      {"dv", 1e-2, 0, 0},  {"dq_exact", 1e-2, 0, 0},
-                             {"dk_exact", 1e-2, 0, 0}};
+    gate gates[NUM_GATES] = {{"o", 5e-3, 0, 0},        {"lse", 1e-3, 0, 0},
+                             {"dq", 1e-2, 0, 0},       {"dk", 1e-2, 0, 0},
+                             {"dv", 1e-2, 0, 0},       {"dq_exact", 1e-2, 0, 0},
+                             {"dk_exact", 1e-2, 0, 0}, {"o_mma", 5e-3, 0, 0}};
     int cases = 0, failures = 0;
     int64_t tasks = 0, most_tasks = 0, most_keys = 0, most_rows = 0;
     double pairs = 0;
@@ -82,6 +83,36 @@ void compare_document(gpu_fixture *fx, fuzz_state *state, const attention_shape 
     judge(state, DV, relative(gpu_compare(fx, r.dv, want.dv, keys), keys), seed, shape);
 }
 
+void expect_zero(fuzz_state *state, int64_t n, uint64_t seed, const char *what, const char *shape)
+{
+    if (n == 0) return;
+    state->failures++;
+    printf("FAILED seed %llu: %s: %lld places (%s)\n", static_cast<unsigned long long>(seed), what,
+           static_cast<long long>(n), shape);
+}
+
+/* The mma.sync forward, which the op chooses only where the copy engine cannot be used, against the
+ * definition and against the op's choice. */
+void compare_mma(gpu_fixture *fx, attention_bench *bench, fuzz_state *state,
+                 const attention_shape &s, uint64_t seed, const char *shape)
+{
+    uint64_t placement = seed;
+    attention_choose_mma(bench, true);
+    expect_zero(state, attention_run(bench, attention_whole(bench), 1, 1, &placement), seed,
+                "written outside", shape);
+    attention_choose_mma(bench, false);
+    for (const attention_document &doc : attention_documents_of(bench)) {
+        const attention_results &r = doc.results[1];
+        const int64_t stats = s.G * (doc.T - doc.q_begin) * s.R, rows = stats * s.D;
+        if (stats == 0) continue;
+        judge(state, O, relative(gpu_compare(fx, r.o, doc.reference.o, rows), rows), seed, shape);
+        const double lse = gpu_compare(fx, r.lse, doc.reference.lse, stats).max_abs;
+        judge(state, LSE, std::isfinite(lse) ? lse : INFINITY, seed, shape);
+        judge(state, O_MMA, relative(gpu_compare(fx, r.o, doc.results[0].o, rows), rows), seed,
+              shape);
+    }
+}
+
 /* Against the gradient of the exact forward. delta = rowsum(d_o o) takes o rounded to bf16;
  * where a document has few rows and the softmax is peaked, dp - delta is the small difference of
  * two such numbers, whoever computes it. */
@@ -109,14 +140,6 @@ int64_t different(gpu_fixture *fx, const attention_shape &s, const attention_doc
     return gpu_count_different(fx, r[0].o, r[1].o, 2 * stats * s.D) +
            gpu_count_different(fx, r[0].dq, r[1].dq, 2 * stats * s.D) +
            gpu_count_different(fx, r[0].lse, r[1].lse, 4 * stats);
-}
-
-void expect_zero(fuzz_state *state, int64_t n, uint64_t seed, const char *what, const char *shape)
-{
-    if (n == 0) return;
-    state->failures++;
-    printf("FAILED seed %llu: %s: %lld places (%s)\n", static_cast<unsigned long long>(seed), what,
-           static_cast<long long>(n), shape);
 }
 
 /* ==== random cases ==== */
@@ -207,6 +230,7 @@ void fuzz_case(gpu_fixture *fx, attention_bench *bench, fuzz_state *state, uint6
         state->most_keys = std::max(state->most_keys, doc.T);
         state->most_rows = std::max(state->most_rows, doc.T - doc.q_begin);
     }
+    if (gpu_random_below(&seed, 4) == 0) compare_mma(fx, bench, state, s, case_seed, text);
     attention_run_backward(bench, false);
     for (const attention_document &doc : attention_documents_of(bench))
         compare_exact(fx, state, s, doc, case_seed, text);

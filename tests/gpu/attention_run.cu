@@ -236,7 +236,8 @@ void run_forward(attention_bench *b, const kern_attention_task_t *tasks, int64_t
     args.v = base_mem(b->v.buffer, 0);
     args.o = base_mem(b->o.buffer, 0);
     args.lse = base_mem(b->lse.buffer, 0);
-    GPU_OK(b->fx, checked_attention_fwd(b->fx->s, &args));
+    GPU_OK(b->fx, b->mma ? checked_attention_fwd_mma(b->fx->s, &args)
+                         : checked_attention_fwd(b->fx->s, &args));
 }
 
 void run_backward(attention_bench *b, const kern_attention_task_t *tasks, int64_t count)

@@ -182,6 +182,7 @@ void to_real(gpu_fixture *fx, const layout &l, const operands &x)
 
 struct quantiles {
     double p10, median, p90; /* milliseconds */
+    double host;             /* milliseconds that a call takes on the host */
 };
 
 template <class Work> quantiles measure(gpu_fixture *fx, int64_t sets, Work work)
@@ -197,11 +198,13 @@ template <class Work> quantiles measure(gpu_fixture *fx, int64_t sets, Work work
         work(i % sets);
         gpu_sync(fx);
     }
+    const clock::time_point issue = clock::now();
     for (int i = 0; i < REPEATS; i++) {
         GPU_CUDA(cudaEventRecord(events[static_cast<size_t>(2 * i)], fx->native));
         work(i % sets);
         GPU_CUDA(cudaEventRecord(events[static_cast<size_t>(2 * i + 1)], fx->native));
     }
+    const double host = std::chrono::duration<double>(clock::now() - issue).count() / REPEATS;
     gpu_sync(fx);
     for (size_t i = 0; i < REPEATS; i++)
         GPU_CUDA(cudaEventElapsedTime(&ms[i], events[2 * i], events[2 * i + 1]));
@@ -209,7 +212,7 @@ template <class Work> quantiles measure(gpu_fixture *fx, int64_t sets, Work work
         GPU_CUDA(cudaEventDestroy(e));
     std::sort(ms.begin(), ms.end());
     return {static_cast<double>(ms[REPEATS / 10]), static_cast<double>(ms[REPEATS / 2]),
-            static_cast<double>(ms[REPEATS - 1 - REPEATS / 10])};
+            static_cast<double>(ms[REPEATS - 1 - REPEATS / 10]), 1e3 * host};
 }
 
 void time_shape(gpu_fixture *fx, const timing_shape &s, base_buffer_t *buffer, FILE *json,
@@ -233,21 +236,22 @@ void time_shape(gpu_fixture *fx, const timing_shape &s, base_buffer_t *buffer, F
     });
     const quantiles main = measure(fx, sets, [&](int64_t i) { backward(fx, s, tasks, at(i)); });
     const auto tera = [](double f, const quantiles &q) { return f / q.median * 1e-9; };
-    printf("%-42s fwd %8.3f ms %5.0f TF/s   bwd %8.3f ms %5.0f TF/s   (bwd without delta and "
+    printf("%-42s fwd %8.3f ms %5.0f TF/s, host %.3f   bwd %8.3f ms %5.0f TF/s   (bwd without "
+           "delta and "
            "sums %5.0f)\n",
-           s.name, fwd.median, tera(flops, fwd), bwd.median, tera(2.5 * flops, bwd),
+           s.name, fwd.median, tera(flops, fwd), fwd.host, bwd.median, tera(2.5 * flops, bwd),
            tera(2.5 * flops, main));
     fflush(stdout);
     if (json == nullptr) return;
     fprintf(
         json,
         "%s\n  {\"shape\": \"%s\", \"fwd_flops\": %.6g, \"input_sets\": %lld, \"repeats\": %d,\n"
-        "   \"fwd_ms\": [%.5f, %.5f, %.5f], \"fwd_tflops\": %.1f,\n"
+        "   \"fwd_ms\": [%.5f, %.5f, %.5f], \"fwd_tflops\": %.1f, \"fwd_host_ms\": %.5f,\n"
         "   \"bwd_ms\": [%.5f, %.5f, %.5f], \"bwd_tflops\": %.1f,\n"
         "   \"bwd_main_ms\": [%.5f, %.5f, %.5f], \"bwd_main_tflops\": %.1f}",
         first ? "" : ",", s.name, flops, static_cast<long long>(sets), REPEATS, fwd.p10, fwd.median,
-        fwd.p90, tera(flops, fwd), bwd.p10, bwd.median, bwd.p90, tera(2.5 * flops, bwd), main.p10,
-        main.median, main.p90, tera(2.5 * flops, main));
+        fwd.p90, tera(flops, fwd), fwd.host, bwd.p10, bwd.median, bwd.p90, tera(2.5 * flops, bwd),
+        main.p10, main.median, main.p90, tera(2.5 * flops, main));
 }
 
 } // namespace

@@ -14,3 +14,9 @@ X(attention_bwd)
 X(attention_delta)
 X(partial_sum)
 #undef X
+
+base_status_t checked_attention_fwd_mma(base_stream_t *s, const kern_attention_fwd_t *args)
+{
+    BASE_TRY(kern_attention_fwd_check(base_device_ctx(base_stream_device(s)), args));
+    return kern_cuda_attention_fwd_mma(s, args);
+}

@@ -38,16 +38,21 @@ __device__ double value(float x)
     return static_cast<double>(x);
 }
 
+__device__ double value(double x)
+{
+    return x;
+}
+
 /* A NaN reaches all three sums. */
-template <class T>
-__global__ void compare(const T *got, const double *want, int64_t count, double *out)
+template <class T, class W>
+__global__ void compare(const T *got, const W *want, int64_t count, double *out)
 {
     double error = 0, norm = 0, max_abs = 0;
     for (int64_t i = int64_t{blockIdx.x} * THREADS + threadIdx.x; i < count;
          i += BLOCKS * THREADS) {
-        const double d = value(got[i]) - want[i];
+        const double w = value(want[i]), d = value(got[i]) - w;
         error += d * d;
-        norm += want[i] * want[i];
+        norm += w * w;
         max_abs = fabs(d) > max_abs ? fabs(d) : max_abs;
     }
     atomicAdd(&out[0], error);
@@ -74,8 +79,8 @@ __global__ void count_foreign(const uint4 *a, int64_t count, unsigned long long 
     if (n > 0) atomicAdd(out, n);
 }
 
-template <class T>
-gpu_difference compare_any(const gpu_fixture *fx, const T *got, const double *want, int64_t count)
+template <class T, class W>
+gpu_difference compare_any(const gpu_fixture *fx, const T *got, const W *want, int64_t count)
 {
     double out[3];
     GPU_CUDA(cudaMemsetAsync(fx->scratch, 0, sizeof out, fx->native));
@@ -226,6 +231,12 @@ void gpu_fill_normal(const gpu_fixture *fx, __nv_bfloat16 *dst, int64_t count, u
 
 gpu_difference gpu_compare(const gpu_fixture *fx, const __nv_bfloat16 *got, const double *want,
                            int64_t count)
+{
+    return compare_any(fx, got, want, count);
+}
+
+gpu_difference gpu_compare(const gpu_fixture *fx, const __nv_bfloat16 *got,
+                           const __nv_bfloat16 *want, int64_t count)
 {
     return compare_any(fx, got, want, count);
 }

@@ -60,6 +60,8 @@ struct gpu_difference {
 };
 gpu_difference gpu_compare(const gpu_fixture *fx, const __nv_bfloat16 *got, const double *want,
                            int64_t count);
+gpu_difference gpu_compare(const gpu_fixture *fx, const __nv_bfloat16 *got,
+                           const __nv_bfloat16 *want, int64_t count);
 gpu_difference gpu_compare(const gpu_fixture *fx, const float *got, const double *want,
                            int64_t count);
 int64_t gpu_count_different(const gpu_fixture *fx, const void *a, const void *b, int64_t bytes);

@@ -1,0 +1,117 @@
+/* Items of the sm_90a forward: 128 packed rows of one head each; how a launch lists them, and how a
+ * block walks its share. */
+#ifndef CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_ITEMS_CUH
+#define CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_ITEMS_CUH
+
+#include "kernels/cuda/attention/fwd_sm90.cuh"
+#include "kernels/cuda/attention/mask.cuh"
+
+#include <algorithm>
+
+namespace kern_attention
+{
+
+constexpr int SM90_ROWS = 128, SM90_KEYS = 128;
+static_assert(SM90_ROWS == BOX_ROWS && SM90_KEYS == BOX_ROWS, "a tile is a box");
+static_assert(KERN_ATTENTION_TILE % SM90_KEYS == 0, "kv_row0 is on our grid");
+
+/* An item: packed rows of one head, and the keys that they see. */
+struct item_work {
+    int task, head;
+    int first_packed, live; /* packed rows, counted from the task's first */
+    int first_key, steps;   /* tiles of keys to visit */
+};
+
+__device__ __forceinline__ item_work work_of(const sm90_params &p, int item)
+{
+    int low = 0, high = p.num_tasks; /* first_item[low] <= item < first_item[high] */
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (p.first_item[middle] <= item)
+            low = middle;
+        else
+            high = middle;
+    }
+    const sm90_task &t = p.tasks[low];
+    const divider &group = p.dims.group;
+    item -= p.first_item[low];
+    const int first_head = item / (t.tiles * t.section) * t.section;
+    const int wide = min(t.section, t.kv_heads - first_head);
+    item -= first_head * t.tiles;
+    item_work w;
+    w.task = low;
+    w.head = first_head + item % wide;
+    /* The last tile of a task sees most: first. */
+    w.first_packed = (t.tiles - 1 - item / wide) * SM90_ROWS;
+    w.live = min(SM90_ROWS, t.q_rows * group.divisor - w.first_packed);
+    w.first_key = first_tile(t.q_row0 + group.quotient(w.first_packed), p.dims.window, SM90_KEYS);
+    const int key_end = t.q_row0 + group.quotient(w.first_packed + w.live - 1) + 1;
+    w.steps = (key_end - w.first_key + SM90_KEYS - 1) / SM90_KEYS;
+    return w;
+}
+
+/* The items of a block: one of every round over the blocks, whose order turns round by round, so
+ * that no block has the longer one every time. */
+struct item_walk {
+    int round = 0;
+
+    __device__ __forceinline__ int item() const
+    {
+        const int place = round & 1 ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
+        return round * static_cast<int>(gridDim.x) + place;
+    }
+};
+
+/* ==== host ==== */
+
+struct sm90_range {
+    const int *order;
+    int count;
+};
+
+/* Describes those tasks of the list. */
+inline bool describe_tasks(sm90_params *out, encode_map_t encode, const fwd_params &p,
+                           int32_t head_dim, sm90_range range)
+{
+    const __nv_bfloat16 *first = std::min(p.k, p.v), *second = std::max(p.k, p.v);
+    const int64_t distance = static_cast<int64_t>(reinterpret_cast<uintptr_t>(second) -
+                                                  reinterpret_cast<uintptr_t>(first));
+    out->o = p.o;
+    out->lse = p.lse;
+    out->dims = p.dims;
+    out->v_first = p.v < p.k;
+    out->num_tasks = range.count;
+    int32_t items = 0;
+    for (int i = 0; i < range.count; i++) {
+        const kern_attention_task_t &t = p.list.tasks[range.order[i]];
+        const int64_t packed_rows = t.q_rows * p.dims.group.divisor;
+        const int64_t keys = t.q_row0 + t.q_rows - t.kv_row0;
+        if (!make_map(encode, &out->q_maps[i],
+                      {p.q + t.q, packed_rows, head_dim, t.kv_heads, 2 * t.q_head, 0}) ||
+            !make_map(encode, &out->kv_maps[i],
+                      {first + t.kv, keys, head_dim, t.kv_heads, 2 * t.kv_head, distance}))
+            return false;
+        const int32_t tiles = static_cast<int32_t>((packed_rows + SM90_ROWS - 1) / SM90_ROWS);
+        const int64_t fit = SECTION_BYTES / (keys * head_dim * 4);
+        out->tasks[i] = {
+            static_cast<int32_t>(t.q_row0),
+            static_cast<int32_t>(t.q_rows),
+            static_cast<int32_t>(t.kv_row0),
+            t.kv_heads,
+            tiles,
+            static_cast<int32_t>(std::max<int64_t>(1, std::min<int64_t>(fit, t.kv_heads))),
+            t.o,
+            t.o_row,
+            t.o_head,
+            t.lse,
+            t.lse_head};
+        out->first_item[i] = items;
+        items += tiles * t.kv_heads;
+    }
+    out->first_item[range.count] = out->num_items = items;
+    return true;
+}
+
+} // namespace kern_attention
+
+#endif

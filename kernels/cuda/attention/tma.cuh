@@ -1,0 +1,79 @@
+/* The copy engine of sm_90: boxes of 128 rows of bf16 matrices into shared memory, in panels
+ * of 64 columns with the 128-byte swizzle (wgmma.cuh says how products read them).
+ *
+ * A map describes one task's rows of one operand, of all its heads: what lies beyond the last row
+ * is not read, and zeros appear on chip. Foreign memory never gets there, be it NaN or not. */
+#ifndef CADRE_KERNELS_CUDA_ATTENTION_TMA_CUH
+#define CADRE_KERNELS_CUDA_ATTENTION_TMA_CUH
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace kern_attention
+{
+
+constexpr int BOX_ROWS = 128, PANEL_COLUMNS = 64;
+constexpr int PANEL_BYTES = BOX_ROWS * PANEL_COLUMNS * 2;
+
+/* (rows, columns) matrices, columns a multiple of 64, one for each head, of one operand or of two
+ * (`pair`) that lie alike. Strides are bytes. */
+struct box_source {
+    const void *base;
+    int64_t rows, columns, heads, head_stride;
+    int64_t pair_stride; /* 0: one operand */
+};
+
+using encode_map_t = decltype(&cuTensorMapEncodeTiled);
+
+/* The driver's function; it comes through the runtime, so that no program links libcuda. */
+inline encode_map_t find_encode_map()
+{
+    void *function = nullptr;
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+    const cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
+                                                           12000, cudaEnableDefault, &found);
+    if (e != cudaSuccess) (void)cudaGetLastError();
+    return e == cudaSuccess && found == cudaDriverEntryPointSuccess
+               ? reinterpret_cast<encode_map_t>(function)
+               : nullptr;
+}
+
+/* False: not a matrix that a map can describe. */
+inline bool make_map(encode_map_t encode, CUtensorMap *map, const box_source &from)
+{
+    constexpr int64_t STRIDE_LIMIT = int64_t{1} << 40;
+    constexpr cuuint64_t UNUSED = 16; /* a stride of a dimension of size 1 */
+    if (from.rows > UINT32_MAX || from.head_stride < 0 || from.head_stride >= STRIDE_LIMIT ||
+        from.pair_stride >= STRIDE_LIMIT)
+        return false;
+    const cuuint32_t rank = 5, panels = static_cast<cuuint32_t>(from.columns / PANEL_COLUMNS);
+    const cuuint64_t dims[] = {PANEL_COLUMNS, static_cast<cuuint64_t>(from.rows), panels,
+                               static_cast<cuuint64_t>(from.heads),
+                               from.pair_stride > 0 ? cuuint64_t{2} : cuuint64_t{1}};
+    const cuuint64_t strides[] = {
+        static_cast<cuuint64_t>(2 * from.columns), 2 * PANEL_COLUMNS,
+        from.heads > 1 ? static_cast<cuuint64_t>(from.head_stride) : UNUSED,
+        from.pair_stride > 0 ? static_cast<cuuint64_t>(from.pair_stride) : UNUSED};
+    const cuuint32_t box[] = {PANEL_COLUMNS, BOX_ROWS, panels, 1, 1}, steps[] = {1, 1, 1, 1, 1};
+    return encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void *>(from.base), dims,
+                  strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+/* Rows [row, row + 128) of that head into a box at a multiple of 1024 bytes; `barrier` counts
+ * the whole box, also where rows do not exist. One thread. */
+__device__ __forceinline__ void load_box(uint32_t to, uint32_t barrier, const CUtensorMap *map,
+                                         int row, int head, int which)
+{
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5, %6}], [%7];" ::"r"(to),
+                 "l"(map), "r"(0), "r"(row), "r"(0), "r"(head), "r"(which), "r"(barrier)
+                 : "memory");
+}
+
+} // namespace kern_attention
+
+#endif
