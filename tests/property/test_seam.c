@@ -94,6 +94,12 @@ static void compare(const seam_result_t *r, const seam_result_t *oracle, uint64_
     same_bits(r->o, oracle->o, r->o_elements, r, seed, name, "o");
     same_bits(r->lse, oracle->lse, r->lse_elements, r, seed, name, "lse");
     same_bits(r->dq, oracle->dq, r->o_elements, r, seed, name, "dq");
+    if (r->served != r->planned || r->served_local != r->planned_local ||
+        (r->planned > r->planned_local && r->sent_bytes == 0))
+        fail_msg(
+            "seed %llu, %s: %lld tasks served (%lld local), planned %lld (%lld); %lld bytes sent",
+            (unsigned long long)seed, name, (long long)r->served, (long long)r->served_local,
+            (long long)r->planned, (long long)r->planned_local, (long long)r->sent_bytes);
     const double limit = r->element_bytes == 8 ? 1e-13 : 1e-5;
     const double dk = seam_distance(r->dk, oracle->dk, r->kv_elements, r->element_bytes);
     const double dv = seam_distance(r->dv, oracle->dv, r->kv_elements, r->element_bytes);

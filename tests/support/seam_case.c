@@ -407,6 +407,24 @@ static void count_plan(const rank_t *r, const data_batch_t *batch, const as_plan
     }
 }
 
+static void count_served(const rank_t *r, const data_batch_t *batch, as_plan_t **plans)
+{
+    seam_result_t *result = r->run->result;
+    as_attention_stats_t stats;
+    as_attention_stats(r->attention, &stats);
+    __atomic_fetch_add(&result->served, stats.tasks, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&result->served_local, stats.local_tasks, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&result->sent_bytes,
+                       stats.sent_bytes[AS_FORWARD] + stats.sent_bytes[AS_BACKWARD],
+                       __ATOMIC_RELAXED);
+    for (int kind = 0; base_ctx_rank(r->ctx) == 0 && kind < num_kinds(r->c); kind++) {
+        seam_facts_t plan = {0};
+        count_plan(r, batch, plans[kind], &plan);
+        result->planned += plan.tasks;
+        result->planned_local += plan.tasks - plan.remote;
+    }
+}
+
 static base_status_t run_microbatches(rank_t *r)
 {
     for (int64_t n = 0; n < r->c->num_microbatches; n++) {
@@ -426,10 +444,10 @@ static base_status_t run_microbatches(rank_t *r)
         BASE_TRY(run_program(r));
         BASE_TRY(as_attention_drain(r->attention));
         BASE_TRY(base_stream_sync(r->compute));
-        if (n + 1 == r->c->num_microbatches)
-            __atomic_fetch_add(&r->run->result->steady_allocations,
-                               base_memory_calls(base_ctx_memory(r->ctx)) - before,
-                               __ATOMIC_RELAXED);
+        if (n + 1 < r->c->num_microbatches) continue;
+        count_served(r, batch, plans);
+        __atomic_fetch_add(&r->run->result->steady_allocations,
+                           base_memory_calls(base_ctx_memory(r->ctx)) - before, __ATOMIC_RELAXED);
     }
     return gather_all(r);
 }

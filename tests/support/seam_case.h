@@ -58,6 +58,8 @@ typedef struct seam_result {
     /* requests for memory in the last microbatch, summed over ranks (same plan as before) */
     int64_t steady_allocations;
     seam_facts_t facts;
+    /* as_attention_stats of the last microbatch, summed over ranks, and what the plans hold */
+    int64_t served, served_local, planned, planned_local, sent_bytes;
     base_error_t error;
 } seam_result_t;
 

@@ -213,13 +213,42 @@ static base_status_t failing_allocations(comm_group_t *group, base_ctx_t *ctx, b
     }
 }
 
-static void run_one_rank(comm_rank_fn fn)
+/* The host waits for the microbatch before the last, and not for ever: here its stream hangs. */
+static base_status_t hanging_device(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
+                                    void *user)
+{
+    rig_t r = {.ctx = ctx};
+    const as_attention_config_t config = small_config();
+    base_counter_t *never;
+    (void)user;
+    BASE_TRY(create_rig(&r, group, dev, &config));
+    BASE_TRY(base_counter_create(dev, &never));
+    const as_plan_t *plans[] = {r.plan};
+    BASE_TRY(as_attention_microbatch(r.attention, r.batch, plans));
+    BASE_TRY(base_stream_wait_counter(r.compute, never, 1));
+    BASE_TRY(as_attention_microbatch(r.attention, r.batch, plans));
+    const base_status_t st = as_attention_microbatch(r.attention, r.batch, plans);
+    (void)(base_stream_sync(r.compute) < 0);
+    destroy_rig(&r);
+    base_counter_destroy(never);
+    base_ctx_clear_error(ctx);
+    return st == BASE_ERR_TIMEOUT ? BASE_OK
+                                  : BASE_FAIL(ctx, BASE_ERR_INTERNAL, BASE_MSG_INT_01,
+                                              "status %d, want a timeout", (int)st);
+}
+
+static void run_one_rank_on(base_device_kind_t device, int64_t deadline_ms, comm_rank_fn fn)
 {
     const comm_threads_options_t options = {
-        .num_ranks = 1, .device = BASE_DEVICE_CPU, .deadline_ms = 10000};
+        .num_ranks = 1, .device = device, .deadline_ms = deadline_ms};
     base_error_t error = {0};
     const base_status_t st = comm_threads_run(&options, fn, NULL, &error);
     if (st < 0) fail_msg("%s: %s", base_status_name(st), error.text);
+}
+
+static void run_one_rank(comm_rank_fn fn)
+{
+    run_one_rank_on(BASE_DEVICE_CPU, 10000, fn);
 }
 
 static void test_order_of_calls(void **state)
@@ -240,12 +269,19 @@ static void test_failing_allocations(void **state)
     run_one_rank(failing_allocations);
 }
 
+static void test_hanging_device(void **state)
+{
+    (void)state;
+    run_one_rank_on(BASE_DEVICE_STRICT, 300, hanging_device);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order_of_calls),
         cmocka_unit_test(test_wrong_plans),
         cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_hanging_device),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
