@@ -14,8 +14,8 @@
  *
  * Every op has one result, bit for bit, for the same arguments on the same machine: no atomics, no
  * order that depends on time. A row's result depends on that row's operands only, unless the op
- * sums over rows (dW, dw, dtable, loss_sum, dA, dB), and then rows are added in ascending order
- * within fixed blocks.
+ * sums over rows (dW, dw, dtable, column_sum, loss_sum, dA, dB), and then rows are added in
+ * ascending order within fixed blocks.
  *
  * Shapes: T rows (tokens) of one stream half, H hidden, F intermediate, V vocabulary, Q query
  * heads, G KV heads, R = Q/G query heads per KV head, D head dim. All matrices are row-major.
@@ -67,6 +67,18 @@ typedef struct kern_convert {
     kern_mat_t a, out;
 } kern_convert_t;
 
+/* y[t] += bias for each row t. */
+typedef struct kern_bias_add {
+    kern_mat_t bias; /* (1, N) */
+    kern_mat_t y;    /* (T, N), in place */
+} kern_bias_add_t;
+
+/* sum += x[0] + x[1] + ..., rows ascending: the gradient of a bias. */
+typedef struct kern_column_sum {
+    kern_mat_t x;   /* (T, N) */
+    kern_mat_t sum; /* acc (1, N), accumulated */
+} kern_column_sum_t;
+
 /* ==== token embedding ==== */
 
 /* out[t] = table[tokens[t]]. A token outside [0, V) sticks BASE_ERR_FORMAT to the stream (CPU). */
@@ -100,6 +112,27 @@ typedef struct kern_rmsnorm_bwd {
     kern_mat_t dx;   /* (T, H) */
     kern_mat_t dw;   /* acc (1, H), or absent */
 } kern_rmsnorm_bwd_t;
+
+/* The same over each head's D columns with one w for all heads, as Qwen3 does with q and k between
+ * projection and rope. x is mostly a column range of a fused projection, so every matrix has its
+ * own pitch. A head's bits depend on its own D elements only. */
+typedef struct kern_head_norm_fwd {
+    kern_mat_t x;    /* (T, heads D) */
+    kern_mat_t w;    /* (1, D) */
+    kern_mat_t y;    /* (T, heads D); may be x, but the backward needs x as it was */
+    kern_mat_t rstd; /* acc (T, heads), for the backward */
+    int32_t head_dim;
+    double eps;
+} kern_head_norm_fwd_t;
+
+/* dx as above, head by head; dw += sum of dy x rstd over rows and within a row over heads, both
+ * ascending. */
+typedef struct kern_head_norm_bwd {
+    kern_mat_t dy, x, w, rstd;
+    kern_mat_t dx; /* (T, heads D); may be dy */
+    kern_mat_t dw; /* acc (1, D), or absent */
+    int32_t head_dim;
+} kern_head_norm_bwd_t;
 
 /* ==== rotary embedding and head layout (Su et al. 2021; half-rotation as Hugging Face) ==== */
 
@@ -222,9 +255,17 @@ typedef struct kern_attention_bwd {
     const kern_attention_task_t *tasks;
     base_mem_t q, k, v, lse;
     base_mem_t d_o, delta;
-    base_mem_t dq;     /* real */
-    base_mem_t dk, dv; /* acc */
+    base_mem_t dq;        /* real */
+    base_mem_t dk, dv;    /* acc */
+    base_mem_t workspace; /* or absent: buffer NULL */
 } kern_attention_bwd_t;
+
+/* Bytes of a workspace with which an attention_bwd of these tasks is faster (dtype, group, head_dim
+ * and tasks are looked at); 0: none helps. With a workspace, which then has at least as many bytes
+ * at a multiple of 16, dq is summed there in fp32. Its contents do not matter and are lost; calls
+ * on one stream may share it. dq has other bits with than without one (both within rounding): rows
+ * that are to be compared bit for bit take the same choice everywhere. */
+int64_t kern_attention_bwd_workspace(const kern_attention_bwd_t *args);
 
 /* delta (G, head_rows, R) = rowsum over D of d_o o, both (T, Q D) with their pitches. */
 typedef struct kern_attention_delta {
@@ -448,10 +489,14 @@ typedef struct kern_adamw {
 #define KERN_REAL_OP_MAP(X)                                                                        \
     X(gemm)                                                                                        \
     X(add)                                                                                         \
+    X(bias_add)                                                                                    \
+    X(column_sum)                                                                                  \
     X(embedding_fwd)                                                                               \
     X(embedding_bwd)                                                                               \
     X(rmsnorm_fwd)                                                                                 \
     X(rmsnorm_bwd)                                                                                 \
+    X(head_norm_fwd)                                                                               \
+    X(head_norm_bwd)                                                                               \
     X(rope_table)                                                                                  \
     X(rope_fwd)                                                                                    \
     X(rope_bwd)                                                                                    \

@@ -145,6 +145,22 @@ base_status_t kern_attention_bwd_check(base_ctx_t *ctx, const kern_attention_bwd
     BOUNDS(attention_bwd, ctx, args);
 }
 
+/* Of the CUDA kernels (kernels/cuda/attention/bwd_sm90.cuh): packed rows come in tiles of whole
+ * tokens, 8192 elements; a tile has its sums in fp32 and a counter, and there is one more. */
+int64_t kern_attention_bwd_workspace(const kern_attention_bwd_t *args)
+{
+    const int64_t tile_elements = 8192, align = 256;
+    const int64_t tokens = tile_elements / args->head_dim / args->group;
+    int64_t tiles = 0;
+
+    if (args->dtype != KERN_BF16 || (args->head_dim != 64 && args->head_dim != 128) || tokens == 0)
+        return 0;
+    for (int64_t i = 0; i < args->num_tasks; i++)
+        tiles += (args->tasks[i].q_rows + tokens - 1) / tokens * args->tasks[i].kv_heads;
+    if (tiles == 0) return 0;
+    return ((1 + tiles) * 4 + align - 1) / align * align + tiles * tile_elements * 4;
+}
+
 static base_status_t visit_bwd_inputs(const kern_attention_bwd_t *args,
                                       const kern_attention_task_t *t, kern_visitor_t *v)
 {
@@ -185,6 +201,9 @@ base_status_t kern_attention_bwd_visit(const kern_attention_bwd_t *args, kern_vi
         VISIT_PIECE(BASE_READ_WRITE, "attention_bwd: dv", args->dv, acc, t->dkv, kv_count,
                     t->kv_heads, t->dkv_head);
     }
+    if (args->workspace.buffer != NULL && kern_attention_bwd_workspace(args) > 0)
+        VISIT_PIECE(BASE_READ_WRITE, "attention_bwd: workspace", args->workspace, KERN_F32, 0,
+                    kern_attention_bwd_workspace(args) / 4, 1, 0);
     return BASE_OK;
 }
 

@@ -1,4 +1,4 @@
-/* Rules and operands of the ops on matrices: linear algebra, embedding, norm. */
+/* Rules and operands of the ops on matrices: linear algebra, bias, embedding, norm. */
 #include "kernels/op_check_macros.h"
 
 /* ==== gemm ==== */
@@ -79,6 +79,52 @@ base_status_t kern_convert_visit(const kern_convert_t *args, kern_visitor_t *v)
 {
     VISIT(args->a, BASE_READ, "convert: a");
     VISIT(args->out, BASE_WRITE, "convert: out");
+    return BASE_OK;
+}
+
+/* ==== bias ==== */
+
+kern_dtype_t kern_bias_add_dtype(const kern_bias_add_t *args)
+{
+    return args->y.dtype;
+}
+
+base_status_t kern_bias_add_check(base_ctx_t *ctx, const kern_bias_add_t *args)
+{
+    const kern_mat_t *y = &args->y;
+
+    BASE_TRY(kern_want_real(ctx, y->dtype, "bias_add: y"));
+    WANT(*y, "bias_add: y", -1, -1, y->dtype);
+    WANT(args->bias, "bias_add: bias", 1, y->cols, y->dtype);
+    BOUNDS(bias_add, ctx, args);
+}
+
+base_status_t kern_bias_add_visit(const kern_bias_add_t *args, kern_visitor_t *v)
+{
+    VISIT(args->bias, BASE_READ, "bias_add: bias");
+    VISIT(args->y, BASE_READ_WRITE, "bias_add: y");
+    return BASE_OK;
+}
+
+kern_dtype_t kern_column_sum_dtype(const kern_column_sum_t *args)
+{
+    return args->x.dtype;
+}
+
+base_status_t kern_column_sum_check(base_ctx_t *ctx, const kern_column_sum_t *args)
+{
+    const kern_mat_t *x = &args->x;
+
+    BASE_TRY(kern_want_real(ctx, x->dtype, "column_sum: x"));
+    WANT(*x, "column_sum: x", -1, -1, x->dtype);
+    WANT(args->sum, "column_sum: sum", 1, x->cols, kern_dtype_acc(x->dtype));
+    BOUNDS(column_sum, ctx, args);
+}
+
+base_status_t kern_column_sum_visit(const kern_column_sum_t *args, kern_visitor_t *v)
+{
+    VISIT(args->x, BASE_READ, "column_sum: x");
+    VISIT(args->sum, BASE_READ_WRITE, "column_sum: sum");
     return BASE_OK;
 }
 

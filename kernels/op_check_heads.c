@@ -1,5 +1,5 @@
-/* Rules and operands of the ops that know heads: rotary embedding, delta of the attention's
- * backward. */
+/* Rules and operands of the ops that know heads: norm of heads, rotary embedding, delta of the
+ * attention's backward. */
 #include "kernels/op_check_macros.h"
 
 #include <inttypes.h>
@@ -16,6 +16,83 @@ static base_status_t check_heads(base_ctx_t *ctx, const char *op, int64_t rows, 
         return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
                          "%s: head_rows is %" PRId64 ", want at least the %" PRId64 " rows", op,
                          head_rows, rows);
+    return BASE_OK;
+}
+
+/* ==== head_norm ==== */
+
+/* x has whole heads; *heads of them. */
+static base_status_t count_heads(base_ctx_t *ctx, const char *op, const kern_mat_t *x,
+                                 int32_t head_dim, int64_t *heads)
+{
+    if (head_dim < 1 || x->cols % head_dim != 0)
+        return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "%s: x has %" PRId64 " columns, want a multiple of head_dim %" PRId32, op,
+                         x->cols, head_dim);
+    *heads = x->cols / head_dim;
+    return BASE_OK;
+}
+
+kern_dtype_t kern_head_norm_fwd_dtype(const kern_head_norm_fwd_t *args)
+{
+    return args->x.dtype;
+}
+
+base_status_t kern_head_norm_fwd_check(base_ctx_t *ctx, const kern_head_norm_fwd_t *args)
+{
+    const kern_dtype_t dtype = args->x.dtype;
+    const int64_t rows = args->x.rows, cols = args->x.cols;
+    int64_t heads = 0;
+
+    BASE_TRY(kern_want_real(ctx, dtype, "head_norm_fwd: x"));
+    WANT(args->x, "head_norm_fwd: x", -1, -1, dtype);
+    BASE_TRY(count_heads(ctx, "head_norm_fwd", &args->x, args->head_dim, &heads));
+    WANT(args->w, "head_norm_fwd: w", 1, args->head_dim, dtype);
+    WANT(args->y, "head_norm_fwd: y", rows, cols, dtype);
+    WANT(args->rstd, "head_norm_fwd: rstd", rows, heads, kern_dtype_acc(dtype));
+    BASE_TRY(kern_want_true(ctx, args->eps > 0.0, "head_norm_fwd: eps must be above 0"));
+    BOUNDS(head_norm_fwd, ctx, args);
+}
+
+base_status_t kern_head_norm_fwd_visit(const kern_head_norm_fwd_t *args, kern_visitor_t *v)
+{
+    VISIT(args->x, BASE_READ, "head_norm_fwd: x");
+    VISIT(args->w, BASE_READ, "head_norm_fwd: w");
+    VISIT(args->y, BASE_WRITE, "head_norm_fwd: y");
+    VISIT(args->rstd, BASE_WRITE, "head_norm_fwd: rstd");
+    return BASE_OK;
+}
+
+kern_dtype_t kern_head_norm_bwd_dtype(const kern_head_norm_bwd_t *args)
+{
+    return args->x.dtype;
+}
+
+base_status_t kern_head_norm_bwd_check(base_ctx_t *ctx, const kern_head_norm_bwd_t *args)
+{
+    const kern_dtype_t dtype = args->x.dtype;
+    const int64_t rows = args->x.rows, cols = args->x.cols;
+    int64_t heads = 0;
+
+    BASE_TRY(kern_want_real(ctx, dtype, "head_norm_bwd: x"));
+    WANT(args->x, "head_norm_bwd: x", -1, -1, dtype);
+    BASE_TRY(count_heads(ctx, "head_norm_bwd", &args->x, args->head_dim, &heads));
+    WANT(args->dy, "head_norm_bwd: dy", rows, cols, dtype);
+    WANT(args->w, "head_norm_bwd: w", 1, args->head_dim, dtype);
+    WANT(args->rstd, "head_norm_bwd: rstd", rows, heads, kern_dtype_acc(dtype));
+    WANT(args->dx, "head_norm_bwd: dx", rows, cols, dtype);
+    WANT_IF(args->dw, "head_norm_bwd: dw", 1, args->head_dim, kern_dtype_acc(dtype));
+    BOUNDS(head_norm_bwd, ctx, args);
+}
+
+base_status_t kern_head_norm_bwd_visit(const kern_head_norm_bwd_t *args, kern_visitor_t *v)
+{
+    VISIT(args->dy, BASE_READ, "head_norm_bwd: dy");
+    VISIT(args->x, BASE_READ, "head_norm_bwd: x");
+    VISIT(args->w, BASE_READ, "head_norm_bwd: w");
+    VISIT(args->rstd, BASE_READ, "head_norm_bwd: rstd");
+    VISIT(args->dx, BASE_WRITE, "head_norm_bwd: dx");
+    VISIT(args->dw, BASE_READ_WRITE, "head_norm_bwd: dw");
     return BASE_OK;
 }
 

@@ -1,13 +1,23 @@
-#include "kernels/cuda/attention/mma_launch.cuh"
+#include "kernels/cuda/attention/bwd_sm90.cuh"
 #include "kernels/cuda/attention/task_batches.cuh"
 #include "kernels/cuda/cuda_ops.h"
 
 using namespace kern_attention;
 
-extern "C" base_status_t kern_cuda_attention_bwd(base_stream_t *s, const kern_attention_bwd_t *args)
+namespace
+{
+
+cudaError_t launch_mma(bwd_params &params, int32_t head_dim, cudaStream_t stream)
+{
+    const cudaError_t e = launch_dkv_mma(params, head_dim, stream);
+    return e != cudaSuccess ? e : launch_dq_mma(params, head_dim, stream);
+}
+
+/* launch(params) works on params.list. */
+template <class Launch>
+base_status_t run_bwd(base_stream_t *s, const kern_attention_bwd_t *args, Launch launch)
 {
     if (args->dtype != KERN_BF16 || !mma_has_head_dim(args->head_dim)) return BASE_ERR_UNSUPPORTED;
-    const cudaStream_t stream = static_cast<cudaStream_t>(base_stream_native(s));
     bwd_params p;
     p.q = kern_cuda_pointer<const __nv_bfloat16>(args->q);
     p.k = kern_cuda_pointer<const __nv_bfloat16>(args->k);
@@ -18,6 +28,11 @@ extern "C" base_status_t kern_cuda_attention_bwd(base_stream_t *s, const kern_at
     p.dq = kern_cuda_pointer<__nv_bfloat16>(args->dq);
     p.dk = kern_cuda_pointer<float>(args->dk);
     p.dv = kern_cuda_pointer<float>(args->dv);
+    p.workspace =
+        args->workspace.buffer == nullptr ? nullptr : kern_cuda_pointer<void>(args->workspace);
+    if (reinterpret_cast<uintptr_t>(p.workspace) % BASE_ALIGN != 0)
+        return BASE_FAIL(base_device_ctx(base_stream_device(s)), BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "attention_bwd: workspace is not at a multiple of 16 bytes");
     p.dims = shape_of(args->group, args->window, args->scale);
     return run_batches(
         s, "attention_bwd", args, p,
@@ -32,8 +47,26 @@ extern "C" base_status_t kern_cuda_attention_bwd(base_stream_t *s, const kern_at
                 {"dv", p.dv, ACC_ALIGN, t.dkv, t.dkv_head, 0},
             }};
         },
-        [=](bwd_params &params) {
-            const cudaError_t e = launch_dkv_mma(params, args->head_dim, stream);
-            return e != cudaSuccess ? e : launch_dq_mma(params, args->head_dim, stream);
-        });
+        launch);
+}
+
+} // namespace
+
+extern "C" base_status_t kern_cuda_attention_bwd(base_stream_t *s, const kern_attention_bwd_t *args)
+{
+    const cudaStream_t stream = static_cast<cudaStream_t>(base_stream_native(s));
+    return run_bwd(s, args, [=](bwd_params &params) {
+        bool done = false;
+        const cudaError_t e = launch_bwd_sm90(params, args->head_dim, stream, &done);
+        if (done || e != cudaSuccess) return e;
+        return launch_mma(params, args->head_dim, stream);
+    });
+}
+
+extern "C" base_status_t kern_cuda_attention_bwd_mma(base_stream_t *s,
+                                                     const kern_attention_bwd_t *args)
+{
+    const cudaStream_t stream = static_cast<cudaStream_t>(base_stream_native(s));
+    return run_bwd(s, args,
+                   [=](bwd_params &params) { return launch_mma(params, args->head_dim, stream); });
 }

@@ -22,8 +22,9 @@ const kern_ops_t *kern_cuda_ops(void); /* NULL in builds without CUDA */
 base_status_t kern_cuda_attention_fwd(base_stream_t *s, const kern_attention_fwd_t *args);
 base_status_t kern_cuda_attention_bwd(base_stream_t *s, const kern_attention_bwd_t *args);
 
-/* The forward on mma.sync also where another kernel is faster: tests hold one against the other. */
+/* On mma.sync also where another kernel is faster: tests hold one against the other. */
 base_status_t kern_cuda_attention_fwd_mma(base_stream_t *s, const kern_attention_fwd_t *args);
+base_status_t kern_cuda_attention_bwd_mma(base_stream_t *s, const kern_attention_bwd_t *args);
 
 /* head_dim a multiple of 8; rows of o and d_o begin at multiples of 16 bytes. */
 base_status_t kern_cuda_attention_delta(base_stream_t *s, const kern_attention_delta_t *args);

@@ -11,12 +11,12 @@ struct attention_bench {
     base_buffer_t *master;
     int64_t master_used;
     std::vector<attention_document> documents;
-    bool mma; /* the forward on mma.sync, whatever the op would choose */
-    gpu_pool q, o, d_o, dq, k, v, dk, dv, lse, delta;
+    attention_kernels kernels;
+    gpu_pool q, o, d_o, dq, k, v, dk, dv, lse, delta, workspace;
 
     std::vector<gpu_pool *> pools()
     {
-        return {&q, &o, &d_o, &dq, &k, &v, &dk, &dv, &lse, &delta};
+        return {&q, &o, &d_o, &dq, &k, &v, &dk, &dv, &lse, &delta, &workspace};
     }
 };
 

@@ -66,6 +66,7 @@ attention_bench *attention_bench_make(gpu_fixture *fx)
     b->dv = gpu_pool_make(fx, 500 * MEGA, 4, "dv");
     b->lse = gpu_pool_make(fx, 16 * MEGA, 4, "lse");
     b->delta = gpu_pool_make(fx, 16 * MEGA, 4, "delta");
+    b->workspace = gpu_pool_make(fx, 1000 * MEGA, 4, "workspace");
     return b;
 }
 
@@ -77,9 +78,9 @@ void attention_bench_free(attention_bench *b)
     delete b;
 }
 
-void attention_choose_mma(attention_bench *b, bool mma)
+void attention_choose(attention_bench *b, attention_kernels kernels)
 {
-    b->mma = mma;
+    b->kernels = kernels;
 }
 
 std::vector<attention_document> &attention_documents_of(attention_bench *b)

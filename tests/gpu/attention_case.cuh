@@ -49,7 +49,9 @@ void attention_bench_free(attention_bench *bench);
  * the memory. */
 bool attention_documents(attention_bench *bench, const attention_shape &shape,
                          const std::vector<std::pair<int64_t, int64_t>> &documents, uint64_t seed);
-void attention_choose_mma(attention_bench *bench, bool mma); /* the forward on mma.sync always */
+/* What runs: the ops, with or without a workspace, or their kernels on mma.sync. */
+enum class attention_kernels { op, op_without_workspace, mma };
+void attention_choose(attention_bench *bench, attention_kernels kernels);
 std::vector<attention_document> &attention_documents_of(attention_bench *bench);
 /* The definition of every document: forward, and then backward from the ops' own delta or from
  * the exact one. */

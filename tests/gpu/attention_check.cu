@@ -30,13 +30,14 @@ struct gate {
     double limit, worst;
     uint64_t worst_seed;
 };
-enum { O, LSE, DQ, DK, DV, DQ_EXACT, DK_EXACT, O_MMA, NUM_GATES };
+enum { O, LSE, DQ, DK, DV, DQ_EXACT, DK_EXACT, O_MMA, DQ_MMA, DK_MMA, DV_MMA, NUM_GATES };
 
 struct fuzz_state {
-    gate gates[NUM_GATES] = {{"o", 5e-3, 0, 0},        {"lse", 1e-3, 0, 0},
-                             {"dq", 1e-2, 0, 0},       {"dk", 1e-2, 0, 0},
-                             {"dv", 1e-2, 0, 0},       {"dq_exact", 1e-2, 0, 0},
-                             {"dk_exact", 1e-2, 0, 0}, {"o_mma", 5e-3, 0, 0}};
+    gate gates[NUM_GATES] = {
+        {"o", 5e-3, 0, 0},        {"lse", 1e-3, 0, 0},   {"dq", 1e-2, 0, 0},
+        {"dk", 1e-2, 0, 0},       {"dv", 1e-2, 0, 0},    {"dq_exact", 1e-2, 0, 0},
+        {"dk_exact", 1e-2, 0, 0}, {"o_mma", 5e-3, 0, 0}, {"dq_mma", 1e-2, 0, 0},
+        {"dk_mma", 1e-2, 0, 0},   {"dv_mma", 1e-2, 0, 0}};
     int cases = 0, failures = 0;
     int64_t tasks = 0, most_tasks = 0, most_keys = 0, most_rows = 0;
     double pairs = 0;
@@ -91,16 +92,17 @@ void expect_zero(fuzz_state *state, int64_t n, uint64_t seed, const char *what, 
            static_cast<long long>(n), shape);
 }
 
-/* The mma.sync forward, which the op chooses only where the copy engine cannot be used, against the
- * definition and against the op's choice. */
+/* The mma.sync kernels, which the ops choose only where the copy engine cannot be used: the forward
+ * against the definition, all against the ops' choice. Gradients of few rows may differ more (see
+ * compare_exact), since each forward has its own delta. */
 void compare_mma(gpu_fixture *fx, attention_bench *bench, fuzz_state *state,
                  const attention_shape &s, uint64_t seed, const char *shape)
 {
     uint64_t placement = seed;
-    attention_choose_mma(bench, true);
+    attention_choose(bench, attention_kernels::mma);
     expect_zero(state, attention_run(bench, attention_whole(bench), 1, 1, &placement), seed,
                 "written outside", shape);
-    attention_choose_mma(bench, false);
+    attention_choose(bench, attention_kernels::op);
     for (const attention_document &doc : attention_documents_of(bench)) {
         const attention_results &r = doc.results[1];
         const int64_t stats = s.G * (doc.T - doc.q_begin) * s.R, rows = stats * s.D;
@@ -108,8 +110,13 @@ void compare_mma(gpu_fixture *fx, attention_bench *bench, fuzz_state *state,
         judge(state, O, relative(gpu_compare(fx, r.o, doc.reference.o, rows), rows), seed, shape);
         const double lse = gpu_compare(fx, r.lse, doc.reference.lse, stats).max_abs;
         judge(state, LSE, std::isfinite(lse) ? lse : INFINITY, seed, shape);
-        judge(state, O_MMA, relative(gpu_compare(fx, r.o, doc.results[0].o, rows), rows), seed,
-              shape);
+        const attention_results &op = doc.results[0];
+        const int64_t keys = s.G * doc.T * s.D;
+        judge(state, O_MMA, relative(gpu_compare(fx, r.o, op.o, rows), rows), seed, shape);
+        if (doc.T - doc.q_begin < FEW_ROWS) continue;
+        judge(state, DQ_MMA, relative(gpu_compare(fx, r.dq, op.dq, rows), rows), seed, shape);
+        judge(state, DK_MMA, relative(gpu_compare(fx, r.dk, op.dk, keys), keys), seed, shape);
+        judge(state, DV_MMA, relative(gpu_compare(fx, r.dv, op.dv, keys), keys), seed, shape);
     }
 }
 
@@ -173,7 +180,9 @@ std::vector<std::pair<int64_t, int64_t>> random_documents(const attention_shape 
     std::vector<std::pair<int64_t, int64_t>> documents;
     const int64_t count = 1 + gpu_random_below(seed, 3);
     for (int64_t i = 0; i < count; i++) {
-        int64_t rows = gpu_random_below(seed, 20) == 0 ? 0 : gpu_random_log(seed, 1, 4096);
+        const int64_t edges[] = {0, 1, 127, 128, 129};
+        int64_t rows = gpu_random_below(seed, 5) == 0 ? edges[gpu_random_below(seed, 5)]
+                                                      : gpu_random_log(seed, 1, 4096);
         int64_t prefix = gpu_random_below(seed, 5) < 2 ? 0 : gpu_random_log(seed, 1, 32768);
         while (pairs_of(s, {prefix + rows, prefix}) * static_cast<double>(count) > limit) {
             if (gpu_random_below(seed, 2) == 0)
@@ -202,6 +211,9 @@ void fuzz_case(gpu_fixture *fx, attention_bench *bench, fuzz_state *state, uint6
     if (!attention_documents(bench, s, documents, seed))
         gpu_fail(__FILE__, __LINE__, text, "the master memory is too small");
     attention_run_forward(bench);
+    attention_choose(bench, gpu_random_below(&seed, 3) == 0
+                                ? attention_kernels::op_without_workspace
+                                : attention_kernels::op);
 
     const std::vector<attention_cut> cuts = attention_random_cuts(bench, &seed);
     const int calls = gpu_random_below(&seed, 3) == 0 ? 2 : 1;
@@ -290,21 +302,24 @@ int repeats(gpu_fixture *fx, int64_t count, FILE *json)
 {
     attention_bench *bench = attention_bench_make(fx);
     int64_t wrong = 0;
-    for (const int D : {64, 128}) {
-        std::vector<attention_cut> cuts;
-        uint64_t seed = 6;
-        small_documents(bench, D, 0, &cuts);
-        wrong += attention_run(bench, cuts, 1, 0, &seed);
-        for (int64_t i = 1; i < count; i++) {
-            wrong += attention_run(bench, cuts, 1, 1, &seed);
-            for (const attention_document &doc : attention_documents_of(bench)) {
-                const attention_shape s = {2, 5, D, 0, 0, 1.0f};
-                wrong += different(fx, s, doc, false) + different(fx, s, doc, true);
+    for (const int D : {64, 128})
+        for (const attention_kernels kernels :
+             {attention_kernels::op, attention_kernels::op_without_workspace}) {
+            std::vector<attention_cut> cuts;
+            uint64_t seed = 6;
+            attention_choose(bench, kernels);
+            small_documents(bench, D, 0, &cuts);
+            wrong += attention_run(bench, cuts, 1, 0, &seed);
+            for (int64_t i = 1; i < count; i++) {
+                wrong += attention_run(bench, cuts, 1, 1, &seed);
+                for (const attention_document &doc : attention_documents_of(bench)) {
+                    const attention_shape s = {2, 5, D, 0, 0, 1.0f};
+                    wrong += different(fx, s, doc, false) + different(fx, s, doc, true);
+                }
             }
         }
-    }
     attention_bench_free(bench);
-    printf("repeats: %lld for each head dim, %lld elements differed\n",
+    printf("repeats: %lld for each head dim, with workspace and without, %lld elements differed\n",
            static_cast<long long>(count), static_cast<long long>(wrong));
     fflush(stdout);
     if (json != nullptr)
@@ -318,12 +333,15 @@ int small(gpu_fixture *fx)
     attention_bench *bench = attention_bench_make(fx);
     int64_t wrong = 0;
     for (const int D : {64, 128})
-        for (const int64_t window : {int64_t{0}, int64_t{100}}) {
-            std::vector<attention_cut> cuts;
-            uint64_t seed = 6;
-            small_documents(bench, D, window, &cuts);
-            wrong += attention_run(bench, cuts, 1, 0, &seed);
-        }
+        for (const attention_kernels kernels :
+             {attention_kernels::op, attention_kernels::op_without_workspace})
+            for (const int64_t window : {int64_t{0}, int64_t{100}}) {
+                std::vector<attention_cut> cuts;
+                uint64_t seed = 6;
+                attention_choose(bench, kernels);
+                small_documents(bench, D, window, &cuts);
+                wrong += attention_run(bench, cuts, 1, 0, &seed);
+            }
     gpu_sync(fx);
     attention_bench_free(bench);
     printf("small: %lld places written outside\n", static_cast<long long>(wrong));

@@ -236,11 +236,14 @@ void run_forward(attention_bench *b, const kern_attention_task_t *tasks, int64_t
     args.v = base_mem(b->v.buffer, 0);
     args.o = base_mem(b->o.buffer, 0);
     args.lse = base_mem(b->lse.buffer, 0);
-    GPU_OK(b->fx, b->mma ? checked_attention_fwd_mma(b->fx->s, &args)
-                         : checked_attention_fwd(b->fx->s, &args));
+    const bool mma = b->kernels == attention_kernels::mma;
+    GPU_OK(b->fx, mma ? checked_attention_fwd_mma(b->fx->s, &args)
+                      : checked_attention_fwd(b->fx->s, &args));
 }
 
-void run_backward(attention_bench *b, const kern_attention_task_t *tasks, int64_t count)
+/* workspace: where it begins in its pool. */
+void run_backward(attention_bench *b, const kern_attention_task_t *tasks, int64_t count,
+                  int64_t workspace)
 {
     kern_attention_bwd_t args = {};
     args.dtype = KERN_BF16;
@@ -259,7 +262,23 @@ void run_backward(attention_bench *b, const kern_attention_task_t *tasks, int64_
     args.dq = base_mem(b->dq.buffer, 0);
     args.dk = base_mem(b->dk.buffer, 0);
     args.dv = base_mem(b->dv.buffer, 0);
-    GPU_OK(b->fx, checked_attention_bwd(b->fx->s, &args));
+    if (b->kernels == attention_kernels::op)
+        args.workspace = base_mem(b->workspace.buffer, 4 * workspace);
+    const bool mma = b->kernels == attention_kernels::mma;
+    GPU_OK(b->fx, mma ? checked_attention_bwd_mma(b->fx->s, &args)
+                      : checked_attention_bwd(b->fx->s, &args));
+}
+
+/* Floats of a workspace with which the backward of these tasks may be called. */
+int64_t workspace_of(const attention_bench *b, const std::vector<kern_attention_task_t> &tasks)
+{
+    kern_attention_bwd_t args = {};
+    args.dtype = KERN_BF16;
+    args.group = b->shape.R;
+    args.head_dim = b->shape.D;
+    args.num_tasks = static_cast<int64_t>(tasks.size());
+    args.tasks = tasks.data();
+    return kern_attention_bwd_workspace(&args) / 4;
 }
 
 void run_delta(attention_bench *b, const attention_document &doc, const __nv_bfloat16 *o)
@@ -296,6 +315,8 @@ int64_t attention_run(attention_bench *b, const std::vector<attention_cut> &cuts
     for (const attention_cut &c : cuts)
         tasks.push_back(place_rows(b, c, seed));
     place_keys(b, cuts, tasks, seed);
+    const int64_t workspace_floats = workspace_of(b, tasks); /* one for all calls */
+    const int64_t workspace = gpu_pool_take(&b->workspace, workspace_floats, 4, seed);
     for (gpu_pool *pool : b->pools())
         gpu_pool_poison(b->fx, pool);
 
@@ -323,8 +344,9 @@ int64_t attention_run(attention_bench *b, const std::vector<attention_cut> &cuts
     each([&](cut_t c, task_t t, doc_t doc) {
         move_stats(b, way::in, b->delta, c, t.delta, t.delta_head, doc.delta);
     });
-    in_calls(tasks, calls,
-             [b](const kern_attention_task_t *t, int64_t n) { run_backward(b, t, n); });
+    in_calls(tasks, calls, [b, workspace](const kern_attention_task_t *t, int64_t n) {
+        run_backward(b, t, n, workspace);
+    });
     sum_gradients(b, cuts, tasks, slot);
     each([&](cut_t c, task_t t, doc_t doc) {
         move_rows(b, way::out, b->dq, c, t.dq, t.dq_head, doc.results[slot].dq);
@@ -342,8 +364,10 @@ int64_t attention_run(attention_bench *b, const std::vector<attention_cut> &cuts
             move(b->fx, way::clear, *pool, t.dkv, t.dkv_head, static_cast<const float *>(nullptr),
                  0, keys, c.heads);
     });
+    move(b->fx, way::clear, b->workspace, workspace, workspace_floats,
+         static_cast<const float *>(nullptr), 0, workspace_floats, 1);
     int64_t foreign = 0;
-    for (const gpu_pool *pool : {&b->o, &b->lse, &b->dq, &b->dk, &b->dv})
+    for (const gpu_pool *pool : {&b->o, &b->lse, &b->dq, &b->dk, &b->dv, &b->workspace})
         foreign += gpu_pool_foreign(b->fx, pool);
     return foreign;
 }

@@ -20,3 +20,9 @@ base_status_t checked_attention_fwd_mma(base_stream_t *s, const kern_attention_f
     BASE_TRY(kern_attention_fwd_check(base_device_ctx(base_stream_device(s)), args));
     return kern_cuda_attention_fwd_mma(s, args);
 }
+
+base_status_t checked_attention_bwd_mma(base_stream_t *s, const kern_attention_bwd_t *args)
+{
+    BASE_TRY(kern_attention_bwd_check(base_device_ctx(base_stream_device(s)), args));
+    return kern_cuda_attention_bwd_mma(s, args);
+}

@@ -12,6 +12,7 @@ extern "C" {
 base_status_t checked_attention_fwd(base_stream_t *s, const kern_attention_fwd_t *args);
 base_status_t checked_attention_fwd_mma(base_stream_t *s, const kern_attention_fwd_t *args);
 base_status_t checked_attention_bwd(base_stream_t *s, const kern_attention_bwd_t *args);
+base_status_t checked_attention_bwd_mma(base_stream_t *s, const kern_attention_bwd_t *args);
 base_status_t checked_attention_delta(base_stream_t *s, const kern_attention_delta_t *args);
 base_status_t checked_partial_sum(base_stream_t *s, const kern_partial_sum_t *args);
 

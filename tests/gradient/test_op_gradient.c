@@ -1,5 +1,5 @@
-/* Backward ops of rows against differences of sum(y g) in double: rmsnorm, swiglu, embedding, rope,
- * gemm. */
+/* Backward ops of rows against differences of sum(y g) in double: rmsnorm, head_norm, swiglu,
+ * embedding, bias, gemm. */
 #include "tests/support/op_fixture.h"
 
 #include "kernels/cases/op_cases.h"
@@ -103,6 +103,124 @@ static void test_rmsnorm(void **state)
         norm_case(*state, &kern_cases_rows[i]);
 }
 
+/* ==== head_norm, of the k columns of a fused projection, in place ==== */
+
+typedef struct heads {
+    op_fixture_t *fx;
+    const kern_case_rope_t *c;
+    int64_t first, heads, cols, width; /* columns [first, first + cols) of `width` */
+    double *x, *y;                     /* rows x width */
+    double *w, *g, *dx, *rstd, *dw;
+} heads_t;
+
+static op_tensor_t fused(const heads_t *n, const double *values)
+{
+    return op_tensor_from(n->fx, n->c->rows, n->width, n->width + n->c->pad, KERN_F64, values);
+}
+
+static kern_mat_t k_columns(const heads_t *n, const op_tensor_t *fused)
+{
+    kern_mat_t mat = fused->mat;
+
+    mat.mem.offset += n->first * kern_dtype_bytes(KERN_F64);
+    mat.cols = n->cols;
+    return mat;
+}
+
+static double heads_scalar(void *user)
+{
+    heads_t *n = user;
+    op_tensor_t x = fused(n, n->x);
+    op_tensor_t w = op_tensor_from(n->fx, 1, n->c->head_dim, n->c->head_dim, KERN_F64, n->w);
+    op_tensor_t rstd = op_tensor(n->fx, n->c->rows, n->heads, n->heads + 1, KERN_F64);
+    const kern_mat_t k = k_columns(n, &x);
+    double sum = 0;
+
+    op_run(n->fx, head_norm_fwd,
+           (&(kern_head_norm_fwd_t){k, w.mat, k, rstd.mat, n->c->head_dim, 1e-3}));
+    op_tensor_get(&x, n->y);
+    op_tensor_get(&rstd, n->rstd);
+    op_tensor_end(&x);
+    op_tensor_end(&w);
+    op_tensor_end(&rstd);
+    for (int64_t t = 0; t < n->c->rows; t++)
+        sum += op_dot(n->y + t * n->width + n->first, n->g + t * n->cols, n->cols);
+    return sum;
+}
+
+/* dw begins at 1. First with a dx of its own, then in place and without dw: the same bits. */
+static void heads_backward(heads_t *n)
+{
+    const int64_t rows = n->c->rows, dim = n->c->head_dim, count = rows * n->cols;
+    op_tensor_t x = fused(n, n->x), w = op_tensor_from(n->fx, 1, dim, dim, KERN_F64, n->w);
+    op_tensor_t dy = op_tensor_from(n->fx, rows, n->cols, n->cols + 1, KERN_F64, n->g);
+    op_tensor_t dx = op_tensor(n->fx, rows, n->cols, n->cols + 2, KERN_F64);
+    op_tensor_t rstd = op_tensor_from(n->fx, rows, n->heads, n->heads + 1, KERN_F64, n->rstd);
+    op_tensor_t dw = op_tensor_from(n->fx, 1, dim, dim, KERN_F64, n->dw);
+    op_tensor_t *const all[] = {&x, &w, &dy, &dx, &rstd, &dw};
+    kern_head_norm_bwd_t args = {dy.mat, k_columns(n, &x), w.mat,         rstd.mat,
+                                 dx.mat, dw.mat,           n->c->head_dim};
+    double *in_place = op_doubles(count);
+
+    op_run(n->fx, head_norm_bwd, &args);
+    op_tensor_get(&dx, n->dx);
+    op_tensor_get(&dw, n->dw);
+    args.dx = dy.mat;
+    args.dw.mem.buffer = NULL;
+    op_run(n->fx, head_norm_bwd, &args);
+    op_tensor_get(&dy, in_place);
+    assert_memory_equal(in_place, n->dx, (size_t)count * sizeof *in_place);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        op_tensor_end(all[i]);
+    free(in_place);
+}
+
+static void heads_case(op_fixture_t *fx, const kern_case_rope_t *c)
+{
+    const int64_t dim = c->head_dim, cols = c->num_kv_heads * dim, first = c->num_q_heads * dim;
+    const int64_t width = first + 2 * cols;
+    heads_t n = {fx,
+                 c,
+                 first,
+                 c->num_kv_heads,
+                 cols,
+                 width,
+                 op_doubles(c->rows * width),
+                 op_doubles(c->rows * width),
+                 op_doubles(dim),
+                 op_doubles(c->rows * cols),
+                 op_doubles(c->rows * cols),
+                 op_doubles(c->rows * c->num_kv_heads),
+                 op_doubles(dim)};
+    double *const all[] = {n.x, n.y, n.w, n.g, n.dx, n.rstd, n.dw};
+    double *wide = op_doubles(c->rows * width); /* dx where x is; 0 in the other columns */
+
+    op_random_fill(c->seed, c->rows * width, n.x);
+    op_random_fill(c->seed + 1, dim, n.w);
+    op_random_fill(c->seed + 2, c->rows * cols, n.g);
+    for (int64_t i = 0; i < c->rows * width; i++) /* a head of two may be small against the step */
+        n.x[i] += n.x[i] > 0 ? 0.5 : -0.5;
+    for (int64_t i = 0; i < dim; i++)
+        n.dw[i] = 1;
+    (void)heads_scalar(&n);
+    heads_backward(&n);
+    for (int64_t i = 0; i < dim; i++)
+        n.dw[i] -= 1;
+    for (int64_t t = 0; t < c->rows; t++)
+        memcpy(wide + t * width + first, n.dx + t * cols, (size_t)cols * sizeof *wide);
+    op_assert_gradient(n.x, c->rows * width, wide, heads_scalar, &n, 3 * SAMPLES, c->seed);
+    op_assert_gradient(n.w, dim, n.dw, heads_scalar, &n, SAMPLES, c->seed);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        free(all[i]);
+    free(wide);
+}
+
+static void test_head_norm(void **state)
+{
+    for (int i = 0; i < num_kern_cases_rope; i++)
+        heads_case(*state, &kern_cases_rope[i]);
+}
+
 /* ==== swiglu ==== */
 
 typedef struct swiglu {
@@ -189,6 +307,39 @@ static void test_embedding(void **state)
     op_tensor_end(&t_dtable);
 }
 
+/* y += bias in each row: the gradient of bias is the sum of the rows, ascending: the same bits. */
+static void test_bias(void **state)
+{
+    enum { T = 23, N = 19 };
+    op_fixture_t *fx = *state;
+    double g[T * N], bias[N], y[T * N] = {0}, start[N], sum[N], want[N];
+    op_tensor_t t_g, t_bias, t_y, t_sum;
+
+    op_random_fill(1, T * N, g);
+    op_random_fill(2, N, bias);
+    op_random_fill(3, N, start);
+    memcpy(want, start, sizeof want);
+    for (int t = 0; t < T; t++)
+        for (int j = 0; j < N; j++)
+            want[j] += g[t * N + j];
+    t_g = op_tensor_from(fx, T, N, N + 3, KERN_F64, g);
+    t_sum = op_tensor_from(fx, 1, N, N, KERN_F64, start);
+    op_run(fx, column_sum, (&(kern_column_sum_t){t_g.mat, t_sum.mat}));
+    op_tensor_get(&t_sum, sum);
+    assert_memory_equal(sum, want, sizeof want);
+    t_bias = op_tensor_from(fx, 1, N, N, KERN_F64, bias);
+    t_y = op_tensor_from(fx, T, N, N + 1, KERN_F64, y);
+    op_run(fx, bias_add, (&(kern_bias_add_t){t_bias.mat, t_y.mat}));
+    op_tensor_get(&t_y, y);
+    for (int j = 0; j < N; j++)
+        sum[j] -= start[j];
+    assert_true(fabs(op_dot(y, g, T * N) - op_dot(bias, sum, N)) < 1e-12);
+    op_tensor_end(&t_g);
+    op_tensor_end(&t_bias);
+    op_tensor_end(&t_y);
+    op_tensor_end(&t_sum);
+}
+
 /* y = x W^T: dx = dy W, dW += dy^T x */
 static void test_gemm(void **state)
 {
@@ -231,10 +382,9 @@ static void test_gemm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rmsnorm),
-        cmocka_unit_test(test_swiglu),
-        cmocka_unit_test(test_embedding),
-        cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_rmsnorm), cmocka_unit_test(test_head_norm),
+        cmocka_unit_test(test_swiglu),  cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_bias),    cmocka_unit_test(test_gemm),
     };
 
     return OP_FIXTURE_RUN(tests);

@@ -94,35 +94,6 @@ template <int D> __device__ __forceinline__ void release(const arena<D> &a, int 
     if (threadIdx.x % 32 == 0) kern_ptx::barrier_arrive(a.empty(tile));
 }
 
-template <int D>
-__device__ __forceinline__ void multiply_scores(kern_ptx::wgmma_accumulator<KEYS> &s, uint32_t q,
-                                                uint32_t keys)
-{
-    const uint64_t a = kern_ptx::wgmma_operand<PANEL_BYTES>(q);
-    const uint64_t b = kern_ptx::wgmma_operand<PANEL_BYTES>(keys);
-#pragma unroll
-    for (int k = 0; k < D / 16; k++) {
-        const int at = (k / 4 * PANEL_BYTES + k % 4 * 32) >> 4;
-        if (k == 0)
-            kern_ptx::wgmma_rows<false>(s, a, b);
-        else
-            kern_ptx::wgmma_rows<true>(s, a + at, b + at);
-    }
-    kern_ptx::wgmma_commit();
-}
-
-template <int D>
-__device__ __forceinline__ void multiply_values(kern_ptx::wgmma_accumulator<D> &o,
-                                                const uint32_t (&probabilities)[KEYS / 16][4],
-                                                uint32_t values)
-{
-    const uint64_t b = kern_ptx::wgmma_operand<PANEL_BYTES>(values);
-#pragma unroll
-    for (int k = 0; k < KEYS / 16; k++)
-        kern_ptx::wgmma_columns(o, probabilities[k], b + (k * 16 * 128 >> 4));
-    kern_ptx::wgmma_commit();
-}
-
 /* Turns in issuing products: named barriers 1 and 2 are those of the consumers. */
 __device__ __forceinline__ void take_turn(int consumer)
 {
@@ -140,10 +111,10 @@ __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<
     const int warp_row = consumer * GROUP_ROWS + threadIdx.x % GROUP_THREADS / 32 * 16;
     const int local_row = warp_row + threadIdx.x % 32 / 4;
     const int window = p.dims.window;
-    kern_ptx::wgmma_accumulator<KEYS> s;
-    kern_ptx::wgmma_accumulator<D> o;
+    wgmma_accumulator<KEYS> s;
+    wgmma_accumulator<D> o;
     accumulator<1, KEYS> &scores = reinterpret_cast<accumulator<1, KEYS> &>(s);
-    uint32_t probabilities[KEYS / 16][4];
+    wgmma_left<KEYS> probabilities;
     ring at, q_at;
     if (consumer == 1) pass_turn(consumer); /* the other one begins */
 
@@ -160,23 +131,20 @@ __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<
         float shrink[1][2];
         int key = w.first_key;
         soft.begin();
-#pragma unroll
-        for (int n = 0; n < D / 8; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                o[n][e] = 0.0f;
+        clear<D>(o);
 
         kern_ptx::barrier_wait(a.full(Q_TILES + q_at.stage), q_at.parity);
         kern_ptx::barrier_wait(a.full(K_TILES + at.stage), at.parity);
         kern_ptx::wgmma_fence();
-        multiply_scores<D>(s, q, a.tile(K_TILES + at.stage));
+        multiply_rows<D, KEYS, PANEL_BYTES, PANEL_BYTES>(s, q, a.tile(K_TILES + at.stage));
+        kern_ptx::wgmma_commit();
         kern_ptx::wgmma_wait<0>();
         kern_ptx::wgmma_settle(s);
         release(a, K_TILES + at.stage);
         if (!all_seen(warp_first, warp_last, key, key + KEYS - 1, window))
-            mask(s, rows, key, window);
+            mask<KEYS>(s, rows, key, window);
         soft.take<KEYS>(scores, p.dims.scale_log2, shrink);
-        to_operand(probabilities, s);
+        to_operand<KEYS>(probabilities, s);
 
         for (int step = 1; step < w.steps; step++) {
             const ring before = at;
@@ -185,15 +153,18 @@ __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<
             kern_ptx::barrier_wait(a.full(K_TILES + at.stage), at.parity);
             take_turn(consumer);
             kern_ptx::wgmma_fence();
-            multiply_scores<D>(s, q, a.tile(K_TILES + at.stage));
+            multiply_rows<D, KEYS, PANEL_BYTES, PANEL_BYTES>(s, q, a.tile(K_TILES + at.stage));
+            kern_ptx::wgmma_commit();
             kern_ptx::barrier_wait(a.full(V_TILES + before.stage), before.parity);
-            multiply_values<D>(o, probabilities, a.tile(V_TILES + before.stage));
+            multiply_columns<KEYS, D, PANEL_BYTES>(o, probabilities,
+                                                   a.tile(V_TILES + before.stage));
+            kern_ptx::wgmma_commit();
             pass_turn(consumer);
             kern_ptx::wgmma_wait<1>();
             kern_ptx::wgmma_settle(s);
             release(a, K_TILES + at.stage);
             if (!all_seen(warp_first, warp_last, key, key + KEYS - 1, window))
-                mask(s, rows, key, window);
+                mask<KEYS>(s, rows, key, window);
             soft.take<KEYS>(scores, p.dims.scale_log2, shrink);
             kern_ptx::wgmma_wait<0>();
             kern_ptx::wgmma_settle(o);
@@ -206,12 +177,13 @@ __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<
                     for (int e = 0; e < 4; e++)
                         o[n][e] = __fmul_rn(o[n][e], shrink[0][e / 2]);
             }
-            to_operand(probabilities, s);
+            to_operand<KEYS>(probabilities, s);
         }
         release(a, Q_TILES + q_at.stage);
         kern_ptx::barrier_wait(a.full(V_TILES + at.stage), at.parity);
         kern_ptx::wgmma_fence();
-        multiply_values<D>(o, probabilities, a.tile(V_TILES + at.stage));
+        multiply_columns<KEYS, D, PANEL_BYTES>(o, probabilities, a.tile(V_TILES + at.stage));
+        kern_ptx::wgmma_commit();
         const item_work done = w;
         walk.round++;
         more = walk.item() < p.num_items;

@@ -24,22 +24,15 @@ struct item_work {
 
 __device__ __forceinline__ item_work work_of(const sm90_params &p, int item)
 {
-    int low = 0, high = p.num_tasks; /* first_item[low] <= item < first_item[high] */
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (p.first_item[middle] <= item)
-            low = middle;
-        else
-            high = middle;
-    }
-    const sm90_task &t = p.tasks[low];
+    const int task = find_task(p.first_item, p.num_tasks, item);
+    const sm90_task &t = p.tasks[task];
     const divider &group = p.dims.group;
-    item -= p.first_item[low];
+    item -= p.first_item[task];
     const int first_head = item / (t.tiles * t.section) * t.section;
     const int wide = min(t.section, t.kv_heads - first_head);
     item -= first_head * t.tiles;
     item_work w;
-    w.task = low;
+    w.task = task;
     w.head = first_head + item % wide;
     /* The last tile of a task sees most: first. */
     w.first_packed = (t.tiles - 1 - item / wide) * SM90_ROWS;

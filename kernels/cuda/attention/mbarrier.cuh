@@ -17,11 +17,18 @@ __device__ __forceinline__ void barrier_begin(uint32_t barrier, uint32_t arrival
                  : "memory");
 }
 
+/* What this thread has stored in shared memory is there for products and the copy engine, once it
+ * has met those who start them. */
+__device__ __forceinline__ void stores_for_engines()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 /* After the last barrier_begin: the copy engine sees them as well; then the block meets. */
 __device__ __forceinline__ void barriers_begun()
 {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    stores_for_engines();
 }
 
 __device__ __forceinline__ void barrier_arrive(uint32_t barrier)

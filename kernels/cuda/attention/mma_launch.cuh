@@ -25,6 +25,7 @@ struct bwd_params {
     const float *lse, *delta;
     __nv_bfloat16 *dq;
     float *dk, *dv;
+    void *workspace; /* of the op, or null */
     shape dims;
     task_list list;
 };

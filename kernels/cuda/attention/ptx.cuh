@@ -70,6 +70,14 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], uint3
                  : "memory");
 }
 
+/* The inverse of load_matrices. sm_90. */
+__device__ __forceinline__ void store_matrices(uint32_t address, const uint32_t (&r)[4])
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+                 "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
+}
+
 /* c (16 x 8, fp32) += a (16 x 16, bf16) b (16 x 8, bf16). Thread l holds, with i = l / 4 and j =
  * 2 (l % 4):
  *   c[0..1] row i, columns j, j + 1      c[2..3] the same of row i + 8
@@ -82,6 +90,29 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* ==== global memory that blocks share ==== */
+
+/* What was stored before the release of a value is seen by who acquires it. */
+__device__ __forceinline__ int32_t load_acquire(const int32_t *p)
+{
+    int32_t x;
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
+    return x;
+}
+
+__device__ __forceinline__ void store_release(int32_t *p, int32_t x)
+{
+    asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
+}
+
+/* Adds four floats at a multiple of 16 bytes, each by itself. sm_90. */
+__device__ __forceinline__ void add_to_memory(float *p, float a, float b, float c, float d)
+{
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(a),
+                 "f"(b), "f"(c), "f"(d)
+                 : "memory");
 }
 
 /* ==== arithmetic ==== */

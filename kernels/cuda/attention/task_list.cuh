@@ -73,20 +73,27 @@ struct place {
     int task, head, tile, num_tiles;
 };
 
+/* The task that item belongs to. */
+__device__ __forceinline__ int find_task(const int32_t *first_item, int num_tasks, int item)
+{
+    int low = 0, high = num_tasks; /* first_item[low] <= item < first_item[high] */
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (first_item[middle] <= item)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 /* Writes *at for the whole block; head_bytes(task): what the blocks of one head walk. */
 template <class HeadBytes>
 __device__ __forceinline__ void find_place(place *at, const task_list &list, HeadBytes head_bytes)
 {
     if (threadIdx.x == 0) {
         const int item = static_cast<int>(blockIdx.x);
-        int low = 0, high = list.num_tasks; /* first_item[low] <= item < first_item[high] */
-        while (high - low > 1) {
-            const int middle = (low + high) / 2;
-            if (list.first_item[middle] <= item)
-                low = middle;
-            else
-                high = middle;
-        }
+        const int low = find_task(list.first_item, list.num_tasks, item);
         const int begin = list.first_item[low], heads = list.tasks[low].kv_heads;
         const int tiles = (list.first_item[low + 1] - begin) / heads;
         const int64_t fit = SECTION_BYTES / head_bytes(list.tasks[low]);

@@ -63,15 +63,66 @@ inline bool make_map(encode_map_t encode, CUtensorMap *map, const box_source &fr
                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
+/* Tokens of R rows of bf16 (packed rows): columns a multiple of 64, a matrix for each head. Strides
+ * are bytes. A box is box_tokens tokens of one panel, their rows behind each other. */
+struct token_source {
+    const void *base;
+    int64_t tokens, rows_per_token, columns, heads, token_stride, head_stride;
+    int32_t box_tokens;
+};
+
+/* False: not what a map can describe. */
+inline bool make_token_map(encode_map_t encode, CUtensorMap *map, const token_source &from)
+{
+    constexpr int64_t STRIDE_LIMIT = int64_t{1} << 40;
+    constexpr cuuint64_t UNUSED = 16; /* a stride of a dimension of size 1 */
+    const auto legal = [](int64_t n, int64_t stride) {
+        return n == 1 || (stride > 0 && stride < STRIDE_LIMIT);
+    };
+    if (from.tokens > UINT32_MAX || !legal(from.tokens, from.token_stride) ||
+        !legal(from.heads, from.head_stride))
+        return false;
+    const cuuint32_t rank = 5;
+    const cuuint64_t dims[] = {PANEL_COLUMNS, static_cast<cuuint64_t>(from.rows_per_token),
+                               static_cast<cuuint64_t>(from.tokens),
+                               static_cast<cuuint64_t>(from.columns / PANEL_COLUMNS),
+                               static_cast<cuuint64_t>(from.heads)};
+    const cuuint64_t strides[] = {
+        static_cast<cuuint64_t>(2 * from.columns),
+        from.tokens > 1 ? static_cast<cuuint64_t>(from.token_stride) : UNUSED, 2 * PANEL_COLUMNS,
+        from.heads > 1 ? static_cast<cuuint64_t>(from.head_stride) : UNUSED};
+    const cuuint32_t box[] = {PANEL_COLUMNS, static_cast<cuuint32_t>(from.rows_per_token),
+                              static_cast<cuuint32_t>(from.box_tokens), 1, 1};
+    const cuuint32_t steps[] = {1, 1, 1, 1, 1};
+    return encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void *>(from.base), dims,
+                  strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+/* Five coordinates, the innermost 0. */
+__device__ __forceinline__ void load_at(uint32_t to, uint32_t barrier, const CUtensorMap *map,
+                                        int c1, int c2, int c3, int c4)
+{
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5, %6}], [%7];" ::"r"(to),
+                 "l"(map), "r"(0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "r"(barrier)
+                 : "memory");
+}
+
 /* Rows [row, row + 128) of that head into a box at a multiple of 1024 bytes; `barrier` counts
  * the whole box, also where rows do not exist. One thread. */
 __device__ __forceinline__ void load_box(uint32_t to, uint32_t barrier, const CUtensorMap *map,
                                          int row, int head, int which)
 {
-    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%2, %3, %4, %5, %6}], [%7];" ::"r"(to),
-                 "l"(map), "r"(0), "r"(row), "r"(0), "r"(head), "r"(which), "r"(barrier)
-                 : "memory");
+    load_at(to, barrier, map, row, 0, head, which);
+}
+
+/* Tokens from `token` on of one panel of that head; `barrier` counts the whole box. */
+__device__ __forceinline__ void load_tokens(uint32_t to, uint32_t barrier, const CUtensorMap *map,
+                                            int token, int panel, int head)
+{
+    load_at(to, barrier, map, 0, token, panel, head);
 }
 
 } // namespace kern_attention

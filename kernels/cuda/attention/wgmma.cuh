@@ -93,6 +93,42 @@ __device__ __forceinline__ void wgmma_rows(wgmma_accumulator<128> &acc, uint64_t
                  : "l"(a), "l"(b), "n"(ADD));
 }
 
+/* The same for 64 rows of b: acc is 64 x 64. */
+template <bool ADD>
+__device__ __forceinline__ void wgmma_rows(wgmma_accumulator<64> &acc, uint64_t a, uint64_t b)
+{
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.ne.b32 add, %34, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+                 "{%0, %1, %2, %3, %4, %5, %6, %7, "
+                 "%8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, "
+                 "%24, %25, %26, %27, %28, %29, %30, %31}, "
+                 "%32, %33, add, 1, 1, 0, 0;\n"
+                 "}"
+                 : KERN_WGMMA_ACCUMULATORS_64
+                 : "l"(a), "l"(b), "n"(ADD));
+}
+
+/* acc (64 x 64) = or += a^T b: 16 rows of two tiles, 64 columns of each. */
+template <bool ADD>
+__device__ __forceinline__ void wgmma_transposed(wgmma_accumulator<64> &acc, uint64_t a, uint64_t b)
+{
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.ne.b32 add, %34, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+                 "{%0, %1, %2, %3, %4, %5, %6, %7, "
+                 "%8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, "
+                 "%24, %25, %26, %27, %28, %29, %30, %31}, "
+                 "%32, %33, add, 1, 1, 1, 1;\n"
+                 "}"
+                 : KERN_WGMMA_ACCUMULATORS_64
+                 : "l"(a), "l"(b), "n"(ADD));
+}
+
 /* acc (64 x 128) += a b: a 64 x 16 in registers, as the accumulators of two neighbouring blocks of
  * 8 columns; b 16 rows of a tile of 128 columns. */
 __device__ __forceinline__ void wgmma_columns(wgmma_accumulator<128> &acc, const uint32_t (&a)[4],

@@ -118,6 +118,56 @@ static void test_rows(void **state)
     rig_close(&rig);
 }
 
+static void test_bias(void **state)
+{
+    rig_t rig = rig_open(state);
+    op_tensor_t vec = op_tensor(rig.fx, 1, 3, 3, KERN_F32);
+    kern_bias_add_t add = {vec.mat, rig.a.mat};
+    kern_column_sum_t sum = {rig.a.mat, vec.mat};
+
+    op_refuse(rig.fx, bias_add, &add, BASE_ERR_ARG,
+              "bias_add: bias has 1 x 3 elements, want 1 x 4");
+    add.bias = rig.b.mat;
+    op_refuse(rig.fx, bias_add, &add, BASE_ERR_ARG,
+              "bias_add: bias has 5 x 4 elements, want 1 x 4");
+    op_refuse(rig.fx, column_sum, &sum, BASE_ERR_ARG,
+              "column_sum: sum has 1 x 3 elements, want 1 x 4");
+    sum.x.dtype = KERN_I32;
+    op_refuse(rig.fx, column_sum, &sum, BASE_ERR_ARG, "column_sum: x is int32");
+    op_tensor_end(&vec);
+    rig_close(&rig);
+}
+
+static void test_head_norm(void **state)
+{
+    rig_t rig = rig_open(state);
+    op_tensor_t vec = op_tensor(rig.fx, 1, 2, 2, KERN_F32);
+    op_tensor_t rstd = op_tensor(rig.fx, 3, 2, 2, KERN_F32);
+    kern_head_norm_fwd_t fwd = {rig.a.mat, vec.mat, rig.a.mat, rstd.mat, 3, 1e-5};
+    kern_head_norm_bwd_t bwd = {rig.a.mat, rig.a.mat, vec.mat, vec.mat, rig.a.mat, vec.mat, 2};
+
+    op_refuse(rig.fx, head_norm_fwd, &fwd, BASE_ERR_ARG,
+              "head_norm_fwd: x has 4 columns, want a multiple of head_dim 3");
+    fwd.head_dim = 0;
+    op_refuse(rig.fx, head_norm_fwd, &fwd, BASE_ERR_ARG, "want a multiple of head_dim 0");
+    fwd.head_dim = 4;
+    op_refuse(rig.fx, head_norm_fwd, &fwd, BASE_ERR_ARG,
+              "head_norm_fwd: w has 1 x 2 elements, want 1 x 4");
+    fwd.head_dim = 2;
+    fwd.eps = 0;
+    op_refuse(rig.fx, head_norm_fwd, &fwd, BASE_ERR_ARG, "eps must be above 0");
+    op_refuse(rig.fx, head_norm_bwd, &bwd, BASE_ERR_ARG,
+              "head_norm_bwd: rstd has 1 x 2 elements, want 3 x 2");
+    bwd.rstd = rstd.mat;
+    bwd.dw.mem.buffer = NULL; /* may be absent: the next operand is refused */
+    bwd.dx.cols = 2;
+    op_refuse(rig.fx, head_norm_bwd, &bwd, BASE_ERR_ARG,
+              "head_norm_bwd: dx has 3 x 2 elements, want 3 x 4");
+    op_tensor_end(&vec);
+    op_tensor_end(&rstd);
+    rig_close(&rig);
+}
+
 static void test_tokens_must_be_integers(void **state)
 {
     rig_t rig = rig_open(state);
@@ -249,6 +299,8 @@ int main(void)
         cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_missing),
         cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_bias),
+        cmocka_unit_test(test_head_norm),
         cmocka_unit_test(test_tokens_must_be_integers),
         cmocka_unit_test(test_attention_tasks),
         cmocka_unit_test(test_attention_shape),

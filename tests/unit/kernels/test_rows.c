@@ -1,5 +1,5 @@
-/* Ops that work row by row: add, embedding, rmsnorm, swiglu. Their gradients are in tests/gradient.
- */
+/* Ops that work row by row: add, bias, embedding, rmsnorm, head_norm, swiglu. Their gradients are in
+ * tests/gradient. */
 #include "tests/support/op_fixture.h"
 
 #include "kernels/cases/op_cases.h"
@@ -38,6 +38,47 @@ static void add_case(op_fixture_t *fx, const kern_case_rows_t *c, kern_dtype_t d
     free(a);
     free(b);
     free(got);
+}
+
+static void bias_case(op_fixture_t *fx, const kern_case_rows_t *c, kern_dtype_t dtype)
+{
+    const int64_t rows = c->rows, cols = c->cols;
+    double *bias = op_doubles(cols), *y = op_doubles(rows * cols), *sum = op_doubles(cols),
+           *want = op_doubles(cols);
+    op_tensor_t tb, ty, tsum;
+
+    op_random_fill(c->seed, rows * cols, y);
+    op_random_fill(c->seed + 1, cols, bias);
+    op_random_fill(c->seed + 2, cols, sum);
+    tb = op_tensor_from(fx, 1, cols, cols, dtype, bias);
+    ty = op_tensor_from(fx, rows, cols, cols + c->pad, dtype, y);
+    tsum = op_tensor_from(fx, 1, cols, cols, dtype, sum);
+    op_run(fx, bias_add, (&(kern_bias_add_t){tb.mat, ty.mat}));
+    op_run(fx, column_sum, (&(kern_column_sum_t){ty.mat, tsum.mat}));
+    for (int64_t t = 0; t < rows; t++)
+        for (int64_t j = 0; j < cols; j++)
+            y[t * cols + j] += bias[j];
+    for (int64_t j = 0; j < cols; j++) {
+        want[j] = sum[j];
+        for (int64_t t = 0; t < rows; t++)
+            want[j] += y[t * cols + j];
+    }
+    op_tensor_get(&tsum, sum);
+    op_assert_close(sum, want, cols, tolerance(dtype) * (double)rows); /* a rounding a row */
+    {
+        double *got = op_doubles(rows * cols);
+
+        op_tensor_get(&ty, got);
+        op_assert_close(got, y, rows * cols, tolerance(dtype));
+        free(got);
+    }
+    op_tensor_end(&tb);
+    op_tensor_end(&ty);
+    op_tensor_end(&tsum);
+    free(bias);
+    free(y);
+    free(sum);
+    free(want);
 }
 
 static void embedding_case(op_fixture_t *fx, const kern_case_rows_t *c, kern_dtype_t dtype)
@@ -101,6 +142,58 @@ static void rmsnorm_case(op_fixture_t *fx, const kern_case_rows_t *c, kern_dtype
     free(rstd);
 }
 
+/* rmsnorm of each head by itself has the same bits; the columns that are not named stay. */
+static void head_norm_case(op_fixture_t *fx, const kern_case_rope_t *c, kern_dtype_t dtype)
+{
+    const int64_t rows = c->rows, dim = c->head_dim, heads = c->num_q_heads;
+    const int64_t width = (heads + 1) * dim, bytes = kern_dtype_bytes(dtype);
+    double *x = op_doubles(rows * width), *w = op_doubles(dim), *y = op_doubles(rows * width),
+           *want = op_doubles(rows * width), *rstd = op_doubles(rows * heads),
+           *want_rstd = op_doubles(rows * heads);
+    op_tensor_t tx, tw, ty, tr = op_tensor(fx, rows, heads, heads + c->pad, dtype),
+                            tr_one = op_tensor(fx, heads, rows, rows, dtype);
+    kern_mat_t in, out;
+
+    op_random_fill(c->seed, rows * width, x);
+    op_random_fill(c->seed + 1, dim, w);
+    tx = op_tensor_from(fx, rows, width, width + c->pad, dtype, x);
+    ty = op_tensor_from(fx, rows, width, width + c->pad, dtype, x);
+    tw = op_tensor_from(fx, 1, dim, dim, dtype, w);
+    in = tx.mat;
+    out = ty.mat;
+    in.cols = out.cols = dim;
+    for (int64_t h = 0; h < heads; h++) {
+        const kern_mat_t r = kern_vec(
+            base_mem(tr_one.mat.mem.buffer, tr_one.mat.mem.offset + h * rows * bytes), rows, dtype);
+
+        op_run(fx, rmsnorm_fwd, (&(kern_rmsnorm_fwd_t){in, tw.mat, out, r, 1e-5}));
+        in.mem.offset += dim * bytes;
+        out.mem.offset += dim * bytes;
+    }
+    op_tensor_get(&ty, want);
+    op_tensor_get(&tr_one, want_rstd); /* (heads, rows) */
+    in = tx.mat;
+    in.cols = heads * dim;
+    op_run(fx, head_norm_fwd, (&(kern_head_norm_fwd_t){in, tw.mat, in, tr.mat, c->head_dim, 1e-5}));
+    op_tensor_get(&tx, y);
+    op_tensor_get(&tr, rstd);
+    assert_memory_equal(y, want, (size_t)(rows * width) * sizeof *y);
+    for (int64_t t = 0; t < rows; t++)
+        for (int64_t h = 0; h < heads; h++)
+            assert_true(rstd[t * heads + h] == want_rstd[h * rows + t]);
+    op_tensor_end(&tx);
+    op_tensor_end(&tw);
+    op_tensor_end(&ty);
+    op_tensor_end(&tr);
+    op_tensor_end(&tr_one);
+    free(x);
+    free(w);
+    free(y);
+    free(want);
+    free(rstd);
+    free(want_rstd);
+}
+
 static void swiglu_case(op_fixture_t *fx, const kern_case_rows_t *c, kern_dtype_t dtype)
 {
     const int64_t rows = c->rows, cols = c->cols;
@@ -135,10 +228,19 @@ static void test_cases(void **state)
             const kern_dtype_t dtype = f32 ? KERN_F32 : KERN_F64;
 
             add_case(*state, c, dtype);
+            bias_case(*state, c, dtype);
             embedding_case(*state, c, dtype);
             rmsnorm_case(*state, c, dtype);
             swiglu_case(*state, c, dtype);
         }
+}
+
+static void test_head_norm(void **state)
+{
+    for (int i = 0; i < num_kern_cases_rope; i++) {
+        head_norm_case(*state, &kern_cases_rope[i], KERN_F64);
+        head_norm_case(*state, &kern_cases_rope[i], KERN_F32);
+    }
 }
 
 /* x = (3, 4), mean square 12.5, eps 3.5: rstd = 1/4 */
@@ -187,6 +289,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cases),
+        cmocka_unit_test(test_head_norm),
         cmocka_unit_test(test_rmsnorm_hand),
         cmocka_unit_test(test_token_out_of_range),
     };

@@ -1,0 +1,130 @@
+/* The sm_90a backward on the host: describes tasks and launches the two kernels. */
+#include "kernels/cuda/attention/bwd_sm90.cuh"
+
+#include <algorithm>
+
+namespace kern_attention
+{
+namespace
+{
+
+struct task_range {
+    const int *order;
+    int count;
+};
+
+int32_t heads_that_fit(int64_t head_bytes, int32_t heads)
+{
+    return static_cast<int32_t>(
+        std::max<int64_t>(1, std::min<int64_t>(SECTION_BYTES / head_bytes, heads)));
+}
+
+template <int D>
+bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params &p,
+                    task_range range)
+{
+    const __nv_bfloat16 *first = std::min(p.k, p.v), *second = std::max(p.k, p.v);
+    const int64_t distance = static_cast<int64_t>(reinterpret_cast<uintptr_t>(second) -
+                                                  reinterpret_cast<uintptr_t>(first));
+    const int32_t R = p.dims.group.divisor, box_tokens = BWD_ROWS<D> / R;
+    out->lse = p.lse;
+    out->delta = p.delta;
+    out->dq = p.dq;
+    out->dk = p.dk;
+    out->dv = p.dv;
+    out->dims = p.dims;
+    out->v_first = p.v < p.k;
+    out->box_tokens = box_tokens;
+    out->num_tasks = range.count;
+    int32_t key_items = 0, row_items = 0, slots = 0;
+    for (int i = 0; i < range.count; i++) {
+        const kern_attention_task_t &t = p.list.tasks[range.order[i]];
+        const int64_t keys = t.q_row0 + t.q_rows - t.kv_row0,
+                      tokens = 128 / BWD_ROWS<D> * box_tokens;
+        if (!make_token_map(encode, &out->q_maps[i],
+                            {p.q + t.q, t.q_rows, R, D, t.kv_heads, 2 * int64_t{R} * D,
+                             2 * t.q_head, box_tokens}) ||
+            !make_token_map(encode, &out->d_o_maps[i],
+                            {p.d_o + t.d_o, t.q_rows, R, D, t.kv_heads, 2 * t.d_o_row,
+                             2 * t.d_o_head, box_tokens}) ||
+            !make_map(encode, &out->kv_maps[i],
+                      {first + t.kv, keys, D, t.kv_heads, 2 * t.kv_head, distance}))
+            return false;
+        bwd_sm90_task &task = out->tasks[i];
+        task.q_row0 = static_cast<int32_t>(t.q_row0);
+        task.q_rows = static_cast<int32_t>(t.q_rows);
+        task.kv_row0 = static_cast<int32_t>(t.kv_row0);
+        task.kv_heads = t.kv_heads;
+        task.key_tiles = static_cast<int32_t>((keys + BWD_KEYS - 1) / BWD_KEYS);
+        task.key_section = heads_that_fit(t.q_rows * R * D * 4, t.kv_heads);
+        task.row_items = static_cast<int32_t>((t.q_rows + tokens - 1) / tokens);
+        task.row_section = heads_that_fit(keys * D * 4, t.kv_heads);
+        task.row_tiles = static_cast<int32_t>((t.q_rows + box_tokens - 1) / box_tokens);
+        task.first_slot = slots;
+        task.lse = t.lse;
+        task.lse_head = t.lse_head;
+        task.delta = t.delta;
+        task.delta_head = t.delta_head;
+        task.dq = t.dq;
+        task.dq_head = t.dq_head;
+        task.dkv = t.dkv;
+        task.dkv_head = t.dkv_head;
+        out->first_key_item[i] = key_items;
+        out->first_row_item[i] = row_items;
+        key_items += task.key_tiles * t.kv_heads;
+        row_items += task.row_items * t.kv_heads;
+        slots += task.row_tiles * t.kv_heads;
+    }
+    out->first_key_item[range.count] = out->num_key_items = key_items;
+    out->first_row_item[range.count] = out->num_row_items = row_items;
+    /* As kern_attention_bwd_workspace counts them; launches use the same memory in turn. */
+    out->num_slots = slots;
+    out->turns = static_cast<int32_t *>(p.workspace);
+    out->dq_sums = static_cast<float *>(p.workspace) + ((1 + int64_t{slots}) * 4 + 255) / 256 * 64;
+    return true;
+}
+
+} // namespace
+
+cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done)
+{
+    const encode_map_t encode = find_encode_map();
+    *done = false;
+    if (encode == nullptr || p.dims.group.divisor > (head_dim == 64 ? BWD_ROWS<64> : BWD_ROWS<128>))
+        return cudaSuccess;
+    int device = 0, processors = 0;
+    cudaError_t e = cudaGetDevice(&device);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    if (e != cudaSuccess) return e;
+
+    /* The longest tasks first. */
+    int order[MAX_TASKS];
+    const int num_tasks = p.list.num_tasks;
+    for (int i = 0; i < num_tasks; i++)
+        order[i] = i;
+    std::stable_sort(order, order + num_tasks, [&p](int x, int y) {
+        const kern_attention_task_t &a = p.list.tasks[x], &b = p.list.tasks[y];
+        return a.q_row0 + a.q_rows > b.q_row0 + b.q_rows;
+    });
+    const int launches = (num_tasks + BWD_SM90_TASKS - 1) / BWD_SM90_TASKS;
+    for (int i = 0; i < launches; i++) {
+        const int begin = num_tasks * i / launches, end = num_tasks * (i + 1) / launches;
+        const task_range range = {order + begin, end - begin};
+        bwd_sm90_params params;
+        if (!(head_dim == 64 ? describe_tasks<64>(&params, encode, p, range)
+                             : describe_tasks<128>(&params, encode, p, range)))
+            return cudaSuccess;
+        if (p.workspace != nullptr) {
+            e = launch_dqkv_sm90(params, head_dim, stream);
+        } else {
+            e = launch_dkv_sm90(params, head_dim, stream);
+            if (e == cudaSuccess) e = launch_dq_sm90(params, head_dim, processors, stream);
+        }
+        if (e != cudaSuccess) return e;
+    }
+    *done = true;
+    return cudaSuccess;
+}
+
+} // namespace kern_attention
