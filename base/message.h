@@ -37,6 +37,11 @@ extern "C" {
     X(PLAN, 01, "document longer than a microbatch",                                               \
       "use at least the number of trainers that the message names, or raise "                      \
       "batch.tokens_per_trainer")                                                                  \
+    X(RUN, 01, "output folder holds another run",                                                  \
+      "set another `output`, remove the folder, or continue its run with --resume")                \
+    X(RUN, 02, "output folder is in use",                                                          \
+      "wait until the other process has ended, or set another `output`")                           \
+    X(RUN, 03, "output lies in the model folder", "set `output` to a folder of its own")           \
     X(COMM, 01, "a rank has stopped",                                                              \
       "the first error is in the log of the rank that the message names")                          \
     X(COMM, 02, "a rank did not answer in time",                                                   \
@@ -66,7 +71,78 @@ extern "C" {
     X(DATA, 09, "tensor of another shape or dtype",                                                \
       "check that config.json and the safetensors files belong together")                          \
     X(DATA, 10, "index and shards disagree",                                                       \
-      "take the index and all shards from the same revision of the repository")
+      "take the index and all shards from the same revision of the repository")                    \
+    X(DATA, 11, "not a dataset of this program",                                                   \
+      "make it with `cadre prepare FILE.jsonl --model DIR -o FILE.h5`")                            \
+    X(DATA, 12, "damaged dataset",                                                                 \
+      "make it again with `cadre prepare`, or copy it again and compare the sizes")                \
+    X(DATA, 13, "dataset made for another model",                                                  \
+      "run `cadre prepare` with the model folder that is used here")                               \
+    X(DATA, 14, "document without a supervised token",                                             \
+      "correct or remove the line of the JSONL that the message names, then run `cadre prepare`")  \
+    X(DATA, 15, "too few documents", "lower eval_documents, or use more data")                     \
+    X(DATA, 16, "folder is not empty", "choose a new folder, or remove this one first")            \
+    X(DATA, 17, "value that is not finite",                                                        \
+      "the training has diverged: take an earlier checkpoint, and lower the learning rate")        \
+    X(DATA, 20, "no Python to prepare data with",                                                  \
+      "connect to the network once, or set CADRE_PYTHON to a Python that has the packages "        \
+      "of data/prepare/requirements.txt")                                                          \
+    X(DATA, 21, "not a line of JSON", "write one JSON object a line, in UTF-8")                    \
+    X(DATA, 22, "keys missing, or of several shapes",                                              \
+      "give each row `text`, or `prompt` and `completion`, or `messages`; --columns "              \
+      "text=KEY maps other names")                                                                 \
+    X(DATA, 23, "field of the wrong type, or empty", "correct or remove the line")                 \
+    X(DATA, 24, "rows of different shapes in one file",                                            \
+      "put rows of each shape into a file of their own")                                           \
+    X(DATA, 25, "chat template refuses the row",                                                   \
+      "correct the row's messages as the reason says, or the folder's chat template")              \
+    X(DATA, 26, "trained part of a row cannot be told apart",                                      \
+      "split the conversation into rows with one assistant turn each, or use another chat "        \
+      "template")                                                                                  \
+    X(DATA, 27, "row without a supervised token",                                                  \
+      "correct or remove the line, or leave such rows out with --masked skip")                     \
+    X(DATA, 28, "row longer than allowed",                                                         \
+      "leave such rows out with --overlong skip, cut them with --overlong truncate, or "           \
+      "raise --max-tokens")                                                                        \
+    X(DATA, 29, "two BOS tokens at the beginning of a row",                                        \
+      "remove the BOS from the text or the template, or pass --double-bos keep")                   \
+    X(DATA, 30, "tokenizer cannot be used",                                                        \
+      "take tokenizer.json and tokenizer_config.json from the model's repository again")           \
+    X(DATA, 31, "no chat template, or a faulty one",                                               \
+      "put the model's chat_template.jinja into its folder, or give rows of `text` or "            \
+      "`prompt` and `completion`")                                                                 \
+    X(DATA, 32, "no end token",                                                                    \
+      "set eos_token in tokenizer_config.json, or eos_token_id in config.json")                    \
+    X(DATA, 33, "token that the model does not have",                                              \
+      "use the tokenizer that belongs to the model's weights and config.json")                     \
+    X(DATA, 34, "no document to train on", "give at least one row that is not refused")            \
+    X(DATA, 35, "data that is not prepared", "run the `cadre prepare` that the message names")     \
+    X(DATA, 36, "prepared data that is out of date",                                               \
+      "run the `cadre prepare` that the message names again")                                      \
+    X(DATA, 40, "not an adapter folder",                                                           \
+      "give a folder with adapter_config.json and adapter_model.safetensors, as PEFT "             \
+      "and cadre write it")                                                                        \
+    X(DATA, 41, "adapter weights are a pickle",                                                    \
+      "load the adapter with PEFT once and save it with save_pretrained(DIR, "                     \
+      "safe_serialization=True)")                                                                  \
+    X(DATA, 42, "adapter feature not supported",                                                   \
+      "train the adapter as plain LoRA, or merge it into its base with PEFT (merge_and_unload)")   \
+    X(DATA, 43, "tensor missing from an adapter",                                                  \
+      "take the adapter from where it was trained again; save it from all ranks' full weights")    \
+    X(DATA, 44, "tensor in an adapter that does not belong there",                                 \
+      "check that the adapter was trained on this base, and was saved with PEFT's "                \
+      "save_pretrained")                                                                           \
+    X(DATA, 45, "tensor of an adapter with another shape or dtype",                                \
+      "check that the adapter was trained on this base, and that adapter_config.json "             \
+      "belongs to it")                                                                             \
+    X(DATA, 46, "adapter of another rank or other targets than configured",                        \
+      "set rank and targets of the adapter to those of the folder")                                \
+    X(DATA, 47, "adapter with values that are not finite",                                         \
+      "export an earlier checkpoint, and lower learning_rate or set clip_norm")                    \
+    X(DATA, 48, "folder in the way of an export",                                                  \
+      "give a folder that does not exist yet, or move this one away")                              \
+    X(DATA, 49, "exported adapter differs from the one in memory",                                 \
+      "check the file system (quota, space, other writers) and export again")
 
 typedef enum base_message {
 #define X(area, number, text, cure) BASE_MSG_##area##_##number,

@@ -161,10 +161,11 @@ static bool looks_like_model(const char *path, const char *config, const char *a
 }
 
 /* A fault that is in the list does not end the reading. */
-static base_status_t go_on(base_status_t st, bool *good)
+static base_status_t go_on(base_status_t st, const base_error_list_t *errors, size_t before,
+                           bool *good)
 {
     *good = st >= 0;
-    return st == BASE_ERR_FORMAT ? BASE_OK : st;
+    return st == BASE_ERR_FORMAT && errors->count > before ? BASE_OK : st;
 }
 
 static base_status_t open_all(data_hf_folder_t *folder, const char *path, base_error_list_t *errors)
@@ -172,17 +173,19 @@ static base_status_t open_all(data_hf_folder_t *folder, const char *path, base_e
     char *config = data_hf_shards_path(folder->ctx, path, "config.json");
     char *adapter = data_hf_shards_path(folder->ctx, path, "adapter_config.json");
     base_status_t st = BASE_ERR_NOMEM;
+    const size_t before = errors->count;
     bool config_good, shards_good;
 
     if (config == NULL || adapter == NULL) goto out_free_paths;
     st = BASE_OK;
     if (!looks_like_model(path, config, adapter, errors)) goto out_free_paths;
-    BASE_TRY_GOTO(
-        go_on(data_hf_config_read(folder->ctx, config, errors, &folder->spec), &config_good), st,
-        out_free_paths);
-    BASE_TRY_GOTO(
-        go_on(data_hf_shards_open(folder->ctx, path, errors, &folder->shards), &shards_good), st,
-        out_free_paths);
+    BASE_TRY_GOTO(go_on(data_hf_config_read(folder->ctx, config, errors, &folder->spec), errors,
+                        before, &config_good),
+                  st, out_free_paths);
+    const size_t between = errors->count;
+    BASE_TRY_GOTO(go_on(data_hf_shards_open(folder->ctx, path, errors, &folder->shards), errors,
+                        between, &shards_good),
+                  st, out_free_paths);
     if (config_good && shards_good) st = compare(folder, path, errors);
 out_free_paths:
     base_free(folder->ctx, adapter);

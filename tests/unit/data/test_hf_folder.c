@@ -319,6 +319,24 @@ static void what_is_no_model_folder(void **state)
     model_end(m);
 }
 
+/* A fault that is recorded at once, not in the list, is an error all the same. */
+static void a_config_of_unlikely_size_is_refused(void **state)
+{
+    model_t *m = model_create(false);
+    data_hf_folder_t *folder = NULL;
+    base_error_list_t errors;
+
+    (void)state;
+    write_files(m);
+    assert_int_equal(truncate(FOLDER "/config.json", INT64_C(17) << 20), 0);
+    base_error_list_init(&errors, m->ctx);
+    assert_int_equal(data_hf_folder_open(m->ctx, FOLDER, &errors, &folder), BASE_ERR_FORMAT);
+    assert_null(folder);
+    fixture_expect_error(m->ctx, BASE_ERR_FORMAT, "IO-03", FOLDER "/config.json");
+    base_error_list_deinit(&errors);
+    model_end(m);
+}
+
 /* Seeded changes of single bytes of a good index: the whole model, or an id. */
 static void changed_indexes_are_read_or_refused(void **state)
 {
@@ -398,6 +416,7 @@ int main(void)
         cmocka_unit_test(a_tied_head_is_absent_or_equal),
         cmocka_unit_test(index_and_shards_have_to_agree),
         cmocka_unit_test(what_is_no_model_folder),
+        cmocka_unit_test(a_config_of_unlikely_size_is_refused),
         cmocka_unit_test(changed_indexes_are_read_or_refused),
         cmocka_unit_test(memory_failures_leave_nothing),
     };

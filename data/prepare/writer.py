@@ -1,0 +1,116 @@
+"""Datasets in format version 1 (docs/formats.md, "Dataset"), written so that a reader finds the old file or the new.
+
+Tokens and masks go to unnamed temporary files while documents come, since how many there are is known at the end only,
+and from there to contiguous HDF5 arrays. Memory stays small however long the text is.
+"""
+
+import array
+import contextlib
+import hashlib
+import os
+import tempfile
+
+import h5py
+import numpy
+from faults import Fault
+
+FORMAT, VERSION = "cadre-dataset", 1
+BLOCK = 1 << 22  # elements copied at a time
+
+
+def attributes(path):
+    """Root attributes of the dataset at `path`, or None when there is none that can be read."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            found = dict(file.attrs)
+    except (OSError, RuntimeError):
+        return None
+    return found if found.get("format") == FORMAT else None
+
+
+class Writer:
+    """with Writer(path) as writer: writer.add(document) ...; writer.finish(attributes)
+
+    Without finish nothing is left behind and what stood at `path` stays. Raises Fault (IO-02)."""
+
+    def __init__(self, path):
+        self.path = path
+        self.folder = os.path.dirname(os.path.abspath(path))
+        self._offsets, self._supervised, self._line = array.array("q", [0]), array.array("i"), array.array("q")
+        self._temporary = f"{path}.tmp-{os.getpid()}"
+
+    def __enter__(self):
+        if os.path.exists(self.path) and attributes(self.path) is None:
+            raise Fault("IO-02", self.path, "there is a file that is no dataset; it is not replaced")
+        with self._reported():
+            os.makedirs(self.folder, exist_ok=True)
+            self._tokens = tempfile.TemporaryFile(dir=self.folder)
+            self._mask = tempfile.TemporaryFile(dir=self.folder)
+        return self
+
+    def __exit__(self, *error):
+        self._tokens.close()
+        self._mask.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._temporary)
+
+    @contextlib.contextmanager
+    def _reported(self):
+        try:
+            yield
+        except OSError as error:
+            raise Fault("IO-02", self.path, error.strerror or str(error)) from None
+
+    def add(self, document):
+        with self._reported():
+            self._tokens.write(document.ids.astype("<i4", copy=False).tobytes())
+            self._mask.write(document.mask.tobytes())
+        self._offsets.append(self._offsets[-1] + len(document.ids))
+        self._supervised.append(int(document.mask.sum()))
+        self._line.append(document.line)
+
+    def finish(self, texts, numbers):
+        """Writes the file with these attributes, to which it adds format, counts and the hash of the content."""
+        offsets = numpy.frombuffer(self._offsets, dtype=numpy.int64)
+        supervised = numpy.frombuffer(self._supervised, dtype=numpy.int32)
+        line = numpy.frombuffer(self._line, dtype=numpy.int64)
+        digest = hashlib.sha256(offsets.astype("<i8", copy=False).tobytes())
+        with self._reported():
+            with h5py.File(self._temporary, "w", locking=False) as file:
+                file.create_dataset("offsets", data=offsets.astype("<i8", copy=False))
+                self._copy(file, "tokens", self._tokens, "<i4", int(offsets[-1]), digest)
+                self._copy(file, "loss_mask", self._mask, "u1", int(offsets[-1]), digest)
+                file.create_dataset("supervised", data=supervised.astype("<i4", copy=False))
+                file.create_dataset("line", data=line.astype("<i8", copy=False))
+                texts = {"format": FORMAT, **texts, "content_sha256": digest.hexdigest()}
+                numbers = {
+                    "format_version": VERSION,
+                    **numbers,
+                    "num_documents": len(line),
+                    "num_tokens": int(offsets[-1]),
+                    "num_supervised": int(supervised.sum(dtype=numpy.int64)),
+                }
+                for name, value in texts.items():
+                    file.attrs[name] = value
+                for name, value in numbers.items():
+                    file.attrs.create(name, value, dtype="<i8")
+            _sync(self._temporary)
+            os.replace(self._temporary, self.path)
+            _sync(self.folder)
+
+    @staticmethod
+    def _copy(file, name, source, dtype, count, digest):
+        target = file.create_dataset(name, shape=(count,), dtype=dtype)
+        source.seek(0)
+        for begin in range(0, count, BLOCK):
+            block = source.read(min(BLOCK, count - begin) * target.dtype.itemsize)
+            digest.update(block)
+            target[begin : begin + BLOCK] = numpy.frombuffer(block, dtype=dtype)
+
+
+def _sync(path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
