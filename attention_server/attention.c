@@ -75,14 +75,7 @@ base_status_t as_attention_create(base_ctx_t *ctx, const as_attention_config_t *
     at->arena = arena;
     at->compute = compute;
     at->dev = base_stream_device(compute);
-    at->shape = (as_shape_t){.group = config->num_q_heads / config->num_kv_heads,
-                             .head_dim = config->head_dim,
-                             .num_kv_heads = config->num_kv_heads,
-                             .real_bytes = kern_dtype_bytes(config->dtype),
-                             .acc_bytes = kern_dtype_bytes(kern_dtype_acc(config->dtype)),
-                             .head_rows = config->head_rows,
-                             .o_pitch = config->o_pitch,
-                             .d_o_pitch = config->d_o_pitch};
+    at->shape = as_shape_of(config);
     at->layer_kind = base_calloc(ctx, config->num_layers, sizeof *at->layer_kind, "layer kinds");
     if (at->layer_kind == NULL) {
         st = BASE_ERR_NOMEM;

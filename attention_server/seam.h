@@ -54,6 +54,8 @@ struct as_attention {
     as_half_state_t half[DATA_NUM_HALVES];
 };
 
+as_shape_t as_shape_of(const as_attention_config_t *config);
+
 static inline as_slot_t *as_slot(as_attention_t *at)
 {
     return &at->slots[(at->installed - 1) & 1];

@@ -122,6 +122,13 @@ static int by_document(const void *a, const void *b, const void *arg)
     return c != 0 ? c : base_compare_i64(x->server, y->server);
 }
 
+static int is_sorted(const as_plan_t *plan)
+{
+    for (int32_t i = 1; i < plan->num_tasks; i++)
+        if (by_document(&plan->tasks[i - 1], &plan->tasks[i], NULL) > 0) return 0;
+    return 1;
+}
+
 static int on_grid(int64_t row, const data_piece_t *piece)
 {
     return row % DATA_ROW_ALIGN == 0 || row == piece->doc_row ||
@@ -238,10 +245,11 @@ static uint64_t plan_hash(const as_plan_t *plan, const data_batch_t *batch,
     h = base_hash_i64(h, plan->num_tasks);
     for (int32_t i = 0; i < plan->num_tasks; i++) {
         const as_task_t *t = &plan->tasks[i];
-        const int64_t fields[] = {t->document, t->piece, t->server, t->h0, t->h1,
-                                  t->retained, t->q0,    t->q1,     t->k0};
 
-        h = base_hash_i64_array(h, fields, (int64_t)(sizeof fields / sizeof fields[0]));
+        /* The piece gives the document, q0 and the window give k0. */
+        h = base_hash_u64(h, (uint64_t)t->piece << 32 | (uint32_t)t->server);
+        h = base_hash_u64(h, (uint64_t)t->q0 << 32 | (uint64_t)t->q1);
+        h = base_hash_u64(h, (uint64_t)t->h0 << 32 | (uint64_t)t->h1 << 1 | (uint32_t)t->retained);
     }
     return h;
 }
@@ -259,7 +267,8 @@ base_status_t as_plan_finish(as_plan_t *plan, const data_batch_t *batch,
                          " trainers: the layout is of microbatch %" PRId64 " with %" PRId32,
                          plan->microbatch, topology->num_trainers, batch->microbatch,
                          batch->num_trainers);
-    base_sort(plan->tasks, plan->num_tasks, sizeof *plan->tasks, by_document, NULL);
+    if (!is_sorted(plan))
+        base_sort(plan->tasks, plan->num_tasks, sizeof *plan->tasks, by_document, NULL);
     for (int32_t i = 0; i < plan->num_tasks; i++)
         BASE_TRY(check_task(plan, &plan->tasks[i], batch, topology));
 

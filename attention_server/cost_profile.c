@@ -1,0 +1,186 @@
+#include "attention_server/cost_profile.h"
+
+#include "data/batch.h"
+#include "data/json_read.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define MAX_FILE_BYTES (INT64_C(1) << 20)
+
+/* ==== reading ==== */
+
+static void copy_text(const data_json_object_t *root, const char *key, char *to, size_t room)
+{
+    const char *text;
+
+    if (!data_json_text(root, key, &text)) return;
+    if (strlen(text) >= room)
+        data_json_fault(root, BASE_MSG_DATA_04, key, "is longer than %zu bytes", room - 1);
+    else
+        memcpy(to, text, strlen(text) + 1);
+}
+
+static void read_words(const data_json_object_t *root, as_profile_t *p)
+{
+    const char *text;
+
+    if (data_json_text(root, "format", &text) && strcmp(text, AS_PROFILE_FORMAT) != 0)
+        data_json_fault(root, BASE_MSG_DATA_04, "format", "is \"%s\", want \"%s\"", text,
+                        AS_PROFILE_FORMAT);
+    if (data_json_text(root, "origin", &text)) {
+        p->derived = strcmp(text, "derived") == 0;
+        if (!p->derived && strcmp(text, "measured") != 0)
+            data_json_fault(root, BASE_MSG_DATA_04, "origin",
+                            "is \"%s\", want \"measured\" or \"derived\"", text);
+    }
+    copy_text(root, "device", p->device, sizeof p->device);
+    copy_text(root, "source", p->source, sizeof p->source);
+    copy_text(root, "dtype", p->dtype, sizeof p->dtype);
+}
+
+static void read_numbers(const data_json_object_t *root, as_profile_t *p)
+{
+    int64_t v;
+
+    if (data_json_int(root, "group", 1, 1024, &v)) p->group = (int32_t)v;
+    if (data_json_int(root, "head_dim", 1, 1024, &v)) p->head_dim = (int32_t)v;
+    if (data_json_int(root, "row_grain", 1, DATA_ROW_ALIGN, &v)) {
+        p->row_grain = (int32_t)v;
+        if (DATA_ROW_ALIGN % v != 0)
+            data_json_fault(root, BASE_MSG_DATA_04, "row_grain",
+                            "is %" PRId64 ", want a divisor of %d", v, DATA_ROW_ALIGN);
+    }
+    if (data_json_int(root, "task_forward_ps", 0, AS_PROFILE_MAX_PS, &v))
+        p->task_ps[AS_PROFILE_FORWARD] = v;
+    if (data_json_int(root, "task_backward_ps", 0, AS_PROFILE_MAX_PS, &v))
+        p->task_ps[AS_PROFILE_BACKWARD] = v;
+}
+
+/* `want` elements, or 2 to AS_PROFILE_MAX_POINTS when it is 0. Gives the number, 0 after a fault. */
+static int32_t read_array(const data_json_object_t *root, const char *key, int32_t want,
+                          int64_t max, int64_t *values)
+{
+    int64_t count;
+
+    if (!data_json_array(root, key, &count)) return 0;
+    if (want != 0 ? count != want : count < 2 || count > AS_PROFILE_MAX_POINTS) {
+        data_json_fault(root, BASE_MSG_DATA_04, key,
+                        "has %" PRId64 " elements, want as many as \"keys\", 2 to %d", count,
+                        AS_PROFILE_MAX_POINTS);
+        return 0;
+    }
+    for (int64_t i = 0; i < count; i++)
+        if (!data_json_array_int(root, key, i, 1, max, &values[i])) return 0;
+    return (int32_t)count;
+}
+
+static void read_points(const data_json_object_t *root, as_profile_t *p)
+{
+    p->num_points = read_array(root, "keys", 0, DATA_MAX_ROWS, p->keys);
+    if (p->num_points == 0) return;
+    if (p->keys[0] != DATA_ROW_ALIGN)
+        data_json_fault(root, BASE_MSG_DATA_04, "keys", "begins with %" PRId64 ", want %d",
+                        p->keys[0], DATA_ROW_ALIGN);
+    for (int32_t i = 1; i < p->num_points; i++)
+        if (p->keys[i] <= p->keys[i - 1])
+            data_json_fault(root, BASE_MSG_DATA_04, "keys",
+                            "has %" PRId64 " after %" PRId64 ", want ascending", p->keys[i],
+                            p->keys[i - 1]);
+    (void)read_array(root, "forward_ps", p->num_points, AS_PROFILE_MAX_PS,
+                     p->tile_row_ps[AS_PROFILE_FORWARD]);
+    (void)read_array(root, "backward_ps", p->num_points, AS_PROFILE_MAX_PS,
+                     p->tile_row_ps[AS_PROFILE_BACKWARD]);
+}
+
+base_status_t as_profile_read(base_ctx_t *ctx, const char *path, base_error_list_t *errors,
+                              as_profile_t *profile)
+{
+    as_profile_t p = {0};
+    data_json_t *json = NULL;
+    const base_status_t st = data_json_read(ctx, path, MAX_FILE_BYTES, errors, &json);
+
+    if (st < 0) return st == BASE_ERR_FORMAT ? data_errors_finish(errors) : st;
+    const data_json_object_t root = data_json_root(json);
+
+    read_words(&root, &p);
+    read_numbers(&root, &p);
+    read_points(&root, &p);
+    data_json_close(json);
+    BASE_TRY(data_errors_finish(errors));
+    *profile = p;
+    return BASE_OK;
+}
+
+/* ==== writing ==== */
+
+static void write_array(base_json_t *j, const char *key, const int64_t *values, int32_t count)
+{
+    base_json_key(j, key);
+    base_json_begin_array(j);
+    for (int32_t i = 0; i < count; i++)
+        base_json_int(j, values[i]);
+    base_json_end(j);
+}
+
+static void write_text(base_json_t *j, const char *key, const char *text)
+{
+    base_json_key(j, key);
+    base_json_string(j, text);
+}
+
+static void write_int(base_json_t *j, const char *key, int64_t value)
+{
+    base_json_key(j, key);
+    base_json_int(j, value);
+}
+
+void as_profile_write(const as_profile_t *p, base_json_t *j)
+{
+    base_json_begin_object(j);
+    write_text(j, "format", AS_PROFILE_FORMAT);
+    write_text(j, "device", p->device);
+    write_text(j, "origin", p->derived ? "derived" : "measured");
+    write_text(j, "source", p->source);
+    write_text(j, "dtype", p->dtype);
+    write_int(j, "group", p->group);
+    write_int(j, "head_dim", p->head_dim);
+    write_int(j, "row_grain", p->row_grain);
+    write_array(j, "keys", p->keys, p->num_points);
+    write_array(j, "forward_ps", p->tile_row_ps[AS_PROFILE_FORWARD], p->num_points);
+    write_array(j, "backward_ps", p->tile_row_ps[AS_PROFILE_BACKWARD], p->num_points);
+    write_int(j, "task_forward_ps", p->task_ps[AS_PROFILE_FORWARD]);
+    write_int(j, "task_backward_ps", p->task_ps[AS_PROFILE_BACKWARD]);
+    base_json_end(j);
+}
+
+/* ==== use ==== */
+
+void as_profile_pairs(as_profile_t *profile)
+{
+    *profile = (as_profile_t){.device = "any",
+                              .source = "pairs",
+                              .dtype = "any",
+                              .derived = 1,
+                              .group = 1,
+                              .head_dim = 1,
+                              .row_grain = DATA_ROW_ALIGN,
+                              .num_points = 2,
+                              .keys = {DATA_ROW_ALIGN, 2 * DATA_ROW_ALIGN},
+                              .tile_row_ps = {{1000, 2000}, {1000, 2000}}};
+}
+
+int64_t as_profile_tile_row_ps(const as_profile_t *p, int direction, int64_t keys)
+{
+    const int64_t *ps = p->tile_row_ps[direction];
+    int32_t i = 1;
+
+    while (i < p->num_points - 1 && keys > p->keys[i])
+        i++;
+    /* (keys - k0) * (t1 - t0) may pass 63 bits: whole steps first. */
+    const int64_t k0 = p->keys[i - 1], step = p->keys[i] - k0, rise = ps[i] - ps[i - 1];
+    const int64_t at = keys - k0;
+    const int64_t t = ps[i - 1] + at * (rise / step) + at * (rise % step) / step;
+
+    return t > 0 ? t : 0;
+}
