@@ -16,9 +16,12 @@ import generate_operations  # noqa: E402
 
 
 def given(root, names):
-    """The ids that product sources use."""
+    """The ids that product sources use: as BASE_MSG_AREA_NN in C, as "AREA-NN" in the Python of `cadre prepare`."""
     found = set()
     for path in source_tree.files(root):
+        if path.split("/")[0] in source_tree.LAYERS and path.endswith(".py"):
+            text = source_tree.read(root, path)
+            found |= {name for name in names if f'"{name}"' in text}
         if path.split("/")[0] not in source_tree.LAYERS or not path.endswith(source_tree.SOURCE):
             continue
         if path == generate_operations.HEADER:
@@ -88,6 +91,8 @@ CASES = [
     (tree(), None),
     (tree(base__a_dot_c="/* BASE_MSG_CONF_02 is for others */"), None),
     (tree(base__a_dot_c="BASE_MSG_CONF_02"), "CONF-02: no test"),
+    (tree(data__a_dot_py='fail("CONF-02")'), "CONF-02: no test"),
+    (tree(docs__a_dot_py='fail("CONF-02")'), None),
     (tree(tests__unit__test_a_dot_c="none"), "INT-01: no test"),
     (tree(tests__unit__test_a_dot_c="", tests__checks__x_dot_py="# INT-01"), "INT-01: no test"),
     (tree(**{"docs/operations.md": PAGE + "\n"}), "stale"),

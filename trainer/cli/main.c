@@ -9,6 +9,10 @@
 /* In the order of a user's life. A verb is listed when it works. */
 static const tr_verb_t verbs[] = {
     {"help", "this page, or the page of a verb", tr_cmd_help},
+    {"prepare", "JSONL to tokenized datasets", tr_cmd_prepare},
+    {"train", "train adapters, or a model", tr_cmd_train},
+    {"init-model", "a model folder with random weights", tr_cmd_init_model},
+    {"bench", "the planner beside others, and profiles of this machine", tr_cmd_bench},
     {"version", "version, commit, devices and libraries", tr_cmd_version},
 };
 

@@ -45,7 +45,11 @@ const tr_verb_t *tr_verb_find(const tr_cli_t *cli, const char *name);
 /* Records CLI-01 (unknown verb, with the nearest one) and returns TR_EXIT_USAGE. */
 int tr_verb_unknown(const tr_cli_t *cli, const char *word);
 
+int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_help(const tr_cli_t *cli, int argc, char **argv);
+int tr_cmd_init_model(const tr_cli_t *cli, int argc, char **argv);
+int tr_cmd_prepare(const tr_cli_t *cli, int argc, char **argv);
+int tr_cmd_train(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_version(const tr_cli_t *cli, int argc, char **argv);
 
 #endif

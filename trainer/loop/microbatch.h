@@ -19,4 +19,9 @@
 base_status_t tr_microbatch_run(tr_trainer_t *trainer, const data_batch_t *batch,
                                 const as_plan_t *const *plans) BASE_MUST_CHECK;
 
+/* The same, forward only and without dropout: losses (tr_head_losses, tr_head_sums) and no
+ * gradients. */
+base_status_t tr_microbatch_evaluate(tr_trainer_t *trainer, const data_batch_t *batch,
+                                     const as_plan_t *const *plans) BASE_MUST_CHECK;
+
 #endif

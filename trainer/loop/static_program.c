@@ -46,6 +46,7 @@ base_status_t tr_static_program_create(base_ctx_t *ctx, int32_t num_layers,
     }
     for (int32_t l = 0; l <= num_layers; l++)
         add_layer(p, AS_FORWARD, DATA_PING, l);
+    p->num_forward_steps = p->num_steps;
     for (int32_t l = num_layers - 1; l >= -1; l--)
         add_layer(p, AS_BACKWARD, DATA_PONG, l);
     *program_p = p;
@@ -59,10 +60,10 @@ void tr_static_program_destroy(tr_static_program_t *program)
     base_free(program->ctx, program);
 }
 
-base_status_t tr_static_program_run(const tr_static_program_t *program,
+base_status_t tr_static_program_run(const tr_static_program_t *program, int32_t num_steps,
                                     const tr_static_program_ops_t *ops, void *user)
 {
-    for (int32_t i = 0; i < program->num_steps; i++) {
+    for (int32_t i = 0; i < num_steps; i++) {
         const tr_step_t *step = &program->steps[i];
 
         switch (step->kind) {

@@ -45,6 +45,7 @@ typedef struct tr_step {
 typedef struct tr_program {
     int32_t num_layers;
     int32_t num_steps;
+    int32_t num_forward_steps; /* the first of them: forward and turn */
     tr_step_t *steps;
     base_ctx_t *ctx;
 } tr_static_program_t;
@@ -63,8 +64,9 @@ typedef struct tr_static_program_ops {
     base_status_t (*finish)(void *user, const tr_step_t *step);
 } tr_static_program_ops_t;
 
-/* Runs the table once; stops at the first failure and forwards it. */
-base_status_t tr_static_program_run(const tr_static_program_t *program,
+/* Runs the table's first num_steps steps once (all, or num_forward_steps for an evaluation); stops
+ * at the first failure and forwards it. */
+base_status_t tr_static_program_run(const tr_static_program_t *program, int32_t num_steps,
                                     const tr_static_program_ops_t *ops, void *user) BASE_MUST_CHECK;
 
 const char *tr_step_name(tr_step_kind_t kind); /* "finish" */

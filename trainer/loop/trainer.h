@@ -21,13 +21,21 @@
 #define CADRE_TRAINER_LOOP_TRAINER_H
 
 #include "comm/comm.h"
+#include "lora/optimizer.h"
 #include "trainer/loop/static_program.h"
 #include "trainer/model/graph.h"
 
 typedef struct tr_trainer_config {
     tr_model_config_t model;
-    uint64_t weight_seed;
-    int32_t num_adapters;
+    uint64_t weight_seed; /* of random weights */
+    int given_weights;    /* 1: the caller writes them (hf_weights.h); not drawn */
+    int32_t num_adapters; /* parts of the loss; adapters->num_adapters when that is given */
+    /* Adapters on a frozen model, which then has model.frozen and extra_columns to suit; NULL:
+     * none. Borrowed for the call, spec and names as long as the trainer lives. */
+    const lora_adapter_set_config_t *adapters;
+    int optimizer;         /* full mode: moments for every weight (full_step.h) */
+    int32_t max_pieces;    /* of a microbatch; with adapters */
+    int layout_only;       /* 1: nothing is committed: only the arena's sizes are of use */
     int64_t max_rows;      /* most rows of a half on a trainer; multiple of DATA_ROW_ALIGN */
     int64_t scratch_bytes; /* the next three go to as_attention_config_t */
     int64_t retain_bytes;
@@ -41,6 +49,8 @@ typedef struct tr_trainer {
     const as_topology_t *topology;
     int32_t index; /* among the trainers; -1: pool rank */
     int32_t num_adapters;
+    int32_t *used;          /* [num_adapters] adapters of the microbatch at work, ascending */
+    int64_t *adapter_count; /* [num_adapters] elements of each adapter; 0 without adapters */
     base_stream_t *stream;
     base_arena_t *arena;
     tr_model_t *model;
@@ -48,6 +58,13 @@ typedef struct tr_trainer {
     as_attention_t *attention;
     base_region_t reduce_scratch;
     /* absent on a pool rank */
+    lora_adapter_set_t *adapters; /* NULL without adapters */
+    lora_route_t *route;
+    lora_optimizer_t optimizer;
+    /* full mode, else NULL */
+    base_region_t *moments;            /* [num_weights][2] */
+    kern_adamw_tensor_t *full_tensors; /* [num_weights] lists of the step */
+    kern_mat_t *full_gradients;
     tr_weights_t *weights;
     tr_activations_t *activations;
     tr_rows_t *rows;
@@ -55,8 +72,13 @@ typedef struct tr_trainer {
     tr_graph_t graph;
 } tr_trainer_t;
 
-/* Declares, commits, draws the weights from the seed and uploads them (waits for that). Not
- * collective. The caller frees *trainer_p with tr_trainer_destroy. */
+/* The seam's part of a config; layer_kind is borrowed from the model. */
+as_attention_config_t tr_trainer_attention_config(const tr_model_t *model,
+                                                  const tr_trainer_config_t *config);
+
+/* Declares, commits, draws the weights from the seed and uploads them (waits for that). Adapters
+ * hold undefined values until they are written (lora_adapter_set_write). Not collective. The caller
+ * frees *trainer_p with tr_trainer_destroy. */
 base_status_t tr_trainer_create(base_ctx_t *ctx, base_device_t *dev, comm_group_t *group,
                                 const as_topology_t *topology, const tr_trainer_config_t *config,
                                 tr_trainer_t **trainer_p) BASE_MUST_CHECK;

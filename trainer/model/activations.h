@@ -57,6 +57,13 @@ typedef enum tr_scope { TR_PER_LAYER, TR_PER_HALF, TR_SHARED } tr_scope_t;
     X(ACT, "act", TR_PER_LAYER, m->config.intermediate, 1, 0, TR_LIVES_FROM_POST)                  \
     /* of one dense step */                                                                        \
     X(QKV, "qkv", TR_SHARED, m->qkv_cols, 0, 0, TR_LIVES_FORWARD)                                  \
+    /* models with head norms: q|k as projected, and the norms' rstd */                            \
+    X(QK_RAW, "qk_raw", TR_PER_LAYER, m->config.qk_norm ? m->q_cols + m->kv_cols : 0, 0, 0,        \
+      TR_LIVES_FROM_PRE)                                                                           \
+    X(RSTD_Q, "rstd_q", TR_PER_LAYER, m->config.qk_norm ? m->config.num_q_heads : 0, 0, 1,         \
+      TR_LIVES_FROM_PRE)                                                                           \
+    X(RSTD_K, "rstd_k", TR_PER_LAYER, m->config.qk_norm ? m->config.num_kv_heads : 0, 0, 1,        \
+      TR_LIVES_FROM_PRE)                                                                           \
     X(BRANCH, "branch", TR_SHARED, m->config.hidden, 0, 0, TR_LIVES_FORWARD)                       \
     /* head */                                                                                     \
     X(LAST, "last", TR_SHARED, m->config.hidden, 0, 0, TR_LIVES_HEAD)                              \
@@ -64,15 +71,15 @@ typedef enum tr_scope { TR_PER_LAYER, TR_PER_HALF, TR_SHARED } tr_scope_t;
     X(HIDDEN, "hidden", TR_PER_HALF, m->config.hidden, 0, 0, TR_LIVES_RUN)                         \
     X(DHIDDEN, "dhidden", TR_SHARED, m->config.hidden, 0, 0, TR_LIVES_HEAD)                        \
     /* backward; dx is the gradient of the residual stream */                                      \
-    X(DX, "dx", TR_PER_HALF, m->config.hidden, 0, 0, TR_LIVES_GRADIENT)                            \
-    X(DO, "d_o", TR_PER_HALF, m->q_cols, 1, 0, TR_LIVES_BACKWARD)                                  \
+    X(DX, "dx", TR_PER_HALF, m->config.hidden, 1, 0, TR_LIVES_GRADIENT)                            \
+    X(DO, "d_o", TR_PER_HALF, m->q_cols, 0, 0, TR_LIVES_BACKWARD)                                  \
     X(DQ, "dq", TR_PER_HALF, m->q_cols, 0, 0, TR_LIVES_BACKWARD)                                   \
     X(DK, "dk", TR_PER_HALF, m->kv_cols, 0, 0, TR_LIVES_BACKWARD)                                  \
     X(DV, "dv", TR_PER_HALF, m->kv_cols, 0, 0, TR_LIVES_BACKWARD)                                  \
-    X(DQKV, "dqkv", TR_SHARED, m->qkv_cols, 0, 0, TR_LIVES_BACKWARD)                               \
+    X(DQKV, "dqkv", TR_SHARED, m->qkv_cols, 1, 0, TR_LIVES_BACKWARD)                               \
     X(DNORM, "dnorm", TR_SHARED, m->config.hidden, 0, 0, TR_LIVES_BACKWARD)                        \
     X(DACT, "dact", TR_SHARED, m->config.intermediate, 0, 0, TR_LIVES_BACKWARD)                    \
-    X(DGATE_UP, "dgate_up", TR_SHARED, 2 * (int64_t)m->config.intermediate, 0, 0, TR_LIVES_BACKWARD)
+    X(DGATE_UP, "dgate_up", TR_SHARED, 2 * (int64_t)m->config.intermediate, 1, 0, TR_LIVES_BACKWARD)
 
 typedef enum tr_slot {
 #define X(slot, name, scope, width, extra, acc, lifetime) TR_SLOT_##slot,

@@ -2,7 +2,7 @@
 
 base_status_t tr_graph_init(tr_graph_t *graph, base_arena_t *arena, const tr_weights_t *weights,
                             const tr_activations_t *activations, const tr_rows_t *rows,
-                            const tr_head_t *head, base_stream_t *stream)
+                            const tr_head_t *head, const lora_route_t *route, base_stream_t *stream)
 {
     const tr_model_t *m = weights->model;
     const int64_t bytes = m->config.max_positions * m->config.head_dim * kern_dtype_bytes(m->acc);
@@ -13,6 +13,7 @@ base_status_t tr_graph_init(tr_graph_t *graph, base_arena_t *arena, const tr_wei
                           .activations = activations,
                           .rows = rows,
                           .head = head,
+                          .route = route,
                           .stream = stream};
     return base_arena_declare(arena, "trainer", "cos_sin", bytes, BASE_LIFETIME_RUN,
                               &graph->cos_sin);
@@ -28,8 +29,9 @@ static kern_mat_t cos_sin(const tr_graph_t *g)
 
 base_status_t tr_graph_start(const tr_graph_t *graph)
 {
-    const kern_rope_table_t table = {
-        .inv_freq = graph->model->inv_freq, .scale = 1.0, .cos_sin = cos_sin(graph)};
+    const kern_rope_table_t table = {.inv_freq = graph->model->inv_freq,
+                                     .scale = graph->model->rope_scale,
+                                     .cos_sin = cos_sin(graph)};
 
     return kern_rope_table_run(graph->stream, &table);
 }
@@ -58,25 +60,69 @@ static kern_mat_t residual_after(const tr_graph_t *g, data_half_t half, int32_t 
     return act(g, TR_SLOT_LAST, half, 0);
 }
 
-/* y = x W^T */
-static base_status_t linear(const tr_graph_t *g, tr_weight_kind_t kind, int32_t layer, kern_mat_t x,
-                            kern_mat_t y)
+static int has(const tr_graph_t *g, tr_weight_kind_t kind)
+{
+    return g->model->kind_at[kind] >= 0;
+}
+
+/* The adapters' view of a linear layer, and its bias. */
+static lora_linear_t lora_linear_of(tr_weight_kind_t kind)
+{
+    switch (kind) {
+    case TR_WEIGHT_QKV:
+        return LORA_LINEAR_QKV;
+    case TR_WEIGHT_O:
+        return LORA_LINEAR_O;
+    case TR_WEIGHT_GATE_UP:
+        return LORA_LINEAR_GATE_UP;
+    default:
+        return LORA_LINEAR_DOWN;
+    }
+}
+
+static tr_weight_kind_t bias_of(tr_weight_kind_t kind)
+{
+    return (tr_weight_kind_t)(kind + 1); /* TR_LAYER_WEIGHT_MAP lists it behind its weight */
+}
+
+/* y = x W^T + bias, and what the adapters add */
+static base_status_t linear(const tr_graph_t *g, tr_weight_kind_t kind, int32_t layer,
+                            data_half_t half, kern_mat_t x, kern_mat_t y)
 {
     const kern_gemm_t gemm = {.a = x, .b = weight(g, kind, layer), .c = y, .transpose_b = 1};
 
-    return kern_gemm_run(g->stream, &gemm);
+    if (g->route == NULL)
+        BASE_TRY(kern_gemm_run(g->stream, &gemm));
+    else
+        BASE_TRY(lora_linear_forward(g->route, layer, lora_linear_of(kind), half, x, y, g->stream));
+    if (!has(g, bias_of(kind))) return BASE_OK;
+    const kern_bias_add_t bias = {.bias = weight(g, bias_of(kind), layer), .y = y};
+    return kern_bias_add_run(g->stream, &bias);
 }
 
-/* dx = dy W and dW += dy^T x. dW comes first so that dx may overwrite x's scratch, not that it does
- * today. */
-static base_status_t linear_backward(const tr_graph_t *g, tr_weight_kind_t kind, int32_t layer,
-                                     kern_mat_t dy, kern_mat_t x, kern_mat_t dx)
+/* dW += dy^T x and dbias += column sums of dy */
+static base_status_t weight_gradient(const tr_graph_t *g, tr_weight_kind_t kind, int32_t layer,
+                                     kern_mat_t dy, kern_mat_t x)
 {
     const kern_gemm_t dw = {
         .a = dy, .b = x, .c = gradient(g, kind, layer), .transpose_a = 1, .accumulate = 1};
-    const kern_gemm_t product = {.a = dy, .b = weight(g, kind, layer), .c = dx};
 
     BASE_TRY(kern_gemm_run(g->stream, &dw));
+    if (!has(g, bias_of(kind))) return BASE_OK;
+    const kern_column_sum_t sum = {.x = dy, .sum = gradient(g, bias_of(kind), layer)};
+    return kern_column_sum_run(g->stream, &sum);
+}
+
+/* dx = dy W (absent: not wanted), and the gradients of weight or adapters. */
+static base_status_t linear_backward(const tr_graph_t *g, tr_weight_kind_t kind, int32_t layer,
+                                     data_half_t half, kern_mat_t dy, kern_mat_t x, kern_mat_t dx)
+{
+    const kern_gemm_t product = {.a = dy, .b = weight(g, kind, layer), .c = dx};
+
+    if (g->route != NULL)
+        return lora_linear_backward(g->route, layer, lora_linear_of(kind), half, dy, x, dx,
+                                    g->stream);
+    BASE_TRY(weight_gradient(g, kind, layer, dy, x));
     return kern_gemm_run(g->stream, &product);
 }
 
@@ -94,14 +140,10 @@ static base_status_t norm(const tr_graph_t *g, tr_weight_kind_t kind, int32_t la
 static base_status_t norm_backward(const tr_graph_t *g, tr_weight_kind_t kind, int32_t layer,
                                    kern_mat_t dy, kern_mat_t x, kern_mat_t rstd, kern_mat_t dx)
 {
-    const kern_rmsnorm_bwd_t args = {.dy = dy,
-                                     .x = x,
-                                     .w = weight(g, kind, layer),
-                                     .rstd = rstd,
-                                     .dres = dx,
-                                     .dx = dx,
-                                     .dw = gradient(g, kind, layer)};
+    kern_rmsnorm_bwd_t args = {
+        .dy = dy, .x = x, .w = weight(g, kind, layer), .rstd = rstd, .dres = dx, .dx = dx};
 
+    if (!g->model->config.frozen) args.dw = gradient(g, kind, layer);
     return kern_rmsnorm_bwd_run(g->stream, &args);
 }
 
@@ -116,6 +158,40 @@ static base_status_t embed(const tr_graph_t *g, data_half_t half)
     return kern_embedding_fwd_run(g->stream, &args);
 }
 
+/* Columns [first, first + cols) of a matrix. */
+static kern_mat_t part(kern_mat_t mat, int64_t first, int64_t cols)
+{
+    mat.mem = base_mem_at(mat.mem, first * kern_dtype_bytes(mat.dtype));
+    mat.cols = cols;
+    return mat;
+}
+
+/* Normalises q and k of a projection in place; what was there is kept for the backward. */
+static base_status_t head_norms(const tr_graph_t *g, data_half_t half, int32_t l, kern_mat_t qkv)
+{
+    const tr_model_t *m = g->model;
+
+    if (!m->config.qk_norm) return BASE_OK;
+    const kern_mat_t raw = act(g, TR_SLOT_QK_RAW, half, l);
+    const kern_convert_t keep = {.a = part(qkv, 0, m->q_cols + m->kv_cols), .out = raw};
+    const kern_head_norm_fwd_t q = {.x = part(raw, 0, m->q_cols),
+                                    .w = weight(g, TR_WEIGHT_Q_NORM, l),
+                                    .y = part(qkv, 0, m->q_cols),
+                                    .rstd = act(g, TR_SLOT_RSTD_Q, half, l),
+                                    .head_dim = m->config.head_dim,
+                                    .eps = m->config.rms_eps};
+    const kern_head_norm_fwd_t k = {.x = part(raw, m->q_cols, m->kv_cols),
+                                    .w = weight(g, TR_WEIGHT_K_NORM, l),
+                                    .y = part(qkv, m->q_cols, m->kv_cols),
+                                    .rstd = act(g, TR_SLOT_RSTD_K, half, l),
+                                    .head_dim = m->config.head_dim,
+                                    .eps = m->config.rms_eps};
+
+    BASE_TRY(kern_convert_run(g->stream, &keep));
+    BASE_TRY(kern_head_norm_fwd_run(g->stream, &q));
+    return kern_head_norm_fwd_run(g->stream, &k);
+}
+
 static base_status_t pre_forward(const tr_graph_t *g, data_half_t half, int32_t l)
 {
     const tr_model_config_t *c = &g->model->config;
@@ -123,7 +199,8 @@ static base_status_t pre_forward(const tr_graph_t *g, data_half_t half, int32_t 
 
     BASE_TRY(norm(g, TR_WEIGHT_NORM1, l, act(g, TR_SLOT_X, half, l), n1,
                   act(g, TR_SLOT_RSTD1, half, l)));
-    BASE_TRY(linear(g, TR_WEIGHT_QKV, l, n1, qkv));
+    BASE_TRY(linear(g, TR_WEIGHT_QKV, l, half, n1, qkv));
+    BASE_TRY(head_norms(g, half, l, qkv));
 
     const kern_rope_fwd_t rope = {.qkv = qkv,
                                   .positions = tr_rows_positions(g->rows, half),
@@ -148,16 +225,17 @@ static base_status_t post_forward(const tr_graph_t *g, data_half_t half, int32_t
     const kern_add_t second = {.a = mid, .b = branch, .out = residual_after(g, half, l)};
     const kern_swiglu_fwd_t swiglu = {.gate_up = gate_up, .act = activated};
 
-    BASE_TRY(linear(g, TR_WEIGHT_O, l, act(g, TR_SLOT_O, half, l), branch));
+    BASE_TRY(linear(g, TR_WEIGHT_O, l, half, act(g, TR_SLOT_O, half, l), branch));
     BASE_TRY(kern_add_run(g->stream, &first));
     BASE_TRY(norm(g, TR_WEIGHT_NORM2, l, mid, n2, act(g, TR_SLOT_RSTD2, half, l)));
-    BASE_TRY(linear(g, TR_WEIGHT_GATE_UP, l, n2, gate_up));
+    BASE_TRY(linear(g, TR_WEIGHT_GATE_UP, l, half, n2, gate_up));
     BASE_TRY(kern_swiglu_fwd_run(g->stream, &swiglu));
-    BASE_TRY(linear(g, TR_WEIGHT_DOWN, l, activated, branch));
+    BASE_TRY(linear(g, TR_WEIGHT_DOWN, l, half, activated, branch));
     return kern_add_run(g->stream, &second);
 }
 
-base_status_t tr_graph_forward(const tr_graph_t *graph, data_half_t half, int32_t layer)
+base_status_t tr_graph_forward(const tr_graph_t *graph, data_half_t half, int32_t layer,
+                               int evaluate)
 {
     if (graph->rows->half[half].rows == 0) return BASE_OK;
     if (layer == 0)
@@ -165,7 +243,7 @@ base_status_t tr_graph_forward(const tr_graph_t *graph, data_half_t half, int32_
     else
         BASE_TRY(post_forward(graph, half, layer - 1));
     if (layer < graph->model->config.num_layers) return pre_forward(graph, half, layer);
-    return tr_head_run(graph->head, graph->weights, graph->activations, graph->rows, half,
+    return tr_head_run(graph->head, graph->weights, graph->activations, graph->rows, half, evaluate,
                        graph->stream);
 }
 
@@ -180,20 +258,50 @@ static base_status_t post_backward(const tr_graph_t *g, data_half_t half, int32_
     const kern_swiglu_bwd_t swiglu = {
         .dact = dact, .gate_up = act(g, TR_SLOT_GATE_UP, half, l), .dgate_up = dgate_up};
 
-    BASE_TRY(linear_backward(g, TR_WEIGHT_DOWN, l, dx, act(g, TR_SLOT_ACT, half, l), dact));
+    BASE_TRY(linear_backward(g, TR_WEIGHT_DOWN, l, half, dx, act(g, TR_SLOT_ACT, half, l), dact));
     BASE_TRY(kern_swiglu_bwd_run(g->stream, &swiglu));
-    BASE_TRY(
-        linear_backward(g, TR_WEIGHT_GATE_UP, l, dgate_up, act(g, TR_SLOT_N2, half, l), dnorm));
+    BASE_TRY(linear_backward(g, TR_WEIGHT_GATE_UP, l, half, dgate_up, act(g, TR_SLOT_N2, half, l),
+                             dnorm));
     BASE_TRY(norm_backward(g, TR_WEIGHT_NORM2, l, dnorm, act(g, TR_SLOT_MID, half, l),
                            act(g, TR_SLOT_RSTD2, half, l), dx));
-    return linear_backward(g, TR_WEIGHT_O, l, dx, act(g, TR_SLOT_O, half, l),
+    return linear_backward(g, TR_WEIGHT_O, l, half, dx, act(g, TR_SLOT_O, half, l),
                            act(g, TR_SLOT_DO, half, l));
+}
+
+/* Gradients of the normalised q and k to those of the projection, in place. */
+static base_status_t head_norms_backward(const tr_graph_t *g, data_half_t half, int32_t l,
+                                         kern_mat_t dqkv)
+{
+    const tr_model_t *m = g->model;
+
+    if (!m->config.qk_norm) return BASE_OK;
+    const kern_mat_t raw = act(g, TR_SLOT_QK_RAW, half, l);
+    kern_head_norm_bwd_t q = {.dy = part(dqkv, 0, m->q_cols),
+                              .x = part(raw, 0, m->q_cols),
+                              .w = weight(g, TR_WEIGHT_Q_NORM, l),
+                              .rstd = act(g, TR_SLOT_RSTD_Q, half, l),
+                              .dx = part(dqkv, 0, m->q_cols),
+                              .head_dim = m->config.head_dim};
+    kern_head_norm_bwd_t k = {.dy = part(dqkv, m->q_cols, m->kv_cols),
+                              .x = part(raw, m->q_cols, m->kv_cols),
+                              .w = weight(g, TR_WEIGHT_K_NORM, l),
+                              .rstd = act(g, TR_SLOT_RSTD_K, half, l),
+                              .dx = part(dqkv, m->q_cols, m->kv_cols),
+                              .head_dim = m->config.head_dim};
+
+    if (!m->config.frozen) {
+        q.dw = gradient(g, TR_WEIGHT_Q_NORM, l);
+        k.dw = gradient(g, TR_WEIGHT_K_NORM, l);
+    }
+    BASE_TRY(kern_head_norm_bwd_run(g->stream, &q));
+    return kern_head_norm_bwd_run(g->stream, &k);
 }
 
 static base_status_t pre_backward(const tr_graph_t *g, data_half_t half, int32_t l)
 {
     const tr_model_config_t *c = &g->model->config;
-    const kern_mat_t dqkv = act(g, TR_SLOT_DQKV, half, l), dnorm = act(g, TR_SLOT_DNORM, half, l);
+    const kern_mat_t dqkv = act(g, TR_SLOT_DQKV, half, l);
+    kern_mat_t dnorm = act(g, TR_SLOT_DNORM, half, l);
     const kern_rope_bwd_t rope = {.dq = tr_activations_mem(g->activations, TR_SLOT_DQ, half, l),
                                   .dk = tr_activations_mem(g->activations, TR_SLOT_DK, half, l),
                                   .dv = tr_activations_mem(g->activations, TR_SLOT_DV, half, l),
@@ -206,7 +314,10 @@ static base_status_t pre_backward(const tr_graph_t *g, data_half_t half, int32_t
                                   .head_dim = c->head_dim};
 
     BASE_TRY(kern_rope_bwd_run(g->stream, &rope));
-    BASE_TRY(linear_backward(g, TR_WEIGHT_QKV, l, dqkv, act(g, TR_SLOT_N1, half, l), dnorm));
+    BASE_TRY(head_norms_backward(g, half, l, dqkv));
+    if (l == 0 && g->model->config.frozen) dnorm.mem = (base_mem_t){0}; /* nothing below learns */
+    BASE_TRY(linear_backward(g, TR_WEIGHT_QKV, l, half, dqkv, act(g, TR_SLOT_N1, half, l), dnorm));
+    if (kern_mat_absent(&dnorm)) return BASE_OK;
     return norm_backward(g, TR_WEIGHT_NORM1, l, dnorm, act(g, TR_SLOT_X, half, l),
                          act(g, TR_SLOT_RSTD1, half, l), act(g, TR_SLOT_DX, half, l));
 }
@@ -225,7 +336,7 @@ base_status_t tr_graph_backward(const tr_graph_t *graph, data_half_t half, int32
     if (graph->rows->half[half].rows == 0) return BASE_OK;
     if (layer + 1 < graph->model->config.num_layers) BASE_TRY(pre_backward(graph, half, layer + 1));
     if (layer >= 0) return post_backward(graph, half, layer);
-    return embed_backward(graph, half);
+    return graph->model->config.frozen ? BASE_OK : embed_backward(graph, half);
 }
 
 /* ==== attention ==== */

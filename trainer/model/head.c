@@ -9,8 +9,10 @@ base_status_t tr_head_init(tr_head_t *head, const tr_model_t *model, base_arena_
 
     *head = (tr_head_t){
         .model = model, .arena = arena, .max_rows = max_rows, .num_adapters = num_adapters};
-    BASE_TRY(
-        base_arena_declare(arena, "trainer", "head.loss", max_rows * acc, at_head, &head->loss));
+    BASE_TRY(base_arena_declare(arena, "trainer", "head.loss.ping", max_rows * acc,
+                                BASE_LIFETIME_RUN, &head->loss[DATA_PING]));
+    BASE_TRY(base_arena_declare(arena, "trainer", "head.loss.pong", max_rows * acc,
+                                BASE_LIFETIME_RUN, &head->loss[DATA_PONG]));
     BASE_TRY(base_arena_declare(arena, "trainer", "head.logits",
                                 (int64_t)TR_HEAD_CHUNK_ROWS * model->config.vocab * real, at_head,
                                 &head->logits));
@@ -26,37 +28,43 @@ kern_mat_t tr_head_sums(const tr_head_t *head)
     return kern_vec(base_arena_mem(head->arena, head->sums), head->num_adapters, head->model->acc);
 }
 
-/* dhidden of the half, and its weighted losses into the sums. */
+kern_mat_t tr_head_losses(const tr_head_t *head, const tr_rows_t *rows, data_half_t half)
+{
+    return kern_vec(base_arena_mem(head->arena, head->loss[half]), rows->half[half].num_supervised,
+                    head->model->acc);
+}
+
+/* dhidden of the half (NULL: not wanted), and its weighted losses into the sums. */
 static base_status_t loss(const tr_head_t *head, const tr_weights_t *weights, const tr_rows_t *rows,
                           data_half_t half, const kern_mat_t *hidden, const kern_mat_t *dhidden,
                           base_stream_t *stream)
 {
     const tr_model_t *m = head->model;
     const int32_t lm_head = tr_model_weight(m, TR_WEIGHT_LM_HEAD, -1);
-    const kern_mat_t losses =
-        kern_vec(base_arena_mem(head->arena, head->loss), rows->half[half].num_supervised, m->acc);
+    const kern_mat_t losses = tr_head_losses(head, rows, half);
 
     if (rows->half[half].num_supervised == 0) {
+        if (dhidden == NULL) return BASE_OK;
         const base_range_t all = {.mem = dhidden->mem,
                                   .row_bytes = dhidden->cols * kern_dtype_bytes(dhidden->dtype),
                                   .rows = dhidden->rows,
                                   .pitch = dhidden->pitch * kern_dtype_bytes(dhidden->dtype)};
         return base_fill(stream, &all, 0);
     }
-    const kern_loss_linear_ce_t ce = {
+    kern_loss_linear_ce_t ce = {
         .x = *hidden,
         .w = tr_weights_mat(weights, lm_head),
         .rows = tr_rows_supervised(rows, half),
         .targets = tr_rows_targets(rows, half),
         .weights = tr_rows_weights(rows, half),
         .loss = losses,
-        .dx = *dhidden,
-        .dw = tr_weights_gradient(weights, lm_head),
         .logits = kern_mat(base_arena_mem(head->arena, head->logits), TR_HEAD_CHUNK_ROWS,
                            m->config.vocab, m->config.vocab, m->config.dtype),
         .gathered = kern_mat(base_arena_mem(head->arena, head->gathered), TR_HEAD_CHUNK_ROWS,
                              m->config.hidden, m->config.hidden, m->config.dtype),
     };
+    if (dhidden != NULL) ce.dx = *dhidden;
+    if (dhidden != NULL && !m->config.frozen) ce.dw = tr_weights_gradient(weights, lm_head);
     BASE_TRY(kern_loss_linear_ce_run(stream, &ce));
 
     const kern_loss_sum_t sum = {.values = losses,
@@ -68,7 +76,7 @@ static base_status_t loss(const tr_head_t *head, const tr_weights_t *weights, co
 
 base_status_t tr_head_run(const tr_head_t *head, const tr_weights_t *weights,
                           const tr_activations_t *activations, const tr_rows_t *rows,
-                          data_half_t half, base_stream_t *stream)
+                          data_half_t half, int evaluate, base_stream_t *stream)
 {
     const int64_t t = rows->half[half].rows;
     const int32_t norm = tr_model_weight(head->model, TR_WEIGHT_FINAL_NORM, -1);
@@ -84,15 +92,15 @@ base_status_t tr_head_run(const tr_head_t *head, const tr_weights_t *weights,
                                         .rstd = rstd,
                                         .eps = head->model->config.rms_eps};
     BASE_TRY(kern_rmsnorm_fwd_run(stream, &forward));
-    BASE_TRY(loss(head, weights, rows, half, &hidden, &dhidden, stream));
+    BASE_TRY(loss(head, weights, rows, half, &hidden, evaluate ? NULL : &dhidden, stream));
+    if (evaluate) return BASE_OK;
 
     /* dres is absent: the residual stream ends here. */
-    const kern_rmsnorm_bwd_t backward = {
-        .dy = dhidden,
-        .x = last,
-        .w = tr_weights_mat(weights, norm),
-        .rstd = rstd,
-        .dx = tr_activations_mat(activations, TR_SLOT_DX, half, 0, t),
-        .dw = tr_weights_gradient(weights, norm)};
+    kern_rmsnorm_bwd_t backward = {.dy = dhidden,
+                                   .x = last,
+                                   .w = tr_weights_mat(weights, norm),
+                                   .rstd = rstd,
+                                   .dx = tr_activations_mat(activations, TR_SLOT_DX, half, 0, t)};
+    if (!head->model->config.frozen) backward.dw = tr_weights_gradient(weights, norm);
     return kern_rmsnorm_bwd_run(stream, &backward);
 }

@@ -23,10 +23,10 @@ typedef struct tr_head {
     const base_arena_t *arena;
     int64_t max_rows;
     int32_t num_adapters;
-    base_region_t loss;     /* acc (1, supervised rows) of the half at work */
-    base_region_t logits;   /* (chunk, V) */
-    base_region_t gathered; /* (chunk, H) */
-    base_region_t sums;     /* acc (1, adapters): weighted losses since they were zeroed */
+    base_region_t loss[DATA_NUM_HALVES]; /* acc (1, supervised rows), until the next microbatch */
+    base_region_t logits;                /* (chunk, V) */
+    base_region_t gathered;              /* (chunk, H) */
+    base_region_t sums; /* acc (1, adapters): weighted losses since they were zeroed */
 } tr_head_t;
 
 /* Declares the regions (owner "trainer", "head.*"). No resources of its own: there is nothing to
@@ -36,11 +36,14 @@ base_status_t tr_head_init(tr_head_t *head, const tr_model_t *model, base_arena_
 
 /* Forward and backward of a half's head in one: reads TR_SLOT_LAST, leaves TR_SLOT_HIDDEN (final
  * normed states of all rows, until the next microbatch) and TR_SLOT_DX; adds to the gradients of
- * lm_head and final norm, and to the sums. */
+ * lm_head and final norm (unless the model is frozen), and to the sums. evaluate: losses and sums
+ * only. */
 base_status_t tr_head_run(const tr_head_t *head, const tr_weights_t *weights,
                           const tr_activations_t *activations, const tr_rows_t *rows,
-                          data_half_t half, base_stream_t *stream) BASE_MUST_CHECK;
+                          data_half_t half, int evaluate, base_stream_t *stream) BASE_MUST_CHECK;
 
 kern_mat_t tr_head_sums(const tr_head_t *head);
+/* The unweighted losses of the half's supervised rows, in the order of tr_rows_supervised. */
+kern_mat_t tr_head_losses(const tr_head_t *head, const tr_rows_t *rows, data_half_t half);
 
 #endif

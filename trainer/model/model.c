@@ -43,7 +43,8 @@ static base_status_t check_config(base_ctx_t *ctx, const tr_model_config_t *c)
     if (c->dtype != KERN_F32 && c->dtype != KERN_F64)
         return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_CONF_04,
                          "model: dtype %s, want fp32 or fp64", kern_dtype_name(c->dtype));
-    if (!(c->rms_eps > 0.0) || !(c->rope_theta > 0.0) || !isfinite(c->rope_theta))
+    if (!(c->rms_eps > 0.0) ||
+        (c->inv_freq == NULL && (!(c->rope_theta > 0.0) || !isfinite(c->rope_theta))))
         return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CONF_04,
                          "model: rms_eps %g and rope_theta %g, want both above 0", c->rms_eps,
                          c->rope_theta);
@@ -73,39 +74,115 @@ static base_status_t find_kinds(tr_model_t *m, const int64_t *layer_window)
     return BASE_OK;
 }
 
-static void add_weight(tr_model_t *m, tr_weight_kind_t kind, int32_t layer, const char *name,
-                       int64_t rows, int64_t cols, int64_t extra)
+static const char *weight_name(tr_weight_kind_t kind)
 {
-    tr_weight_spec_t *w = &m->weights[m->num_weights++];
+    switch (kind) {
+#define X(kind_, name)                                                                             \
+    case TR_WEIGHT_##kind_:                                                                        \
+        return name;
+        TR_LAYER_WEIGHT_MAP(X)
+        TR_OUTER_WEIGHT_MAP(X)
+#undef X
+    case TR_WEIGHT_NUM_KINDS:
+        break;
+    }
+    return "";
+}
 
+/* 0 rows: the model has none. */
+static void weight_shape(const tr_model_t *m, tr_weight_kind_t kind, int64_t *rows, int64_t *cols)
+{
+    const tr_model_config_t *c = &m->config;
+
+    *rows = 1;
+    *cols = c->hidden;
+    switch (kind) {
+    case TR_WEIGHT_NORM1:
+    case TR_WEIGHT_NORM2:
+    case TR_WEIGHT_FINAL_NORM:
+        return;
+    case TR_WEIGHT_O_BIAS:
+        *rows = c->o_bias;
+        return;
+    case TR_WEIGHT_DOWN_BIAS:
+        *rows = c->mlp_bias;
+        return;
+    case TR_WEIGHT_QKV_BIAS:
+        *rows = c->qkv_bias;
+        *cols = m->qkv_cols;
+        return;
+    case TR_WEIGHT_GATE_UP_BIAS:
+        *rows = c->mlp_bias;
+        *cols = 2 * (int64_t)c->intermediate;
+        return;
+    case TR_WEIGHT_Q_NORM:
+    case TR_WEIGHT_K_NORM:
+        *rows = c->qk_norm;
+        *cols = c->head_dim;
+        return;
+    case TR_WEIGHT_QKV:
+        *rows = m->qkv_cols;
+        return;
+    case TR_WEIGHT_O:
+        *rows = c->hidden;
+        *cols = m->q_cols;
+        return;
+    case TR_WEIGHT_GATE_UP:
+        *rows = 2 * (int64_t)c->intermediate;
+        return;
+    case TR_WEIGHT_DOWN:
+        *rows = c->hidden;
+        *cols = c->intermediate;
+        return;
+    case TR_WEIGHT_EMBEDDING:
+        *rows = c->vocab;
+        return;
+    case TR_WEIGHT_LM_HEAD:
+        *rows = c->tied ? 0 : c->vocab;
+        return;
+    case TR_WEIGHT_NUM_KINDS:
+        break;
+    }
+    *rows = 0;
+}
+
+static int is_linear(tr_weight_kind_t kind)
+{
+    return kind == TR_WEIGHT_QKV || kind == TR_WEIGHT_O || kind == TR_WEIGHT_GATE_UP ||
+           kind == TR_WEIGHT_DOWN;
+}
+
+static void add_weight(tr_model_t *m, tr_weight_kind_t kind, int32_t layer)
+{
+    tr_weight_spec_t *w = &m->weights[m->num_weights];
+    const int32_t extra = is_linear(kind) ? m->config.extra_columns : 0;
+
+    weight_shape(m, kind, &w->rows, &w->cols);
+    if (w->rows == 0) return;
     if (layer >= 0)
-        (void)snprintf(w->name, sizeof w->name, "layers.%d.%s", layer, name);
+        (void)snprintf(w->name, sizeof w->name, "layers.%d.%s", layer, weight_name(kind));
     else
-        (void)snprintf(w->name, sizeof w->name, "%s", name);
+        (void)snprintf(w->name, sizeof w->name, "%s", weight_name(kind));
     w->kind = kind;
     w->layer = layer;
-    w->rows = rows;
-    w->cols = cols;
-    w->pitch = cols + extra;
+    w->pitch = w->cols + extra;
+    w->extra_rows = extra;
+    if (layer <= 0) m->kind_at[kind] = m->num_weights;
+    m->num_weights++;
 }
 
 static void list_weights(tr_model_t *m)
 {
-    const tr_model_config_t *c = &m->config;
-    const int64_t extra = c->extra_columns;
-
-    for (int32_t l = 0; l < c->num_layers; l++) {
-        add_weight(m, TR_WEIGHT_NORM1, l, "norm1", 1, c->hidden, 0);
-        add_weight(m, TR_WEIGHT_QKV, l, "qkv_proj", m->qkv_cols, c->hidden, extra);
-        add_weight(m, TR_WEIGHT_O, l, "o_proj", c->hidden, m->q_cols, extra);
-        add_weight(m, TR_WEIGHT_NORM2, l, "norm2", 1, c->hidden, 0);
-        add_weight(m, TR_WEIGHT_GATE_UP, l, "gate_up_proj", 2 * (int64_t)c->intermediate, c->hidden,
-                   extra);
-        add_weight(m, TR_WEIGHT_DOWN, l, "down_proj", c->hidden, c->intermediate, extra);
+    for (int32_t k = 0; k < TR_WEIGHT_NUM_KINDS; k++)
+        m->kind_at[k] = -1;
+    for (int32_t l = 0; l < m->config.num_layers; l++) {
+        for (int32_t k = 0; k < TR_WEIGHT_NUM_LAYER_KINDS; k++)
+            add_weight(m, (tr_weight_kind_t)k, l);
+        if (l == 0) m->layer_weights = m->num_weights;
     }
-    add_weight(m, TR_WEIGHT_EMBEDDING, -1, "embedding", c->vocab, c->hidden, 0);
-    add_weight(m, TR_WEIGHT_FINAL_NORM, -1, "final_norm", 1, c->hidden, 0);
-    add_weight(m, TR_WEIGHT_LM_HEAD, -1, "lm_head", c->vocab, c->hidden, 0);
+    for (int32_t k = TR_WEIGHT_NUM_LAYER_KINDS; k < TR_WEIGHT_NUM_KINDS; k++)
+        add_weight(m, (tr_weight_kind_t)k, -1);
+    if (m->config.tied) m->kind_at[TR_WEIGHT_LM_HEAD] = m->kind_at[TR_WEIGHT_EMBEDDING];
 }
 
 base_status_t tr_model_create(base_ctx_t *ctx, const tr_model_config_t *config,
@@ -119,11 +196,14 @@ base_status_t tr_model_create(base_ctx_t *ctx, const tr_model_config_t *config,
     m->ctx = ctx;
     m->config = *config;
     m->config.layer_window = NULL;
+    m->config.inv_freq = NULL;
     m->acc = kern_dtype_acc(config->dtype);
     m->q_cols = (int64_t)config->num_q_heads * config->head_dim;
     m->kv_cols = (int64_t)config->num_kv_heads * config->head_dim;
     m->qkv_cols = m->q_cols + 2 * m->kv_cols;
-    m->attention_scale = 1.0 / sqrt((double)config->head_dim);
+    m->attention_scale = config->attention_scale > 0.0 ? config->attention_scale
+                                                       : 1.0 / sqrt((double)config->head_dim);
+    m->rope_scale = config->rope_scale > 0.0 ? config->rope_scale : 1.0;
 
     const int64_t num_weights = (int64_t)config->num_layers * TR_WEIGHT_NUM_LAYER_KINDS +
                                 (TR_WEIGHT_NUM_KINDS - TR_WEIGHT_NUM_LAYER_KINDS);
@@ -136,7 +216,9 @@ base_status_t tr_model_create(base_ctx_t *ctx, const tr_model_config_t *config,
     }
     BASE_TRY_GOTO(find_kinds(m, config->layer_window), st, err_destroy);
     for (int32_t i = 0; i < config->head_dim / 2; i++)
-        m->inv_freq[i] = pow(config->rope_theta, -2.0 * i / config->head_dim);
+        m->inv_freq[i] = config->inv_freq != NULL
+                             ? config->inv_freq[i]
+                             : pow(config->rope_theta, -2.0 * i / config->head_dim);
     list_weights(m);
     *model_p = m;
     return BASE_OK;
@@ -156,9 +238,10 @@ void tr_model_destroy(tr_model_t *model)
 
 int32_t tr_model_weight(const tr_model_t *model, tr_weight_kind_t kind, int32_t layer)
 {
-    if (kind < TR_WEIGHT_NUM_LAYER_KINDS) return layer * TR_WEIGHT_NUM_LAYER_KINDS + (int32_t)kind;
-    return model->config.num_layers * TR_WEIGHT_NUM_LAYER_KINDS +
-           ((int32_t)kind - TR_WEIGHT_NUM_LAYER_KINDS);
+    const int32_t at = model->kind_at[kind];
+
+    if (at < 0 || kind >= TR_WEIGHT_NUM_LAYER_KINDS) return at;
+    return layer * model->layer_weights + at;
 }
 
 int64_t tr_model_largest_weight(const tr_model_t *model)

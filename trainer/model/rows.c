@@ -6,36 +6,41 @@
 #include <stdio.h>
 
 static base_status_t declare(tr_rows_t *r, base_arena_t *arena, data_half_t half, const char *what,
-                             kern_dtype_t dtype, base_region_t *region)
+                             int64_t row_bytes, base_region_t *region)
 {
     char name[48];
 
     (void)snprintf(name, sizeof name, "rows.%s.%s", what, half == DATA_PING ? "ping" : "pong");
-    return base_arena_declare(arena, "trainer", name, r->max_rows * kern_dtype_bytes(dtype),
-                              BASE_LIFETIME_RUN, region);
+    return base_arena_declare(arena, "trainer", name, r->max_rows * row_bytes, BASE_LIFETIME_RUN,
+                              region);
 }
 
 static base_status_t declare_half(tr_rows_t *r, base_arena_t *arena, data_half_t half)
 {
     tr_rows_half_t *h = &r->half[half];
 
-    BASE_TRY(declare(r, arena, half, "tokens", KERN_I32, &h->tokens));
-    BASE_TRY(declare(r, arena, half, "positions", KERN_I32, &h->positions));
-    BASE_TRY(declare(r, arena, half, "supervised", KERN_I32, &h->supervised));
-    BASE_TRY(declare(r, arena, half, "targets", KERN_I32, &h->targets));
-    BASE_TRY(declare(r, arena, half, "adapters", KERN_I32, &h->adapters));
-    return declare(r, arena, half, "weights", r->model->acc, &h->weights);
+    const int64_t word = (int64_t)sizeof(int32_t);
+
+    BASE_TRY(declare(r, arena, half, "tokens", word, &h->tokens));
+    BASE_TRY(declare(r, arena, half, "positions", word, &h->positions));
+    BASE_TRY(declare(r, arena, half, "documents", 2 * word, &h->documents));
+    BASE_TRY(declare(r, arena, half, "supervised", word, &h->supervised));
+    BASE_TRY(declare(r, arena, half, "targets", word, &h->targets));
+    BASE_TRY(declare(r, arena, half, "adapters", word, &h->adapters));
+    return declare(r, arena, half, "weights", kern_dtype_bytes(r->model->acc), &h->weights);
 }
 
 static base_status_t create_staging(tr_rows_t *r, tr_rows_staging_t *s)
 {
-    int32_t **const arrays[] = {&s->tokens, &s->positions, &s->supervised, &s->targets,
-                                &s->adapters};
+    int32_t **const arrays[] = {&s->tokens,  &s->positions, &s->supervised,
+                                &s->targets, &s->adapters,  &s->supervised_documents};
 
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) {
         *arrays[i] = base_calloc(r->ctx, r->max_rows, sizeof(int32_t), "rows staging");
         if (*arrays[i] == NULL) return BASE_ERR_NOMEM;
     }
+    s->documents = base_calloc(r->ctx, 2 * r->max_rows, sizeof(int32_t), "rows staging");
+    if (s->documents == NULL) return BASE_ERR_NOMEM;
     s->weights =
         base_calloc(r->ctx, r->max_rows, (size_t)kern_dtype_bytes(r->model->acc), "rows staging");
     return s->weights == NULL ? BASE_ERR_NOMEM : BASE_OK;
@@ -85,9 +90,11 @@ void tr_rows_destroy(tr_rows_t *rows)
             tr_rows_staging_t *s = &rows->staging[i][h];
             base_free(rows->ctx, s->tokens);
             base_free(rows->ctx, s->positions);
+            base_free(rows->ctx, s->documents);
             base_free(rows->ctx, s->supervised);
             base_free(rows->ctx, s->targets);
             base_free(rows->ctx, s->adapters);
+            base_free(rows->ctx, s->supervised_documents);
             base_free(rows->ctx, s->weights);
         }
     }
@@ -127,6 +134,7 @@ static base_status_t place_pieces(tr_rows_t *r, const data_batch_t *batch, int32
         r->row_document[i] = -1;
         s->tokens[i] = 0;
         s->positions[i] = 0;
+        s->documents[2 * i] = s->documents[2 * i + 1] = 0;
     }
     for (int32_t p = 0; p < batch->num_pieces; p++) {
         const data_piece_t *piece = &batch->pieces[p];
@@ -147,6 +155,8 @@ static base_status_t place_pieces(tr_rows_t *r, const data_batch_t *batch, int32
             r->row_document[row] = piece->document;
             s->tokens[row] = token;
             s->positions[row] = (int32_t)(piece->doc_row + i);
+            s->documents[2 * row] = (int32_t)(uint32_t)((uint64_t)doc->index & 0xffffffffu);
+            s->documents[2 * row + 1] = (int32_t)((uint64_t)doc->index >> 32);
         }
     }
     return BASE_OK;
@@ -172,6 +182,7 @@ static base_status_t list_supervised(tr_rows_t *r, const data_batch_t *batch, da
         s->supervised[n] = (int32_t)i;
         s->targets[n] = doc->tokens[next];
         s->adapters[n] = doc->adapter;
+        s->supervised_documents[n] = r->row_document[i];
         if (r->model->acc == KERN_F64)
             ((double *)s->weights)[n] = doc->row_weight;
         else
@@ -195,6 +206,7 @@ static base_status_t upload_half(tr_rows_t *r, data_half_t half, const tr_rows_s
 
     BASE_TRY(upload(r, h->tokens, s->tokens, h->rows * i32));
     BASE_TRY(upload(r, h->positions, s->positions, h->rows * i32));
+    BASE_TRY(upload(r, h->documents, s->documents, 2 * h->rows * i32));
     BASE_TRY(upload(r, h->supervised, s->supervised, h->num_supervised * i32));
     BASE_TRY(upload(r, h->targets, s->targets, h->num_supervised * i32));
     BASE_TRY(upload(r, h->adapters, s->adapters, h->num_supervised * i32));
@@ -241,6 +253,11 @@ base_status_t tr_rows_install(tr_rows_t *rows, const data_batch_t *batch, int32_
     return BASE_OK;
 }
 
+const int32_t *tr_rows_supervised_documents(const tr_rows_t *rows, data_half_t half)
+{
+    return rows->staging[(rows->installs - 1) % TR_ROWS_STAGES][half].supervised_documents;
+}
+
 static kern_mat_t vec(const tr_rows_t *r, base_region_t region, int64_t count, kern_dtype_t dtype)
 {
     return kern_vec(base_arena_mem(r->arena, region), count, dtype);
@@ -254,6 +271,12 @@ kern_mat_t tr_rows_tokens(const tr_rows_t *rows, data_half_t half)
 kern_mat_t tr_rows_positions(const tr_rows_t *rows, data_half_t half)
 {
     return vec(rows, rows->half[half].positions, rows->half[half].rows, KERN_I32);
+}
+
+kern_mat_t tr_rows_documents(const tr_rows_t *rows, data_half_t half)
+{
+    return kern_mat(base_arena_mem(rows->arena, rows->half[half].documents), rows->half[half].rows,
+                    2, 2, KERN_I32);
 }
 
 kern_mat_t tr_rows_supervised(const tr_rows_t *rows, data_half_t half)

@@ -26,13 +26,15 @@
 /* Host values of one half, [max_rows] each. */
 typedef struct tr_rows_staging {
     int32_t *tokens, *positions;              /* of every row */
+    int32_t *documents;                       /* two words a row: its index in its dataset */
     int32_t *supervised, *targets, *adapters; /* of the supervised ones, ascending rows */
     void *weights;                            /* acc dtype */
+    int32_t *supervised_documents; /* index in the batch of each supervised row's; not uploaded */
 } tr_rows_staging_t;
 
 typedef struct tr_rows_half {
     int64_t rows, num_supervised; /* of the installed microbatch */
-    base_region_t tokens, positions, supervised, targets, adapters, weights;
+    base_region_t tokens, positions, documents, supervised, targets, adapters, weights;
 } tr_rows_half_t;
 
 typedef struct tr_rows {
@@ -63,9 +65,15 @@ void tr_rows_destroy(tr_rows_t *rows); /* the stream must have been synchronised
 base_status_t tr_rows_install(tr_rows_t *rows, const data_batch_t *batch,
                               int32_t trainer) BASE_MUST_CHECK;
 
+/* Host list of the installed microbatch: to which document of the batch each supervised row belongs
+ * ([num_supervised]). */
+const int32_t *tr_rows_supervised_documents(const tr_rows_t *rows, data_half_t half);
+
 /* Operands of the installed microbatch: (1, rows) and (1, num_supervised). */
 kern_mat_t tr_rows_tokens(const tr_rows_t *rows, data_half_t half);
 kern_mat_t tr_rows_positions(const tr_rows_t *rows, data_half_t half);
+kern_mat_t tr_rows_documents(const tr_rows_t *rows,
+                             data_half_t half); /* (rows, 2): low, high word */
 kern_mat_t tr_rows_supervised(const tr_rows_t *rows, data_half_t half);
 kern_mat_t tr_rows_targets(const tr_rows_t *rows, data_half_t half);
 kern_mat_t tr_rows_adapters(const tr_rows_t *rows, data_half_t half);

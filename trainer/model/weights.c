@@ -29,9 +29,11 @@ base_status_t tr_weights_create(const tr_model_t *model, base_arena_t *arena,
         char name[TR_WEIGHT_NAME_BYTES + 8];
 
         BASE_TRY_GOTO(base_arena_declare(arena, "trainer", spec->name,
-                                         spec->rows * spec->pitch * real, BASE_LIFETIME_RUN,
-                                         &w->weight[i]),
+                                         (spec->rows + spec->extra_rows) * spec->pitch * real,
+                                         BASE_LIFETIME_RUN, &w->weight[i]),
                       st, err_destroy);
+        w->gradient[i] = BASE_REGION_NONE;
+        if (model->config.frozen) continue;
         (void)snprintf(name, sizeof name, "grad.%s", spec->name);
         BASE_TRY_GOTO(base_arena_declare(arena, "trainer", name, spec->rows * spec->cols * acc,
                                          BASE_LIFETIME_RUN, &w->gradient[i]),
@@ -68,19 +70,56 @@ kern_mat_t tr_weights_gradient(const tr_weights_t *weights, int32_t index)
                     spec->cols, spec->cols, weights->model->acc);
 }
 
+kern_mat_t tr_weights_whole(const tr_weights_t *weights, int32_t index)
+{
+    const tr_weight_spec_t *spec = &weights->model->weights[index];
+
+    return kern_mat(base_arena_mem(weights->arena, weights->weight[index]),
+                    spec->rows + spec->extra_rows, spec->pitch, spec->pitch,
+                    weights->model->config.dtype);
+}
+
+/* Mean and spread of what tr_weights_random draws. */
+static void distribution(const tr_weight_spec_t *spec, double *mean, double *spread)
+{
+    *mean = 0.0;
+    *spread = 0.1;
+    switch (spec->kind) {
+    case TR_WEIGHT_NORM1:
+    case TR_WEIGHT_NORM2:
+    case TR_WEIGHT_FINAL_NORM:
+    case TR_WEIGHT_Q_NORM:
+    case TR_WEIGHT_K_NORM:
+        *mean = 1.0;
+        return;
+    case TR_WEIGHT_QKV_BIAS:
+    case TR_WEIGHT_O_BIAS:
+    case TR_WEIGHT_GATE_UP_BIAS:
+    case TR_WEIGHT_DOWN_BIAS:
+        return;
+    case TR_WEIGHT_EMBEDDING:
+        *spread = 1.0;
+        return;
+    case TR_WEIGHT_QKV:
+    case TR_WEIGHT_O:
+    case TR_WEIGHT_GATE_UP:
+    case TR_WEIGHT_DOWN:
+    case TR_WEIGHT_LM_HEAD:
+    case TR_WEIGHT_NUM_KINDS:
+        break;
+    }
+    *spread = 1.0 / sqrt((double)spec->cols);
+}
+
 /* Key: the seed. Counter: {pair of elements, low and high word; weight number; 'W'}, so that other
  * users of the seed (dropout, orders) never meet these numbers. */
 static void draw(const tr_weight_spec_t *spec, int32_t index, uint64_t seed, double *values)
 {
     const base_philox_key_t key = base_philox_key(seed);
-    const int norm = spec->kind == TR_WEIGHT_NORM1 || spec->kind == TR_WEIGHT_NORM2 ||
-                     spec->kind == TR_WEIGHT_FINAL_NORM;
-    const double spread = norm                                ? 0.1
-                          : spec->kind == TR_WEIGHT_EMBEDDING ? 1.0
-                                                              : 1.0 / sqrt((double)spec->cols);
-    const double mean = norm ? 1.0 : 0.0;
     const int64_t count = spec->rows * spec->cols;
+    double mean, spread;
 
+    distribution(spec, &mean, &spread);
     for (int64_t i = 0; i < count; i += 2) {
         const uint64_t pair = (uint64_t)i / 2;
         double normal[2];
@@ -93,13 +132,13 @@ static void draw(const tr_weight_spec_t *spec, int32_t index, uint64_t seed, dou
     }
 }
 
-/* Extra columns hold NaN, so that an operator that takes the pitch for the width shows. */
-static void to_dtype(const tr_weight_spec_t *spec, kern_dtype_t dtype, const double *values,
-                     void *out)
+/* `rows` rows of values into rows as they lie in the region; extra columns stay. */
+static void to_dtype(const tr_weight_spec_t *spec, kern_dtype_t dtype, int64_t rows,
+                     const double *values, void *out)
 {
-    for (int64_t r = 0; r < spec->rows; r++) {
-        for (int64_t c = 0; c < spec->pitch; c++) {
-            const double value = c < spec->cols ? values[r * spec->cols + c] : (double)NAN;
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = 0; c < spec->cols; c++) {
+            const double value = values[r * spec->cols + c];
             const int64_t at = r * spec->pitch + c;
 
             if (dtype == KERN_F64)
@@ -110,21 +149,62 @@ static void to_dtype(const tr_weight_spec_t *spec, kern_dtype_t dtype, const dou
     }
 }
 
-base_status_t tr_weights_write(const tr_weights_t *weights, int32_t index, base_stream_t *stream,
-                               const double *values)
+base_status_t tr_weights_write_rows(const tr_weights_t *weights, int32_t index, int64_t row,
+                                    int64_t rows, base_stream_t *stream, const double *values)
 {
     const tr_weight_spec_t *spec = &weights->model->weights[index];
     const kern_dtype_t dtype = weights->model->config.dtype;
-    const int64_t bytes = spec->rows * spec->pitch * kern_dtype_bytes(dtype);
-    base_status_t st;
+    const int64_t pitch_bytes = spec->pitch * kern_dtype_bytes(dtype);
+    const base_mem_t to = base_mem_at(tr_weights_mat(weights, index).mem, row * pitch_bytes);
+    base_status_t st = BASE_OK, synced = BASE_OK;
 
-    void *staging = base_alloc(weights->ctx, (size_t)bytes, "weight staging");
+    void *staging = base_alloc(weights->ctx, (size_t)(rows * pitch_bytes), "weight staging");
     if (staging == NULL) return BASE_ERR_NOMEM;
-    to_dtype(spec, dtype, values, staging);
-    st = base_upload(stream, tr_weights_mat(weights, index).mem, staging, bytes);
-    const base_status_t synced = base_stream_sync(stream); /* staging is free only after that */
+    /* An upload is of whole rows; adapters lie in the extra columns. */
+    if (spec->pitch > spec->cols) {
+        st = base_download(stream, staging, to, rows * pitch_bytes);
+        synced = base_stream_sync(stream);
+    }
+    if (st >= 0 && synced >= 0) {
+        to_dtype(spec, dtype, rows, values, staging);
+        st = base_upload(stream, to, staging, rows * pitch_bytes);
+        synced = base_stream_sync(stream); /* staging is free only after that */
+    }
     base_free(weights->ctx, staging);
     return st < 0 ? st : synced;
+}
+
+base_status_t tr_weights_write(const tr_weights_t *weights, int32_t index, base_stream_t *stream,
+                               const double *values)
+{
+    return tr_weights_write_rows(weights, index, 0, weights->model->weights[index].rows, stream,
+                                 values);
+}
+
+/* An operator that takes the pitch for the width shows. */
+static base_status_t fill_extra(const tr_weights_t *weights, int32_t index, base_stream_t *stream)
+{
+    const tr_weight_spec_t *spec = &weights->model->weights[index];
+    const int64_t element = kern_dtype_bytes(weights->model->config.dtype);
+    const int64_t pitch_bytes = spec->pitch * element;
+    const base_mem_t mem = tr_weights_mat(weights, index).mem;
+    const base_range_t beside = {.mem = base_mem_at(mem, spec->cols * element),
+                                 .row_bytes = pitch_bytes - spec->cols * element,
+                                 .rows = spec->rows,
+                                 .pitch = pitch_bytes};
+    const base_range_t below = {.mem = base_mem_at(mem, spec->rows * pitch_bytes),
+                                .row_bytes = spec->extra_rows * pitch_bytes,
+                                .rows = 1};
+
+    if (spec->pitch > spec->cols) BASE_TRY(base_fill(stream, &beside, 0xff));
+    return spec->extra_rows == 0 ? BASE_OK : base_fill(stream, &below, 0xff);
+}
+
+base_status_t tr_weights_fill(const tr_weights_t *weights, base_stream_t *stream)
+{
+    for (int32_t i = 0; i < weights->model->num_weights; i++)
+        BASE_TRY(fill_extra(weights, i, stream));
+    return BASE_OK;
 }
 
 base_status_t tr_weights_random(const tr_weights_t *weights, base_stream_t *stream, uint64_t seed)

@@ -166,6 +166,7 @@ static void test_extra_columns_hold_nan(void **state)
     (void)state;
     hold(&h, KERN_F32, 2);
     assert_int_equal(base_arena_commit(h.arena), BASE_OK);
+    assert_int_equal(tr_weights_fill(h.weights, h.stream), BASE_OK);
     assert_int_equal(tr_weights_random(h.weights, h.stream, 5), BASE_OK);
     const kern_mat_t qkv = tr_weights_mat(h.weights, tr_model_weight(h.model, TR_WEIGHT_QKV, 0));
     assert_int_equal(qkv.pitch, 9);

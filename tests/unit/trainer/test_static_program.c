@@ -155,19 +155,19 @@ static void test_run(void **state)
     (void)state;
     assert_int_equal(tr_static_program_create(ctx, 2, &p), BASE_OK);
     recorder_t trainer = {.program = p};
-    assert_int_equal(tr_static_program_run(p, &ops, &trainer), BASE_OK);
+    assert_int_equal(tr_static_program_run(p, p->num_steps, &ops, &trainer), BASE_OK);
     assert_int_equal(trainer.calls, p->num_steps);
 
     /* The first failure ends it. */
     recorder_t failing = {.program = p, .fail_at = 5};
-    assert_int_equal(tr_static_program_run(p, &ops, &failing), BASE_ERR_PEER);
+    assert_int_equal(tr_static_program_run(p, p->num_steps, &ops, &failing), BASE_ERR_PEER);
     assert_int_equal(failing.calls, 5);
 
     /* A pool rank: everything but the dense steps, of which there are two halves of L + 1 in either
      * direction. */
     recorder_t pool = {.program = p, .skip_dense = 1};
     ops.dense = NULL;
-    assert_int_equal(tr_static_program_run(p, &ops, &pool), BASE_OK);
+    assert_int_equal(tr_static_program_run(p, p->num_steps, &ops, &pool), BASE_OK);
     assert_int_equal(pool.calls, p->num_steps - 2 * 2 * 3);
     assert_string_equal(tr_step_name(TR_STEP_SERVE), "serve");
     tr_static_program_destroy(p);

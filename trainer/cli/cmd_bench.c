@@ -1,0 +1,163 @@
+/* cadre bench plan | profile: measurements that need no job. */
+#include "base/file.h"
+#include "trainer/bench/bench_plan.h"
+#include "trainer/bench/bench_plan_case.h"
+#include "trainer/bench/bench_plan_profile.h"
+#include "trainer/cli/cli_error.h"
+#include "trainer/cli/options.h"
+#include "trainer/cli/verb.h"
+#include "trainer/simulate/derived_profile.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char PAGE[] =
+    "Usage: cadre bench plan [OPTION...]\n"
+    "       cadre bench profile [OPTION...]\n\n"
+    "plan     compares the planner with DistCA's on layouts drawn from its two distributions of\n"
+    "         document lengths: makespan, bytes of the busiest link, time to plan, and each term\n"
+    "         of the objective left out. docs/planner.md explains the columns.\n"
+    "profile  times core attention of this CPU and writes the profile that the planner needs;\n"
+    "         run it with OMP_NUM_THREADS=1. Exit code 1 when a task that was not used for the\n"
+    "         profile is foretold worse than 5 %.\n\n"
+    "Options of plan:\n"
+    "  --profile FILE     time of attention (an H200's, derived from published figures)\n"
+    "  --draws N          layouts of each row, 1 to 64 (30)\n"
+    "  --max-servers N    largest number of servers, 4 to 512 (512)\n"
+    "  --json             one object a line\n\n"
+    "Options of profile:\n"
+    "  -o FILE            where to write it (standard output)\n"
+    "  --group N          query heads of a KV head (4)\n"
+    "  --head-dim N       (128)\n"
+    "  --max-keys N       longest context that is timed, a multiple of 128 (4096)\n"
+    "  --derived          write the derived H200 profile instead of timing this CPU";
+
+static const tr_option_spec_t SPECS[] = {
+    {"--profile", true}, {"--draws", true},    {"--max-servers", true}, {"--json", false},
+    {"-o", true},        {"--group", true},    {"--head-dim", true},    {"--max-keys", true},
+    {"--derived", false},
+};
+enum {
+    OPT_PROFILE,
+    OPT_DRAWS,
+    OPT_MAX_SERVERS,
+    OPT_JSON,
+    OPT_OUTPUT,
+    OPT_GROUP,
+    OPT_HEAD_DIM,
+    OPT_MAX_KEYS,
+    OPT_DERIVED,
+    NUM_OPTIONS
+};
+#define HELD_OUT          16
+#define HELD_OUT_PER_CENT 5
+
+static base_status_t number(base_ctx_t *ctx, const tr_options_t *o, int option, int64_t min,
+                            int64_t max, int64_t *value)
+{
+    if (o->values[option] == NULL) return BASE_OK;
+    return tr_options_number(ctx, SPECS[option].name, o->values[option], min, max, value);
+}
+
+static base_status_t bench_plan(base_ctx_t *ctx, const tr_options_t *o)
+{
+    int64_t draws = 30, max_servers = 512;
+    as_profile_t profile;
+    base_error_list_t errors;
+    base_status_t st = BASE_OK;
+
+    BASE_TRY(number(ctx, o, OPT_DRAWS, 1, TR_PLAN_MAX_DRAWS, &draws));
+    BASE_TRY(number(ctx, o, OPT_MAX_SERVERS, 4, 512, &max_servers));
+    if (o->values[OPT_PROFILE] != NULL) {
+        base_error_list_init(&errors, ctx);
+        st = as_profile_read(ctx, o->values[OPT_PROFILE], &errors, &profile);
+        base_error_list_deinit(&errors);
+        BASE_TRY(st);
+    }
+    const tr_bench_plan_t plan = {.profile = o->values[OPT_PROFILE] != NULL ? &profile : NULL,
+                                  .draws = (int32_t)draws,
+                                  .max_servers = (int32_t)max_servers,
+                                  .json = o->values[OPT_JSON] != NULL};
+    return tr_bench_plan(ctx, &plan, stdout);
+}
+
+static base_status_t write_profile(base_ctx_t *ctx, const char *path, const as_profile_t *profile)
+{
+    char text[4096];
+    base_json_t j;
+
+    base_json_to_buffer(&j, text, sizeof text);
+    base_json_set_indent(&j, 2);
+    as_profile_write(profile, &j);
+    base_json_newline(&j);
+    BASE_TRY(base_json_finish(&j, ctx, path != NULL ? path : "profile"));
+    if (path != NULL) return base_file_write(ctx, path, text, strlen(text));
+    (void)fputs(text, stdout);
+    return BASE_OK;
+}
+
+/* Gives the worst error, per cent. */
+static double report_held_out(const tr_held_out_t *held_out)
+{
+    static const char *const names[] = {"forward", "backward"};
+    double worst = 0;
+
+    (void)fprintf(stderr, "held out: rows [q0, q1), measured and foretold microseconds, error\n");
+    for (int i = 0; i < HELD_OUT; i++)
+        for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
+            const tr_held_out_t *h = &held_out[i];
+            const double measured = (double)h->measured_ns[d];
+            const double error = 100 * ((double)h->predicted_ns[d] - measured) / measured;
+
+            (void)fprintf(stderr, "%-8s [%5" PRId64 ", %5" PRId64 ") %10.1f %10.1f %+5.1f %%\n",
+                          names[d], h->q0, h->q1, measured / 1e3,
+                          (double)h->predicted_ns[d] / 1e3, error);
+            if (error > worst || -error > worst) worst = error > 0 ? error : -error;
+        }
+    (void)fprintf(stderr, "worst: %.1f %%\n", worst);
+    return worst;
+}
+
+static base_status_t bench_profile(base_ctx_t *ctx, const tr_options_t *o, int *code)
+{
+    int64_t group = 4, head_dim = 128, max_keys = 4096;
+    tr_held_out_t held_out[HELD_OUT];
+    as_profile_t profile;
+
+    BASE_TRY(number(ctx, o, OPT_GROUP, 1, 64, &group));
+    BASE_TRY(number(ctx, o, OPT_HEAD_DIM, 8, 256, &head_dim));
+    BASE_TRY(number(ctx, o, OPT_MAX_KEYS, 256, 1 << 20, &max_keys));
+    if (o->values[OPT_DERIVED] != NULL) {
+        tr_derived_h200((int32_t)group, &profile);
+        return write_profile(ctx, o->values[OPT_OUTPUT], &profile);
+    }
+    const tr_bench_profile_t options = {.group = (int32_t)group,
+                                        .head_dim = (int32_t)head_dim,
+                                        .max_keys = max_keys / 128 * 128,
+                                        .num_held_out = HELD_OUT};
+    BASE_TRY(tr_bench_profile(ctx, &options, &profile, held_out));
+    if (report_held_out(held_out) > HELD_OUT_PER_CENT) *code = TR_EXIT_NO;
+    return write_profile(ctx, o->values[OPT_OUTPUT], &profile);
+}
+
+int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
+{
+    tr_options_t o;
+    int code = TR_EXIT_DONE;
+    base_status_t st = tr_options_parse(cli->ctx, argc, argv, SPECS, NUM_OPTIONS, 1, &o);
+
+    if (st < 0) return tr_cli_exit_code(st);
+    if (o.help) {
+        (void)puts(PAGE);
+        return TR_EXIT_DONE;
+    }
+    if (o.num_words == 1 && strcmp(o.words[0], "plan") == 0)
+        st = bench_plan(cli->ctx, &o);
+    else if (o.num_words == 1 && strcmp(o.words[0], "profile") == 0)
+        st = bench_profile(cli->ctx, &o, &code);
+    else
+        st = BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
+                       "bench: say what: plan or profile");
+    return st < 0 ? tr_cli_exit_code(st) : code;
+}

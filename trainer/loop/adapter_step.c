@@ -1,0 +1,115 @@
+#include "trainer/loop/adapter_step.h"
+
+static void take_options(const tr_step_options_t *options, lora_optimizer_step_t *step)
+{
+    step->learning_rate = options->learning_rate;
+    step->beta1 = options->beta1;
+    step->beta2 = options->beta2;
+    step->eps = options->eps;
+    step->weight_decay = options->weight_decay;
+    step->clip_norm = options->clip_norm;
+}
+
+/* The step has been given to the stream: what came out. */
+static base_status_t report(tr_trainer_t *t, int32_t adapter, tr_step_result_t *result)
+{
+    lora_optimizer_result_t read;
+    const kern_mat_t sums = tr_head_sums(&t->head);
+    const kern_mat_t loss =
+        kern_vec(base_mem_at(sums.mem, adapter * kern_dtype_bytes(sums.dtype)), 1, sums.dtype);
+
+    BASE_TRY(lora_optimizer_read(&t->optimizer, t->stream, &read));
+    BASE_TRY(tr_weights_download(t->ctx, t->stream, &loss, &result->loss));
+    result->norm = read.norm;
+    result->nonfinite = read.nonfinite;
+    return BASE_OK;
+}
+
+base_status_t tr_adapter_step(tr_trainer_t *trainer, int32_t adapter,
+                              const tr_step_options_t *options, const tr_step_hook_t *hook,
+                              tr_step_result_t *result)
+{
+    lora_optimizer_step_t step;
+    kern_mat_t gradient;
+
+    *result = (tr_step_result_t){0};
+    BASE_TRY(tr_gradients_reduce_adapter(trainer, adapter));
+    if (trainer->index < 0) return BASE_OK;
+    if (hook->fn != NULL) BASE_TRY(hook->fn(hook->user, adapter));
+    lora_adapter_t *a = &trainer->adapters->adapters[adapter];
+    take_options(options, &step);
+    lora_optimizer_adapter(trainer->adapters, adapter, &gradient, &step);
+    step.step = (int64_t)a->step + 1;
+    BASE_TRY(lora_optimizer_step(&trainer->optimizer, &step, trainer->stream));
+    BASE_TRY(report(trainer, adapter, result));
+    if (result->nonfinite == 0) a->step++;
+    return tr_gradients_zero_adapter(trainer, adapter);
+}
+
+/* ==== the model itself ==== */
+
+static int is_decayed(tr_weight_kind_t kind)
+{
+    switch (kind) {
+    case TR_WEIGHT_QKV:
+    case TR_WEIGHT_O:
+    case TR_WEIGHT_GATE_UP:
+    case TR_WEIGHT_DOWN:
+    case TR_WEIGHT_EMBEDDING:
+    case TR_WEIGHT_LM_HEAD:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static kern_mat_t moment(const tr_trainer_t *t, int32_t weight, int which)
+{
+    const tr_weight_spec_t *spec = &t->model->weights[weight];
+
+    return kern_mat(base_arena_mem(t->arena, t->moments[2 * weight + which]), spec->rows,
+                    spec->cols, spec->cols, t->model->acc);
+}
+
+/* Fills the trainer's lists: decayed weights first. Returns their number. */
+static int64_t list_weights(tr_trainer_t *t)
+{
+    int64_t n = 0, decayed = 0;
+
+    for (int pass = 1; pass >= 0; pass--) {
+        for (int32_t i = 0; i < t->model->num_weights; i++) {
+            if (is_decayed(t->model->weights[i].kind) != pass) continue;
+            t->full_tensors[n++] =
+                (kern_adamw_tensor_t){.w = tr_weights_mat(t->weights, i),
+                                      .m = moment(t, i, 0),
+                                      .v = moment(t, i, 1),
+                                      .gradient = tr_weights_gradient(t->weights, i)};
+        }
+        if (pass == 1) decayed = n;
+    }
+    for (int32_t i = 0; i < t->model->num_weights; i++)
+        t->full_gradients[i] = tr_weights_gradient(t->weights, i);
+    return decayed;
+}
+
+base_status_t tr_full_step(tr_trainer_t *trainer, int64_t step, const tr_step_options_t *options,
+                           const tr_step_hook_t *hook, tr_step_result_t *result)
+{
+    *result = (tr_step_result_t){0};
+    BASE_TRY(tr_gradients_reduce(trainer));
+    if (trainer->index < 0) return BASE_OK;
+    if (hook->fn != NULL) BASE_TRY(hook->fn(hook->user, 0));
+    const int64_t decayed = list_weights(trainer);
+    lora_optimizer_step_t args = {.dtype = trainer->model->config.dtype,
+                                  .num_gradients = trainer->model->num_weights,
+                                  .gradients = trainer->full_gradients,
+                                  .num_tensors = trainer->model->num_weights,
+                                  .num_decayed = decayed,
+                                  .tensors = trainer->full_tensors,
+                                  .step = step};
+
+    take_options(options, &args);
+    BASE_TRY(lora_optimizer_step(&trainer->optimizer, &args, trainer->stream));
+    BASE_TRY(report(trainer, 0, result));
+    return tr_gradients_zero(trainer);
+}

@@ -1,0 +1,118 @@
+#include "trainer/loop/build.h"
+
+#include "base/memory.h"
+#include "trainer/model/hf_weights.h"
+
+tr_lot_options_t tr_build_lots(const tr_build_t *build, const tr_model_t *model, int tokens)
+{
+    const int64_t step = 2 * DATA_ROW_ALIGN;
+    tr_lot_options_t lots = {.topology = build->topology,
+                             .num_kv_heads = model->config.num_kv_heads,
+                             .num_kinds = model->num_kinds,
+                             .tokens_per_trainer = build->tokens_per_trainer / step * step,
+                             .retain = build->retain,
+                             .tokens = tokens};
+
+    for (int32_t k = 0; k < model->num_kinds; k++)
+        lots.window[k] = model->window[k];
+    return lots;
+}
+
+/* A microbatch full of documents of `rows` rows: what it takes on this rank, if that is more. */
+static base_status_t measure(base_ctx_t *ctx, const as_attention_config_t *attention,
+                             const tr_lot_options_t *lots, int64_t rows,
+                             tr_trainer_config_t *config)
+{
+    int64_t scratch = 0, retain = 0;
+    tr_lot_t *lot;
+    base_status_t st;
+
+    BASE_TRY(tr_lot_create(ctx, lots, &lot));
+    tr_lot_begin(lot, 0);
+    do
+        BASE_TRY_GOTO(tr_lot_add_rows(lot, rows), st, out);
+    while (tr_lot_fits(lot, rows));
+    for (;;) {
+        st = tr_lot_finish(lot);
+        if (st != BASE_ERR_ARG || lot->num_documents == 1) break;
+        base_ctx_clear_error(ctx);
+        tr_lot_drop(lot);
+    }
+    if (st >= 0)
+        st = as_attention_need(ctx, attention, lots->topology, base_ctx_rank(ctx), lot->batch,
+                               tr_lot_plans(lot), &scratch, &retain);
+    config->scratch_bytes = scratch > config->scratch_bytes ? scratch : config->scratch_bytes;
+    config->retain_bytes = retain > config->retain_bytes ? retain : config->retain_bytes;
+out:
+    tr_lot_destroy(lot);
+    return st;
+}
+
+/* Attention's memory: the most that was measured and a quarter more, for mixtures that were not. */
+static base_status_t size_attention(base_ctx_t *ctx, const tr_model_t *model,
+                                    const tr_build_t *build, const tr_lot_options_t *lots,
+                                    tr_trainer_config_t *config)
+{
+    const as_attention_config_t attention = tr_trainer_attention_config(model, config);
+    tr_lot_options_t sizes = *lots;
+
+    sizes.tokens = 0;
+    BASE_TRY(measure(ctx, &attention, &sizes, build->longest, config));
+    BASE_TRY(measure(ctx, &attention, &sizes, (build->longest + 1) / 2, config));
+    config->scratch_bytes += config->scratch_bytes / 4;
+    config->retain_bytes += config->retain_bytes / 4;
+    return BASE_OK;
+}
+
+static base_status_t check_longest(base_ctx_t *ctx, const tr_build_t *build,
+                                   const tr_lot_options_t *lots)
+{
+    const int64_t fits = tr_lot_longest(lots);
+
+    if (build->longest <= fits) return BASE_OK;
+    return BASE_FAIL(
+        ctx, BASE_ERR_ARG, BASE_MSG_PLAN_01,
+        "a document has %lld rows; %d trainers of %lld rows hold %lld; %lld would do",
+        (long long)build->longest, build->topology->num_trainers,
+        (long long)lots->tokens_per_trainer, (long long)fits,
+        (long long)((build->longest + lots->tokens_per_trainer - 1) / lots->tokens_per_trainer));
+}
+
+base_status_t tr_build_trainer(base_ctx_t *ctx, base_device_t *dev, comm_group_t *group,
+                               const tr_build_t *build, tr_lot_options_t *lots,
+                               tr_trainer_t **trainer_p)
+{
+    const int with_adapters = !build->full && build->num_adapters > 0;
+    const lora_adapter_set_config_t adapters = {.spec = build->spec,
+                                                .dtype = build->dtype,
+                                                .num_adapters = build->num_adapters,
+                                                .adapters = build->adapters,
+                                                .rank_columns = build->rank_columns,
+                                                .optimizer = build->optimizer};
+    tr_trainer_config_t config = {.given_weights = 1,
+                                  .num_adapters = 1,
+                                  .adapters = with_adapters ? &adapters : NULL,
+                                  .optimizer = build->full && build->optimizer,
+                                  .layout_only = build->layout_only};
+    double inv_freq[DATA_MODEL_MAX_HEAD_DIM / 2];
+    tr_model_t *model;
+    uint32_t targets = 0;
+    base_status_t st;
+
+    tr_hf_model_config(build->spec, build->dtype, build->longest, inv_freq, &config.model);
+    config.model.frozen = !build->full || !build->optimizer;
+    for (int32_t a = 0; with_adapters && a < build->num_adapters; a++)
+        targets |= build->adapters[a].targets;
+    config.model.extra_columns = lora_extra_columns(targets, build->rank_columns);
+    BASE_TRY(tr_model_create(ctx, &config.model, &model));
+    const int tokens = build->topology->rank_trainer[base_ctx_rank(ctx)] >= 0;
+    *lots = tr_build_lots(build, model, tokens);
+    config.max_rows = lots->tokens_per_trainer / 2;
+    config.max_pieces = tr_lot_max_pieces(lots);
+    config.max_tasks = tr_lot_max_tasks(lots);
+    st = check_longest(ctx, build, lots);
+    if (st >= 0) st = size_attention(ctx, model, build, lots, &config);
+    tr_model_destroy(model);
+    BASE_TRY(st);
+    return tr_trainer_create(ctx, dev, group, build->topology, &config, trainer_p);
+}

@@ -1,0 +1,163 @@
+#include "trainer/loop/lot.h"
+
+#include "base/memory.h"
+#include "lora/pack.h"
+
+#include <string.h>
+
+/* Documents shorter than this on average do not fill a microbatch. */
+#define SHORTEST_MEAN_ROWS 16
+
+static int64_t all_rows(const tr_lot_options_t *o)
+{
+    return o->topology->num_trainers * o->tokens_per_trainer;
+}
+
+static int32_t max_documents(const tr_lot_options_t *o)
+{
+    return (int32_t)(all_rows(o) / SHORTEST_MEAN_ROWS) + 16;
+}
+
+int32_t tr_lot_max_pieces(const tr_lot_options_t *options)
+{
+    return max_documents(options) + 2 * options->topology->num_trainers;
+}
+
+int32_t tr_lot_max_tasks(const tr_lot_options_t *options)
+{
+    return tr_lot_max_pieces(options) + 16 * options->topology->num_trainers;
+}
+
+int64_t tr_lot_longest(const tr_lot_options_t *options)
+{
+    return options->topology->placement == AS_LOCAL ? options->tokens_per_trainer
+                                                    : all_rows(options);
+}
+
+base_status_t tr_lot_create(base_ctx_t *ctx, const tr_lot_options_t *options, tr_lot_t **lot_p)
+{
+    base_status_t st = BASE_ERR_NOMEM;
+
+    tr_lot_t *lot = base_calloc(ctx, 1, sizeof *lot, "lot");
+    if (lot == NULL) return BASE_ERR_NOMEM;
+    lot->ctx = ctx;
+    lot->options = *options;
+    lot->capacity = all_rows(options) - DATA_ROW_ALIGN + 1;
+    lot->capacity_tokens = options->tokens ? all_rows(options) : 0;
+    lot->max_documents = max_documents(options);
+    lot->documents = base_calloc(ctx, lot->max_documents, sizeof *lot->documents, "lot");
+    lot->tokens = base_calloc(ctx, lot->capacity_tokens, sizeof *lot->tokens, "lot");
+    lot->masks = base_calloc(ctx, lot->capacity_tokens, sizeof *lot->masks, "lot");
+    if (lot->documents == NULL || lot->tokens == NULL || lot->masks == NULL) goto err_destroy;
+    BASE_TRY_GOTO(data_batch_create(ctx, lot->max_documents, tr_lot_max_pieces(options),
+                                    options->topology->num_trainers, &lot->batch),
+                  st, err_destroy);
+    for (int32_t k = 0; k < options->num_kinds; k++)
+        BASE_TRY_GOTO(as_plan_create(ctx, tr_lot_max_tasks(options), &lot->plans[k]), st,
+                      err_destroy);
+    *lot_p = lot;
+    return BASE_OK;
+err_destroy:
+    tr_lot_destroy(lot);
+    return st;
+}
+
+void tr_lot_destroy(tr_lot_t *lot)
+{
+    if (lot == NULL) return;
+    for (int32_t k = 0; k < AS_MAX_KINDS; k++)
+        as_plan_destroy(lot->plans[k]);
+    data_batch_destroy(lot->batch);
+    base_free(lot->ctx, lot->masks);
+    base_free(lot->ctx, lot->tokens);
+    base_free(lot->ctx, lot->documents);
+    base_free(lot->ctx, lot);
+}
+
+void tr_lot_begin(tr_lot_t *lot, int64_t microbatch)
+{
+    lot->batch->microbatch = microbatch;
+    lot->num_documents = 0;
+    lot->rows = 0;
+}
+
+int tr_lot_fits(const tr_lot_t *lot, int64_t rows)
+{
+    if (lot->num_documents == lot->max_documents) return 0;
+    if (lot->num_documents == 0) return rows <= tr_lot_longest(&lot->options);
+    return lot->rows + rows <= lot->capacity;
+}
+
+static base_status_t add(tr_lot_t *lot, const data_document_t *document)
+{
+    if (!tr_lot_fits(lot, document->rows))
+        return BASE_FAIL(lot->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "microbatch %lld: %lld rows more do not fit",
+                         (long long)lot->batch->microbatch, (long long)document->rows);
+    lot->documents[lot->num_documents++] = *document;
+    lot->rows += document->rows;
+    return BASE_OK;
+}
+
+base_status_t tr_lot_add(tr_lot_t *lot, const data_dataset_t *dataset, int64_t index,
+                         int32_t adapter, double row_weight)
+{
+    const int64_t at = lot->rows;
+    data_document_t document = {.rows = data_dataset_rows(dataset, index),
+                                .adapter = adapter,
+                                .index = index,
+                                .row_weight = row_weight};
+
+    if (lot->options.tokens) {
+        document.tokens = lot->tokens + at;
+        document.loss_mask = lot->masks + at;
+    }
+    BASE_TRY(add(lot, &document));
+    if (!lot->options.tokens) return BASE_OK;
+    return data_dataset_read(dataset, index, lot->tokens + at, lot->masks + at);
+}
+
+base_status_t tr_lot_add_rows(tr_lot_t *lot, int64_t rows)
+{
+    const data_document_t document = {.rows = rows};
+
+    return add(lot, &document);
+}
+
+void tr_lot_weigh(tr_lot_t *lot, int32_t adapter, double row_weight)
+{
+    for (int32_t d = 0; d < lot->num_documents; d++) {
+        if (lot->documents[d].adapter == adapter) lot->documents[d].row_weight = row_weight;
+    }
+}
+
+void tr_lot_drop(tr_lot_t *lot)
+{
+    lot->num_documents--;
+    lot->rows -= lot->documents[lot->num_documents].rows;
+}
+
+base_status_t tr_lot_finish(tr_lot_t *lot)
+{
+    const as_topology_t *topology = lot->options.topology;
+    const lora_pack_t pack = {.microbatch = lot->batch->microbatch,
+                              .num_trainers = topology->num_trainers,
+                              .tokens_per_trainer = lot->options.tokens_per_trainer,
+                              .whole_documents = topology->placement == AS_LOCAL,
+                              .num_documents = lot->num_documents,
+                              .documents = lot->documents};
+
+    BASE_TRY(lora_pack_fast(lot->ctx, &pack, lot->batch));
+    for (int32_t k = 0; k < lot->options.num_kinds; k++) {
+        const as_plan_options_t plan = {.window = lot->options.window[k],
+                                        .num_kv_heads = lot->options.num_kv_heads,
+                                        .retain = lot->options.retain};
+        BASE_TRY(as_plan_token(lot->ctx, &plan, lot->batch, topology, lot->plans[k]));
+    }
+    return BASE_OK;
+}
+
+const as_plan_t *const *tr_lot_plans(const tr_lot_t *lot)
+{
+    return (const as_plan_t *const *)lot->plans;
+}

@@ -1,0 +1,116 @@
+#include "trainer/run/inputs.h"
+
+#include "base/memory.h"
+#include "data/json_read.h"
+#include "trainer/run/prepared.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static base_status_t open_model(tr_inputs_t *in, base_error_list_t *errors)
+{
+    const char *path = in->config->model;
+    uint64_t hash;
+
+    const base_status_t st = data_hf_folder_open(in->ctx, path, errors, &in->folder);
+    if (st == BASE_ERR_FORMAT) return BASE_OK; /* in the list */
+    BASE_TRY(st);
+    in->spec = data_hf_folder_spec(in->folder);
+    BASE_TRY(data_hf_folder_hash(in->folder, &hash));
+    (void)snprintf(in->model_hash, sizeof in->model_hash, "%016" PRIx64, hash);
+    return data_dataset_tokenizer_sha256(in->ctx, path, in->tokenizer_sha256);
+}
+
+/* Path of a set that is ready; NULL with the fault in `errors`, or when the job names none. */
+static base_status_t find_set(tr_inputs_t *in, int32_t j, tr_prepared_set_t set,
+                              const char *config_path, base_error_list_t *errors, char **path_p)
+{
+    *path_p = NULL;
+    if (tr_prepared_source(in->configs[j], set) == NULL) return BASE_OK;
+    return tr_prepared_check(in->ctx, in->config, in->configs[j], set, config_path, errors, path_p);
+}
+
+static void note_dataset(tr_inputs_t *in, int32_t j, const char *use, const data_dataset_t *data)
+{
+    const data_dataset_attributes_t *a = data_dataset_attributes(data);
+
+    in->datasets[in->num_datasets++] =
+        (tr_manifest_dataset_t){.adapter = in->jobs[j]->name,
+                                .use = use,
+                                .path = data_dataset_path(data),
+                                .content_sha256 = a->content_sha256,
+                                .documents = data_dataset_num_documents(data),
+                                .tokens = data_dataset_num_tokens(data),
+                                .supervised_tokens = data_dataset_num_supervised(data)};
+}
+
+static base_status_t open_job(tr_inputs_t *in, int32_t j, const char *config_path,
+                              base_error_list_t *errors)
+{
+    const base_config_adapter_t *config = in->configs[j];
+    const char *name = in->config->train.mode == BASE_CONFIG_MODE_FULL ? "model" : config->name;
+    char *data = NULL, *eval = NULL;
+    base_status_t st;
+
+    BASE_TRY_GOTO(find_set(in, j, TR_PREPARED_DATA, config_path, errors, &data), st, out);
+    BASE_TRY_GOTO(find_set(in, j, TR_PREPARED_EVAL, config_path, errors, &eval), st, out);
+    /* Without a model there is nothing to compare datasets with. */
+    if (in->spec == NULL || data == NULL || (config->eval != NULL && eval == NULL)) goto out;
+    BASE_TRY_GOTO(tr_job_open(in->ctx, config, name, data, eval, in->tokenizer_sha256,
+                              in->spec->vocab, errors, &in->jobs[j]),
+                  st, out);
+    if (in->jobs[j] == NULL) goto out;
+    note_dataset(in, j, "train", in->jobs[j]->data);
+    if (in->jobs[j]->eval != NULL) note_dataset(in, j, "eval", in->jobs[j]->eval);
+    if (tr_job_max_rows(in->jobs[j]) > in->longest) in->longest = tr_job_max_rows(in->jobs[j]);
+out:
+    base_free(in->ctx, data);
+    base_free(in->ctx, eval);
+    return st;
+}
+
+static base_status_t open_all(tr_inputs_t *in, const char *config_path, base_error_list_t *errors)
+{
+    const base_config_t *c = in->config;
+    const int full = c->train.mode == BASE_CONFIG_MODE_FULL;
+
+    in->num_jobs = full ? 1 : (int32_t)c->num_adapters;
+    in->configs = base_calloc(in->ctx, in->num_jobs, sizeof *in->configs, "jobs");
+    in->jobs = base_calloc(in->ctx, in->num_jobs, sizeof *in->jobs, "jobs");
+    in->datasets = base_calloc(in->ctx, 2 * (int64_t)in->num_jobs, sizeof *in->datasets, "jobs");
+    if (in->configs == NULL || in->jobs == NULL || in->datasets == NULL) return BASE_ERR_NOMEM;
+    BASE_TRY(open_model(in, errors));
+    for (int32_t j = 0; j < in->num_jobs; j++) {
+        in->configs[j] = full ? &c->full : &c->adapters[j];
+        BASE_TRY(open_job(in, j, config_path, errors));
+    }
+    return data_errors_finish(errors);
+}
+
+base_status_t tr_inputs_open(base_ctx_t *ctx, const base_config_t *config, const char *config_path,
+                             base_error_list_t *errors, tr_inputs_t **inputs_p)
+{
+    tr_inputs_t *in = base_calloc(ctx, 1, sizeof *in, "inputs");
+    if (in == NULL) return BASE_ERR_NOMEM;
+    in->ctx = ctx;
+    in->config = config;
+    const base_status_t st = open_all(in, config_path, errors);
+    if (st < 0) {
+        tr_inputs_close(in);
+        return st;
+    }
+    *inputs_p = in;
+    return BASE_OK;
+}
+
+void tr_inputs_close(tr_inputs_t *inputs)
+{
+    if (inputs == NULL) return;
+    for (int32_t j = 0; inputs->jobs != NULL && j < inputs->num_jobs; j++)
+        tr_job_close(inputs->jobs[j]);
+    data_hf_folder_close(inputs->folder);
+    base_free(inputs->ctx, inputs->datasets);
+    base_free(inputs->ctx, inputs->jobs);
+    base_free(inputs->ctx, inputs->configs);
+    base_free(inputs->ctx, inputs);
+}

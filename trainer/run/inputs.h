@@ -1,0 +1,38 @@
+/* What a training run reads: the base model and a job for each adapter, checked in one pass.
+ *
+ *   base_error_list_init(&errors, ctx);
+ *   st = tr_inputs_open(ctx, config, "run.yaml", &errors, &inputs);
+ *   if (inputs == NULL) base_error_list_print(&errors, stderr);
+ *
+ * Faults of the model folder, of datasets that are missing, stale, damaged or made for another
+ * model, and of documents that no microbatch holds all go into one list. Nothing is written. */
+#ifndef CADRE_TRAINER_RUN_INPUTS_H
+#define CADRE_TRAINER_RUN_INPUTS_H
+
+#include "data/hf_folder.h"
+#include "trainer/loop/job.h"
+#include "trainer/run/manifest.h"
+
+typedef struct tr_inputs {
+    base_ctx_t *ctx;
+    const base_config_t *config;
+    data_hf_folder_t *folder;
+    const data_model_spec_t *spec; /* the folder's */
+    char tokenizer_sha256[BASE_SHA256_HEX_BYTES];
+    char model_hash[17]; /* data_hf_folder_hash, 16 hex digits */
+    int32_t num_jobs;
+    const base_config_adapter_t **configs; /* [num_jobs] */
+    tr_job_t **jobs;                       /* [num_jobs] */
+    int64_t longest;                       /* rows of the longest document of any job */
+    tr_manifest_dataset_t *datasets;       /* [num_datasets] for the manifest */
+    int64_t num_datasets;
+} tr_inputs_t;
+
+/* Faults of what the user brings go to `errors` (initialised by the caller): then the status is
+ * that of base_error_list_finish, the first fault is recorded in the context and *inputs_p is not
+ * set. Other errors are recorded and returned. The caller closes *inputs_p. */
+base_status_t tr_inputs_open(base_ctx_t *ctx, const base_config_t *config, const char *config_path,
+                             base_error_list_t *errors, tr_inputs_t **inputs_p) BASE_MUST_CHECK;
+void tr_inputs_close(tr_inputs_t *inputs); /* NULL is legal */
+
+#endif

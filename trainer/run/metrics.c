@@ -1,0 +1,190 @@
+#include "trainer/run/metrics.h"
+
+#include "base/json_write.h"
+#include "base/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A name of 64 characters and some twenty numbers of at most 24. */
+#define LINE_BYTES 2048
+
+struct tr_metrics {
+    base_ctx_t *ctx;
+    char *path;
+    int fd;
+    char line[LINE_BYTES];
+};
+
+static base_status_t fail(tr_metrics_t *metrics, const char *what)
+{
+    return BASE_FAIL(metrics->ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: %s: %s", metrics->path, what,
+                     strerror(errno));
+}
+
+/* ==== opening and closing ==== */
+
+/* Takes away what stands behind the last line feed. Not on what is no plain file: a pipe, a device.
+ */
+static base_status_t drop_cut_record(tr_metrics_t *metrics)
+{
+    struct stat info;
+    char block[512];
+    off_t end;
+
+    if (fstat(metrics->fd, &info) != 0) return fail(metrics, "cannot look at it");
+    if (!S_ISREG(info.st_mode)) return BASE_OK;
+    for (end = info.st_size; end > 0;) {
+        const off_t start = end > (off_t)sizeof block ? end - (off_t)sizeof block : 0;
+        const ssize_t got = pread(metrics->fd, block, (size_t)(end - start), start);
+        ssize_t i = got;
+
+        if (got != (ssize_t)(end - start)) return fail(metrics, "cannot read the last record");
+        while (i > 0 && block[i - 1] != '\n')
+            i--;
+        end = start + i;
+        if (i > 0) break;
+    }
+    if (end != info.st_size && ftruncate(metrics->fd, end) != 0)
+        return fail(metrics, "cannot take away a record that was cut");
+    return BASE_OK;
+}
+
+static void destroy(tr_metrics_t *metrics)
+{
+    base_ctx_t *ctx = metrics->ctx;
+
+    base_free(ctx, metrics->path);
+    base_free(ctx, metrics);
+}
+
+base_status_t tr_metrics_open(base_ctx_t *ctx, const char *path, tr_metrics_t **metrics_p)
+{
+    base_status_t st = BASE_ERR_NOMEM;
+    tr_metrics_t *metrics = base_calloc(ctx, 1, sizeof *metrics, "metrics");
+
+    if (metrics == NULL) return BASE_ERR_NOMEM;
+    metrics->ctx = ctx;
+    metrics->path = base_strdup(ctx, path, "path of the metrics");
+    if (metrics->path == NULL) goto err_destroy;
+    metrics->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (metrics->fd < 0) {
+        st = fail(metrics, "cannot open");
+        goto err_destroy;
+    }
+    base_memory_count_open(base_ctx_memory(ctx), BASE_RESOURCE_FILE);
+    BASE_TRY_GOTO(drop_cut_record(metrics), st, err_close);
+    *metrics_p = metrics;
+    return BASE_OK;
+err_close:
+    (void)close(metrics->fd);
+    base_memory_count_close(base_ctx_memory(ctx), BASE_RESOURCE_FILE);
+err_destroy:
+    destroy(metrics);
+    return st;
+}
+
+base_status_t tr_metrics_close(tr_metrics_t *metrics)
+{
+    base_status_t st = BASE_OK;
+
+    if (metrics == NULL) return BASE_OK;
+    /* EINVAL: what cannot be synced, a pipe or a device, has nothing to sync. */
+    if (fsync(metrics->fd) != 0 && errno != EINVAL && errno != EROFS)
+        st = fail(metrics, "cannot sync");
+    if (close(metrics->fd) != 0 && st >= 0) st = fail(metrics, "cannot close");
+    base_memory_count_close(base_ctx_memory(metrics->ctx), BASE_RESOURCE_FILE);
+    destroy(metrics);
+    return st;
+}
+
+/* ==== records ==== */
+
+static base_status_t append(tr_metrics_t *metrics, base_json_t *j)
+{
+    ssize_t wrote;
+
+    BASE_TRY(base_json_finish(j, metrics->ctx, metrics->path));
+    do
+        wrote = write(metrics->fd, metrics->line, j->bytes);
+    while (wrote < 0 && errno == EINTR);
+    if (wrote == (ssize_t)j->bytes) return BASE_OK;
+    if (wrote >= 0) {
+        /* The disk had room for a part of the line. What it says about the rest is the reason, and
+         * the part must go. */
+        const base_status_t st = BASE_FAIL(
+            metrics->ctx, BASE_ERR_IO, BASE_MSG_IO_02,
+            "%s: cannot write: only %lld of the %zu bytes of a record found room (disk full or "
+            "quota reached)",
+            metrics->path, (long long)wrote, j->bytes);
+
+        (void)drop_cut_record(metrics);
+        return st;
+    }
+    return fail(metrics, "cannot write");
+}
+
+static void begin(tr_metrics_t *metrics, base_json_t *j, const char *adapter)
+{
+    base_json_to_buffer(j, metrics->line, sizeof metrics->line);
+    base_json_begin_object(j);
+    base_json_key(j, "adapter");
+    base_json_string(j, adapter);
+}
+
+static void put_int(base_json_t *j, const char *key, int64_t v)
+{
+    base_json_key(j, key);
+    base_json_int(j, v);
+}
+
+static void put_double(base_json_t *j, const char *key, double v)
+{
+    base_json_key(j, key);
+    base_json_double(j, v);
+}
+
+base_status_t tr_metrics_step(tr_metrics_t *metrics, const tr_metrics_step_t *record)
+{
+    base_json_t j;
+
+    begin(metrics, &j, record->adapter);
+    put_int(&j, "step", record->step);
+    put_int(&j, "total_steps", record->total_steps);
+    put_double(&j, "epoch", record->epoch);
+    put_double(&j, "loss", record->loss);
+    put_double(&j, "grad_norm", record->grad_norm);
+    put_double(&j, "learning_rate", record->learning_rate);
+    put_int(&j, "tokens", record->tokens);
+    put_int(&j, "supervised_tokens", record->supervised_tokens);
+    put_int(&j, "microbatch", record->microbatch);
+    put_double(&j, "step_time_s", record->step_time_s);
+    put_double(&j, "elapsed_s", record->elapsed_s);
+    put_double(&j, "tokens_per_second", record->tokens_per_second);
+    put_double(&j, "pad_share", record->pad_share);
+    base_json_end(&j);
+    base_json_newline(&j);
+    return append(metrics, &j);
+}
+
+base_status_t tr_metrics_eval(tr_metrics_t *metrics, const tr_metrics_eval_t *record)
+{
+    base_json_t j;
+
+    begin(metrics, &j, record->adapter);
+    put_int(&j, "step", record->step);
+    put_double(&j, "epoch", record->epoch);
+    put_double(&j, "eval_loss", record->eval_loss);
+    put_double(&j, "eval_perplexity", exp(record->eval_loss));
+    put_int(&j, "eval_documents", record->eval_documents);
+    put_int(&j, "eval_supervised_tokens", record->eval_supervised_tokens);
+    put_double(&j, "eval_time_s", record->eval_time_s);
+    put_double(&j, "elapsed_s", record->elapsed_s);
+    base_json_end(&j);
+    base_json_newline(&j);
+    return append(metrics, &j);
+}

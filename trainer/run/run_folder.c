@@ -1,0 +1,225 @@
+#include "trainer/run/run_folder.h"
+
+#include "base/config/print.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct tr_run_folder {
+    base_ctx_t *ctx;
+    int lock; /* descriptor of the folder itself, -1 without a lock */
+    bool resumed;
+    char *root;
+    char *path[TR_RUN_ENTRY_COUNT];
+};
+
+static const char *const ENTRIES[] = {
+#define X(name, path) path,
+    TR_RUN_ENTRY_MAP(X)
+#undef X
+};
+
+static base_status_t join(base_ctx_t *ctx, const char *folder, const char *entry, char **path_p)
+{
+    const size_t room = strlen(folder) + strlen(entry) + 2;
+    char *path = base_alloc(ctx, room, "path of the run");
+
+    if (path == NULL) return BASE_ERR_NOMEM;
+    (void)snprintf(path, room, "%s/%s", folder, entry);
+    *path_p = path;
+    return BASE_OK;
+}
+
+static base_status_t make_paths(tr_run_folder_t *folder, const char *output)
+{
+    size_t length;
+
+    folder->root = base_strdup(folder->ctx, output, "path of the run");
+    if (folder->root == NULL) return BASE_ERR_NOMEM;
+    /* "runs/three/" and "runs/three" shall print the same. */
+    length = strlen(folder->root);
+    while (length > 1 && folder->root[length - 1] == '/')
+        folder->root[--length] = '\0';
+    for (int i = 0; i < TR_RUN_ENTRY_COUNT; i++)
+        BASE_TRY(join(folder->ctx, folder->root, ENTRIES[i], &folder->path[i]));
+    return BASE_OK;
+}
+
+/* ==== what may not be ==== */
+
+static bool same_place(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* The deepest part of `output` that exists, with links resolved: "." when none of it does. */
+static base_status_t existing_part(base_ctx_t *ctx, const char *output, char path[PATH_MAX])
+{
+    char *part = base_strdup(ctx, output, "path of the run");
+    base_status_t st = BASE_OK;
+
+    if (part == NULL) return BASE_ERR_NOMEM;
+    while (base_file_kind(part) == BASE_FILE_NONE && strcmp(part, "/") != 0) {
+        char *slash = strrchr(part, '/');
+
+        if (slash == NULL) break;
+        slash[slash == part ? 1 : 0] = '\0';
+    }
+    if (realpath(base_file_kind(part) != BASE_FILE_NONE ? part : ".", path) == NULL)
+        st = BASE_FAIL(ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: cannot look at it: %s", output,
+                       strerror(errno));
+    base_free(ctx, part);
+    return st;
+}
+
+/* Parents are looked at by what they are, not by how they are spelled. */
+static base_status_t check_model(base_ctx_t *ctx, const char *output, const char *model)
+{
+    struct stat of_model;
+    struct stat here;
+    char path[PATH_MAX];
+
+    if (stat(model, &of_model) != 0) return BASE_OK; /* whoever reads the model says so */
+    BASE_TRY(existing_part(ctx, output, path));
+    for (char *end = path; end != NULL;) {
+        if (stat(path[0] != '\0' ? path : "/", &here) == 0 && same_place(&here, &of_model))
+            return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_RUN_03,
+                             "%s: output lies in the model folder %s, which is only read", output,
+                             model);
+        end = strrchr(path, '/');
+        if (end != NULL) *end = '\0';
+    }
+    return BASE_OK;
+}
+
+static base_status_t check_run(tr_run_folder_t *folder, bool resume)
+{
+    static const tr_run_entry_t signs[] = {TR_RUN_MANIFEST, TR_RUN_METRICS, TR_RUN_CHECKPOINTS};
+
+    for (size_t i = 0; i < sizeof signs / sizeof signs[0]; i++) {
+        if (base_file_kind(folder->path[signs[i]]) == BASE_FILE_NONE) continue;
+        if (!resume)
+            return BASE_FAIL(folder->ctx, BASE_ERR_CONFIG, BASE_MSG_RUN_01,
+                             "%s: holds another run already: %s is there", folder->root,
+                             ENTRIES[signs[i]]);
+        folder->resumed = true;
+    }
+    return BASE_OK;
+}
+
+static base_status_t lock(tr_run_folder_t *folder)
+{
+    folder->lock = open(folder->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder->lock < 0)
+        return BASE_FAIL(folder->ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: cannot open: %s",
+                         folder->root, strerror(errno));
+    base_memory_count_open(base_ctx_memory(folder->ctx), BASE_RESOURCE_FILE);
+    if (flock(folder->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return BASE_FAIL(folder->ctx, BASE_ERR_CONFIG, BASE_MSG_RUN_02,
+                         "%s: another process is working in this folder", folder->root);
+    return BASE_OK;
+}
+
+/* ==== what is made ==== */
+
+static base_status_t write_config(const tr_run_folder_t *folder, const base_config_t *config)
+{
+    base_file_t *file;
+
+    BASE_TRY(base_file_create(folder->ctx, folder->path[TR_RUN_CONFIG], &file));
+    base_print_config(config, base_file_stream(file));
+    return base_file_commit(file);
+}
+
+static base_status_t open_log(const tr_run_folder_t *folder)
+{
+    char name[32];
+    char *path;
+    base_status_t st;
+
+    (void)snprintf(name, sizeof name, "rank-%04d.log", base_ctx_rank(folder->ctx));
+    BASE_TRY(join(folder->ctx, folder->path[TR_RUN_LOGS], name, &path));
+    st = base_log_open_file(base_ctx_log(folder->ctx), folder->ctx, path);
+    base_free(folder->ctx, path);
+    return st;
+}
+
+static base_status_t fill(tr_run_folder_t *folder, const base_config_t *config, bool resume)
+{
+    BASE_TRY(check_model(folder->ctx, folder->root, config->model));
+    BASE_TRY(base_file_make_dirs(folder->ctx, folder->root));
+    BASE_TRY(lock(folder));
+    BASE_TRY(check_run(folder, resume));
+    BASE_TRY(base_file_make_dirs(folder->ctx, folder->path[TR_RUN_LOGS]));
+    if (config->train.mode == BASE_CONFIG_MODE_LORA)
+        BASE_TRY(base_file_make_dirs(folder->ctx, folder->path[TR_RUN_ADAPTERS]));
+    return write_config(folder, config);
+}
+
+base_status_t tr_run_folder_create(base_ctx_t *ctx, const base_config_t *config, bool resume,
+                                   tr_run_folder_t **folder_p)
+{
+    base_status_t st;
+    tr_run_folder_t *folder = base_calloc(ctx, 1, sizeof *folder, "folder of the run");
+
+    if (folder == NULL) return BASE_ERR_NOMEM;
+    folder->ctx = ctx;
+    folder->lock = -1;
+    BASE_TRY_GOTO(make_paths(folder, config->output), st, err_destroy_folder);
+    if (base_ctx_rank(ctx) == 0)
+        BASE_TRY_GOTO(fill(folder, config, resume), st, err_destroy_folder);
+    else
+        BASE_TRY_GOTO(check_run(folder, true), st, err_destroy_folder);
+    BASE_TRY_GOTO(open_log(folder), st, err_destroy_folder);
+    folder->resumed = folder->resumed && resume;
+    *folder_p = folder;
+    return BASE_OK;
+err_destroy_folder:
+    tr_run_folder_destroy(folder);
+    return st;
+}
+
+void tr_run_folder_destroy(tr_run_folder_t *folder)
+{
+    base_ctx_t *ctx;
+
+    if (folder == NULL) return;
+    ctx = folder->ctx;
+    if (folder->lock >= 0) {
+        (void)close(folder->lock);
+        base_memory_count_close(base_ctx_memory(ctx), BASE_RESOURCE_FILE);
+    }
+    for (int i = 0; i < TR_RUN_ENTRY_COUNT; i++)
+        base_free(ctx, folder->path[i]);
+    base_free(ctx, folder->root);
+    base_free(ctx, folder);
+}
+
+bool tr_run_folder_resumed(const tr_run_folder_t *folder)
+{
+    return folder->resumed;
+}
+
+const char *tr_run_folder_root(const tr_run_folder_t *folder)
+{
+    return folder->root;
+}
+
+const char *tr_run_folder_path(const tr_run_folder_t *folder, tr_run_entry_t entry)
+{
+    return folder->path[entry];
+}
+
+base_status_t tr_run_folder_adapter(const tr_run_folder_t *folder, const char *name, char **path_p)
+{
+    return join(folder->ctx, folder->path[TR_RUN_ADAPTERS], name, path_p);
+}

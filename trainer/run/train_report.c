@@ -1,0 +1,254 @@
+#include "trainer/run/train_report.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "trainer/run/metrics.h"
+#include "trainer/run/progress.h"
+#include "trainer/run/run_status.h"
+#include "trainer/run/run_table.h"
+
+#include <math.h>
+
+struct tr_train_report {
+    base_ctx_t *ctx;
+    const tr_inputs_t *inputs;
+    const tr_trainer_t *trainer;
+    const tr_run_folder_t *folder;
+    FILE *out, *err;
+    tr_metrics_t *metrics;
+    tr_run_status_t *status;
+    tr_progress_t *progress;
+    int64_t microbatch;
+    int64_t start_ns;
+    int64_t *step_ns; /* [num_jobs] when the last step ended */
+    int64_t *tokens;  /* [num_jobs] at that time */
+    char **folders;   /* [num_jobs] where it was exported, or NULL */
+};
+
+static double seconds(int64_t ns)
+{
+    return (double)ns * 1e-9;
+}
+
+static int is_full(const tr_train_report_t *r)
+{
+    return r->inputs->config->train.mode == BASE_CONFIG_MODE_FULL;
+}
+
+static base_status_t print_plan(tr_train_report_t *r)
+{
+    const tr_inputs_t *in = r->inputs;
+
+    tr_run_table_plan_t *rows = base_calloc(r->ctx, in->num_jobs, sizeof *rows, "table");
+    if (rows == NULL) return BASE_ERR_NOMEM;
+    for (int32_t j = 0; j < in->num_jobs; j++) {
+        const tr_job_t *job = in->jobs[j];
+        const base_config_adapter_t *c = job->config;
+
+        rows[j] = (tr_run_table_plan_t){.name = job->name,
+                                        .documents = job->training_documents,
+                                        .supervised_tokens = data_dataset_num_supervised(job->data),
+                                        .steps = job->total_steps,
+                                        .trainable_parameters =
+                                            is_full(r) ? tr_model_parameters(r->trainer->model)
+                                                       : r->trainer->adapter_count[j]};
+        if (is_full(r)) continue;
+        rows[j].rank = c->rank;
+        rows[j].scale = lora_scale(c->alpha, c->rank, c->rslora);
+    }
+    tr_run_table_plan(r->err, rows, in->num_jobs);
+    base_free(r->ctx, rows);
+    return BASE_OK;
+}
+
+static base_status_t start_progress(tr_train_report_t *r)
+{
+    const tr_inputs_t *in = r->inputs;
+    tr_progress_options_t options;
+
+    tr_progress_job_t *jobs = base_calloc(r->ctx, in->num_jobs, sizeof *jobs, "progress");
+    if (jobs == NULL) return BASE_ERR_NOMEM;
+    for (int32_t j = 0; j < in->num_jobs; j++)
+        jobs[j] =
+            (tr_progress_job_t){.name = in->jobs[j]->name, .total_steps = in->jobs[j]->total_steps};
+    tr_progress_for(r->err, base_clock_ns, &options);
+    const base_status_t st = tr_progress_create(r->ctx, &options, jobs, in->num_jobs, &r->progress);
+    base_free(r->ctx, jobs);
+    if (st < 0) return st;
+    base_log_set_terminal(base_ctx_log(r->ctx), tr_progress_log, r->progress,
+                          base_log_wants_colour(2));
+    return BASE_OK;
+}
+
+static base_status_t start(tr_train_report_t *r)
+{
+    const int64_t jobs = r->inputs->num_jobs;
+
+    r->step_ns = base_calloc(r->ctx, jobs, sizeof *r->step_ns, "report");
+    r->tokens = base_calloc(r->ctx, jobs, sizeof *r->tokens, "report");
+    r->folders = base_calloc(r->ctx, jobs, sizeof *r->folders, "report");
+    if (r->step_ns == NULL || r->tokens == NULL || r->folders == NULL) return BASE_ERR_NOMEM;
+    BASE_TRY(print_plan(r));
+    BASE_TRY(tr_metrics_open(r->ctx, tr_run_folder_path(r->folder, TR_RUN_METRICS), &r->metrics));
+    BASE_TRY(tr_run_status_create(r->ctx, tr_run_folder_path(r->folder, TR_RUN_STATUS),
+                                  base_clock_ns, 0, &r->status));
+    BASE_TRY(start_progress(r));
+    r->start_ns = base_clock_ns();
+    for (int64_t j = 0; j < jobs; j++)
+        r->step_ns[j] = r->start_ns;
+    return BASE_OK;
+}
+
+base_status_t tr_train_report_create(base_ctx_t *ctx, const tr_inputs_t *inputs,
+                                     const tr_trainer_t *trainer, const tr_run_folder_t *folder,
+                                     FILE *out, FILE *err, tr_train_report_t **report_p)
+{
+    tr_train_report_t *r = base_calloc(ctx, 1, sizeof *r, "report");
+    if (r == NULL) return BASE_ERR_NOMEM;
+    r->ctx = ctx;
+    r->inputs = inputs;
+    r->trainer = trainer;
+    r->folder = folder;
+    r->out = out;
+    r->err = err;
+    const base_status_t st = start(r);
+    if (st < 0) {
+        (void)tr_train_report_close(r, st);
+        return st;
+    }
+    *report_p = r;
+    return BASE_OK;
+}
+
+base_status_t tr_train_report_microbatch(tr_train_report_t *report, int64_t microbatch,
+                                         int64_t document_rows)
+{
+    report->microbatch = microbatch;
+    tr_progress_tokens(report->progress, document_rows);
+    return tr_run_status_update(report->status, microbatch);
+}
+
+base_status_t tr_train_report_step(tr_train_report_t *report, int32_t job,
+                                   const tr_train_step_t *step)
+{
+    tr_train_report_t *r = report;
+    const tr_job_t *of = r->inputs->jobs[job];
+    const int64_t now = base_clock_ns();
+    const double took = seconds(now - r->step_ns[job]);
+    const tr_metrics_step_t record = {
+        .adapter = of->name,
+        .step = step->step,
+        .total_steps = of->total_steps,
+        .epoch = tr_job_epoch(of),
+        .loss = step->loss,
+        .grad_norm = step->norm,
+        .learning_rate = step->learning_rate,
+        .tokens = of->tokens,
+        .supervised_tokens = of->supervised_tokens,
+        .microbatch = step->microbatch,
+        .step_time_s = took,
+        .elapsed_s = seconds(now - r->start_ns),
+        .tokens_per_second = took > 0.0 ? (double)(of->tokens - r->tokens[job]) / took : 0.0,
+        .pad_share = step->rows > 0 ? (double)step->pad_rows / (double)step->rows : 0.0};
+
+    r->step_ns[job] = now;
+    r->tokens[job] = of->tokens;
+    tr_progress_step(r->progress, job, step->step, step->loss);
+    return tr_metrics_step(r->metrics, &record);
+}
+
+base_status_t tr_train_report_evaluated(tr_train_report_t *report, int32_t job, double loss)
+{
+    tr_train_report_t *r = report;
+    const tr_job_t *of = r->inputs->jobs[job];
+    const int64_t now = base_clock_ns();
+    int64_t supervised = 0;
+
+    for (int64_t n = 0; n < of->eval_documents; n++) {
+        int64_t index;
+        const data_dataset_t *dataset = tr_job_eval_document(of, n, &index);
+        supervised += data_dataset_supervised(dataset, index);
+    }
+    const tr_metrics_eval_t record = {.adapter = of->name,
+                                      .step = of->step,
+                                      .epoch = tr_job_epoch(of),
+                                      .eval_loss = loss,
+                                      .eval_documents = of->eval_documents,
+                                      .eval_supervised_tokens = supervised,
+                                      .eval_time_s = seconds(now - r->step_ns[job]),
+                                      .elapsed_s = seconds(now - r->start_ns)};
+    r->step_ns[job] = now; /* the next step's time does not count the evaluation */
+    return tr_metrics_eval(r->metrics, &record);
+}
+
+base_status_t tr_train_report_ended(tr_train_report_t *report, int32_t job)
+{
+    tr_train_report_t *r = report;
+    const tr_job_t *of = r->inputs->jobs[job];
+
+    tr_progress_job_end(r->progress, job, tr_job_state_word(of->state));
+    if (is_full(r)) {
+        r->folders[job] =
+            base_strdup(r->ctx, tr_run_folder_path(r->folder, TR_RUN_MODEL), "report");
+        return r->folders[job] == NULL ? BASE_ERR_NOMEM : BASE_OK;
+    }
+    return tr_run_folder_adapter(r->folder, of->name, &r->folders[job]);
+}
+
+static base_status_t print_results(tr_train_report_t *r)
+{
+    const tr_inputs_t *in = r->inputs;
+    const char *data = in->num_datasets > 0 ? in->datasets[0].path : NULL;
+
+    tr_run_table_result_t *rows = base_calloc(r->ctx, in->num_jobs, sizeof *rows, "table");
+    if (rows == NULL) return BASE_ERR_NOMEM;
+    for (int32_t j = 0; j < in->num_jobs; j++) {
+        const tr_job_t *job = in->jobs[j];
+        rows[j] = (tr_run_table_result_t){.name = job->name,
+                                          .steps = job->step,
+                                          .total_steps = job->total_steps,
+                                          .first_loss = job->first_loss,
+                                          .last_loss = job->last_loss,
+                                          .eval_loss = job->best_eval,
+                                          .folder = r->folders[j]};
+    }
+    tr_run_table_results(r->out, rows, in->num_jobs, in->config->model, is_full(r), data);
+    base_free(r->ctx, rows);
+    return BASE_OK;
+}
+
+static base_status_t last_status(tr_train_report_t *r, base_status_t outcome)
+{
+    base_error_t error;
+
+    if (r->status == NULL) return BASE_OK;
+    if (outcome >= 0) return tr_run_status_set(r->status, TR_RUN_STATE_DONE, r->microbatch, NULL);
+    const int recorded = base_ctx_error(r->ctx, &error);
+    return tr_run_status_set(r->status, TR_RUN_STATE_FAILED, r->microbatch,
+                             recorded ? &error : NULL);
+}
+
+base_status_t tr_train_report_close(tr_train_report_t *report, base_status_t outcome)
+{
+    tr_train_report_t *r = report;
+    base_status_t st = BASE_OK;
+
+    if (r == NULL) return BASE_OK;
+    if (r->progress != NULL)
+        base_log_set_terminal(base_ctx_log(r->ctx), base_log_to_stderr, NULL,
+                              base_log_wants_colour(2));
+    tr_progress_destroy(r->progress);
+    if (outcome >= 0) st = print_results(r);
+    base_log_summary(base_ctx_log(r->ctx));
+    const base_status_t written = last_status(r, outcome);
+    tr_run_status_destroy(r->status);
+    const base_status_t closed = tr_metrics_close(r->metrics);
+    for (int32_t j = 0; r->folders != NULL && j < r->inputs->num_jobs; j++)
+        base_free(r->ctx, r->folders[j]);
+    base_free(r->ctx, r->folders);
+    base_free(r->ctx, r->tokens);
+    base_free(r->ctx, r->step_ns);
+    base_free(r->ctx, r);
+    st = st < 0 ? st : written;
+    return st < 0 ? st : closed;
+}

@@ -1,0 +1,32 @@
+/* What a training run tells: the tables before and after, metrics.jsonl, status.json and the
+ * progress line. Rank 0. */
+#ifndef CADRE_TRAINER_RUN_TRAIN_REPORT_H
+#define CADRE_TRAINER_RUN_TRAIN_REPORT_H
+
+#include "trainer/loop/train.h"
+#include "trainer/run/inputs.h"
+#include "trainer/run/run_folder.h"
+
+#include <stdio.h>
+
+typedef struct tr_train_report tr_train_report_t;
+
+/* Opens everything and prints the table of what is to be done to `err`. Borrows all. */
+base_status_t tr_train_report_create(base_ctx_t *ctx, const tr_inputs_t *inputs,
+                                     const tr_trainer_t *trainer, const tr_run_folder_t *folder,
+                                     FILE *out, FILE *err,
+                                     tr_train_report_t **report_p) BASE_MUST_CHECK;
+
+base_status_t tr_train_report_microbatch(tr_train_report_t *report, int64_t microbatch,
+                                         int64_t document_rows) BASE_MUST_CHECK;
+base_status_t tr_train_report_step(tr_train_report_t *report, int32_t job,
+                                   const tr_train_step_t *step) BASE_MUST_CHECK;
+base_status_t tr_train_report_evaluated(tr_train_report_t *report, int32_t job,
+                                        double loss) BASE_MUST_CHECK;
+base_status_t tr_train_report_ended(tr_train_report_t *report, int32_t job) BASE_MUST_CHECK;
+
+/* The run is over, with this status: prints the table of what was done to `out` when it went well,
+ * writes the last status, closes. NULL is legal. Frees `report` also when it fails. */
+base_status_t tr_train_report_close(tr_train_report_t *report, base_status_t outcome);
+
+#endif

@@ -1,0 +1,265 @@
+#include "trainer/run/train_run.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "lora/adapter_init.h"
+#include "lora/peft_import.h"
+#include "trainer/loop/build.h"
+#include "trainer/loop/train.h"
+#include "trainer/model/hf_weights.h"
+#include "trainer/run/inputs.h"
+#include "trainer/run/run_folder.h"
+#include "trainer/run/train_export.h"
+#include "trainer/run/train_report.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* All that a rank has while it runs. */
+typedef struct run {
+    tr_train_run_t *args;
+    base_ctx_t *ctx;
+    comm_group_t *group;
+    int leader; /* rank 0 */
+    int full;
+    tr_inputs_t *inputs;
+    as_topology_t *topology;
+    lora_adapter_options_t *adapters;
+    tr_trainer_t *trainer;
+    tr_lot_options_t lots;
+    tr_train_t *train;
+    tr_run_folder_t *folder; /* the leader's, like the rest */
+    tr_train_report_t *report;
+} run_t;
+
+/* ==== set-up ==== */
+
+static base_status_t open_inputs(run_t *r)
+{
+    base_error_list_t errors;
+
+    base_error_list_init(&errors, r->ctx);
+    const base_status_t st =
+        tr_inputs_open(r->ctx, r->args->config, r->args->config_path, &errors, &r->inputs);
+    if (st < 0 && r->leader && errors.count > 0) {
+        base_error_list_print(&errors, r->args->err);
+        r->args->reported = true;
+    }
+    base_error_list_deinit(&errors);
+    return st;
+}
+
+static base_status_t make_topology(run_t *r)
+{
+    static const as_placement_t placements[] = {[BASE_CONFIG_PLACEMENT_IN_PLACE] = AS_IN_PLACE,
+                                                [BASE_CONFIG_PLACEMENT_POOL] = AS_POOL,
+                                                [BASE_CONFIG_PLACEMENT_LOCAL] = AS_LOCAL};
+    const base_config_t *c = r->args->config;
+
+    return as_topology_create(r->ctx, placements[c->attention.placement], comm_group_size(r->group),
+                              NULL, (int32_t)c->attention.servers_per_host, &r->topology);
+}
+
+static base_status_t list_adapters(run_t *r)
+{
+    r->adapters = base_calloc(r->ctx, r->inputs->num_jobs, sizeof *r->adapters, "adapters");
+    if (r->adapters == NULL) return BASE_ERR_NOMEM;
+    for (int32_t j = 0; j < r->inputs->num_jobs && !r->full; j++) {
+        const base_config_adapter_t *c = r->inputs->configs[j];
+
+        r->adapters[j] = (lora_adapter_options_t){.name = c->name,
+                                                  .rank = (int32_t)c->rank,
+                                                  .scale = lora_scale(c->alpha, c->rank, c->rslora),
+                                                  .dropout = c->dropout,
+                                                  .targets = c->targets,
+                                                  .seed = (uint64_t)c->seed};
+    }
+    return BASE_OK;
+}
+
+static base_status_t make_trainer(run_t *r, base_device_t *dev)
+{
+    const base_config_t *c = r->args->config;
+
+    BASE_TRY(list_adapters(r));
+    const tr_build_t build = {.spec = r->inputs->spec,
+                              .dtype = KERN_F32,
+                              .topology = r->topology,
+                              .tokens_per_trainer = c->batch.tokens_per_trainer,
+                              .longest = r->inputs->longest,
+                              .full = r->full,
+                              .optimizer = 1,
+                              .num_adapters = r->full ? 0 : r->inputs->num_jobs,
+                              .adapters = r->adapters,
+                              .rank_columns = (int32_t)c->batch.max_rank_columns};
+
+    BASE_TRY(tr_build_trainer(r->ctx, dev, r->group, &build, &r->lots, &r->trainer));
+    if (r->trainer->index < 0) return BASE_OK;
+    return tr_hf_weights_load(r->trainer->weights, r->inputs->folder, r->trainer->stream);
+}
+
+/* From the folder that `init:` names, or drawn. */
+static base_status_t initial_values(run_t *r, int32_t j, const lora_layout_t *layout,
+                                    double *values)
+{
+    const base_config_adapter_t *c = r->inputs->configs[j];
+
+    if (strchr(c->init, '/') == NULL) {
+        const lora_init_t kind =
+            strcmp(c->init, "gaussian") == 0 ? LORA_INIT_GAUSSIAN : LORA_INIT_KAIMING;
+        lora_adapter_init(layout, kind, (uint64_t)c->seed, values);
+        return BASE_OK;
+    }
+    /* The import gives floats; they are spread over the doubles from the end. */
+    BASE_TRY(lora_peft_import(r->ctx, c->init, r->inputs->spec, layout, r->adapters[j].scale,
+                              (float *)values));
+    for (int64_t i = layout->count - 1; i >= 0; i--) {
+        float single;
+
+        memcpy(&single, (const char *)values + i * (int64_t)sizeof single, sizeof single);
+        values[i] = (double)single;
+    }
+    return BASE_OK;
+}
+
+static base_status_t init_adapters(run_t *r)
+{
+    for (int32_t j = 0; r->trainer->adapters != NULL && j < r->inputs->num_jobs; j++) {
+        const lora_layout_t *layout = r->trainer->adapters->adapters[j].layout;
+        double *values = base_calloc(r->ctx, layout->count, sizeof *values, "initial adapter");
+
+        if (values == NULL) return BASE_ERR_NOMEM;
+        base_status_t st = initial_values(r, j, layout, values);
+        if (st >= 0)
+            st = lora_adapter_set_write(r->trainer->adapters, j, r->trainer->stream, values);
+        base_free(r->ctx, values);
+        BASE_TRY(st);
+    }
+    return BASE_OK;
+}
+
+/* ==== what happens while it runs ==== */
+
+static base_status_t on_microbatch(void *user, int64_t microbatch, int64_t document_rows)
+{
+    const run_t *r = user;
+
+    return r->leader ? tr_train_report_microbatch(r->report, microbatch, document_rows) : BASE_OK;
+}
+
+static base_status_t on_gradient(void *user, int32_t job)
+{
+    const run_t *r = user;
+
+    if (!r->leader || r->args->dump_gradients == NULL || r->inputs->jobs[job]->step > 0)
+        return BASE_OK;
+    return tr_train_dump_gradients(r->trainer, r->inputs, job, r->args->dump_gradients);
+}
+
+static base_status_t on_step(void *user, int32_t job, const tr_train_step_t *step)
+{
+    const run_t *r = user;
+
+    return r->leader ? tr_train_report_step(r->report, job, step) : BASE_OK;
+}
+
+static base_status_t on_evaluated(void *user, int32_t job, double loss, int best)
+{
+    const run_t *r = user;
+
+    (void)best;
+    return r->leader ? tr_train_report_evaluated(r->report, job, loss) : BASE_OK;
+}
+
+static base_status_t on_ended(void *user, int32_t job)
+{
+    const run_t *r = user;
+
+    if (!r->leader) return BASE_OK;
+    if (r->full)
+        BASE_TRY(tr_train_export_model(r->trainer, r->inputs, r->folder));
+    else
+        BASE_TRY(tr_train_export_adapter(r->train, r->inputs, job, r->folder));
+    if (r->inputs->jobs[job]->state == TR_JOB_QUARANTINED) r->args->num_quarantined++;
+    return tr_train_report_ended(r->report, job);
+}
+
+static base_status_t make_loop(run_t *r)
+{
+    const tr_train_options_t options = {
+        .full = r->full, .rank_columns = r->full ? 0 : r->args->config->batch.max_rank_columns};
+    const tr_train_events_t events = {.user = r,
+                                      .microbatch = on_microbatch,
+                                      .gradient = on_gradient,
+                                      .step = on_step,
+                                      .evaluated = on_evaluated,
+                                      .ended = on_ended};
+
+    return tr_train_create(r->ctx, r->trainer, r->inputs->jobs, r->inputs->num_jobs, &r->lots,
+                           &options, &events, &r->train);
+}
+
+/* ==== the leader's folder ==== */
+
+static base_status_t begin_report(run_t *r)
+{
+    const tr_manifest_t manifest = {.config = r->args->config,
+                                    .argc = r->args->argc,
+                                    .argv = r->args->argv,
+                                    .num_ranks = comm_group_size(r->group),
+                                    .model_hash = r->inputs->model_hash,
+                                    .tokenizer_hash = r->inputs->tokenizer_sha256,
+                                    .num_datasets = r->inputs->num_datasets,
+                                    .datasets = r->inputs->datasets};
+
+    BASE_TRY(tr_manifest_write(r->ctx, tr_run_folder_path(r->folder, TR_RUN_MANIFEST), &manifest));
+    return tr_train_report_create(r->ctx, r->inputs, r->trainer, r->folder, r->args->out,
+                                  r->args->err, &r->report);
+}
+
+static base_status_t check_supported(base_ctx_t *ctx, const base_config_t *c)
+{
+    if (c->train.dtype == BASE_CONFIG_DTYPE_BF16)
+        return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
+                         "train.dtype: bf16 needs a GPU; the CPU trains in fp32");
+    if (c->train.device == BASE_CONFIG_DEVICE_CUDA)
+        return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
+                         "train.device: training on a GPU is not built yet; use cpu");
+    return BASE_OK;
+}
+
+static base_status_t run_all(run_t *r, base_device_t *dev)
+{
+    BASE_TRY(check_supported(r->ctx, r->args->config));
+    BASE_TRY(open_inputs(r));
+    if (r->leader) BASE_TRY(tr_run_folder_create(r->ctx, r->args->config, false, &r->folder));
+    BASE_TRY(make_topology(r));
+    BASE_TRY(make_trainer(r, dev));
+    BASE_TRY(init_adapters(r));
+    BASE_TRY(make_loop(r));
+    if (r->leader) BASE_TRY(begin_report(r));
+    return tr_train_run(r->train);
+}
+
+base_status_t tr_train_run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
+                                void *user)
+{
+    tr_train_run_t *args = user;
+    run_t r = {.args = args,
+               .ctx = ctx,
+               .group = group,
+               .leader = base_ctx_rank(ctx) == 0,
+               .full = args->config->train.mode == BASE_CONFIG_MODE_FULL};
+
+    const base_status_t st = run_all(&r, dev);
+    base_error_t error;
+    if (st < 0 && base_ctx_error(ctx, &error)) comm_group_stop(group, &error);
+    const base_status_t closed = tr_train_report_close(r.report, st);
+    tr_train_destroy(r.train);
+    tr_trainer_destroy(r.trainer);
+    tr_run_folder_destroy(r.folder);
+    base_free(ctx, r.adapters);
+    as_topology_destroy(r.topology);
+    tr_inputs_close(r.inputs);
+    return st < 0 ? st : closed;
+}

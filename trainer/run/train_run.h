@@ -1,0 +1,31 @@
+/* A training run from its configuration to its adapters: what `cadre train` does on each rank.
+ *
+ * Rank 0 owns the run folder: it writes manifest, status, metrics, the adapters as they end (best by
+ * evaluation, else the last values), with train.mode full the model, and speaks on the terminal. */
+#ifndef CADRE_TRAINER_RUN_TRAIN_RUN_H
+#define CADRE_TRAINER_RUN_TRAIN_RUN_H
+
+#include "base/config/config.h"
+#include "comm/comm.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+
+typedef struct tr_train_run {
+    const base_config_t *config; /* read by all ranks */
+    const char *config_path;
+    int argc; /* the command line, for the manifest */
+    const char *const *argv;
+    const char *dump_gradients; /* safetensors file for the gradients of the first global batch of
+                                   each job (PEFT's names, not clipped), or NULL */
+    FILE *out, *err;            /* tables; progress and errors in a list */
+    /* Written by rank 0. */
+    int32_t num_quarantined;
+    bool reported; /* the error has been printed already, with others of its kind */
+} tr_train_run_t;
+
+/* A comm_rank_fn: `user` is the tr_train_run_t that all ranks share. */
+base_status_t tr_train_run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
+                                void *user);
+
+#endif
