@@ -14,12 +14,9 @@ static void take_options(const tr_step_options_t *options, lora_optimizer_step_t
 static base_status_t report(tr_trainer_t *t, int32_t adapter, tr_step_result_t *result)
 {
     lora_optimizer_result_t read;
-    const kern_mat_t sums = tr_head_sums(&t->head);
-    const kern_mat_t loss =
-        kern_vec(base_mem_at(sums.mem, adapter * kern_dtype_bytes(sums.dtype)), 1, sums.dtype);
 
     BASE_TRY(lora_optimizer_read(&t->optimizer, t->stream, &read));
-    BASE_TRY(tr_weights_download(t->ctx, t->stream, &loss, &result->loss));
+    BASE_TRY(tr_gradients_read_loss(t, adapter, &result->loss));
     result->norm = read.norm;
     result->nonfinite = read.nonfinite;
     return BASE_OK;

@@ -111,8 +111,8 @@ base_status_t tr_gradients_reduce_loss(tr_trainer_t *trainer, int32_t adapter, d
     *loss = 0.0;
     BASE_TRY(reduce(trainer, dense ? loss_of(trainer, adapter).mem : none, 1));
     if (!dense) return BASE_OK;
+    BASE_TRY(tr_gradients_read_loss(trainer, adapter, loss));
     const kern_mat_t sum = loss_of(trainer, adapter);
-    BASE_TRY(download(trainer, &sum, loss));
     return zero(trainer->stream, &sum);
 }
 
@@ -134,6 +134,22 @@ base_status_t tr_gradients_read_losses(tr_trainer_t *trainer, double *losses)
     BASE_TRY(check_trainer(trainer));
     const kern_mat_t sums = tr_head_sums(&trainer->head);
     return download(trainer, &sums, losses);
+}
+
+base_status_t tr_gradients_read_loss(tr_trainer_t *trainer, int32_t adapter, double *loss)
+{
+    double wide = 0.0;
+    float single = 0.0F;
+
+    BASE_TRY(check_trainer(trainer));
+    const kern_mat_t sum = loss_of(trainer, adapter);
+    const int is_wide = sum.dtype == KERN_F64;
+    const base_status_t st =
+        base_download(trainer->stream, is_wide ? (void *)&wide : (void *)&single, sum.mem,
+                      kern_dtype_bytes(sum.dtype));
+    const base_status_t synced = base_stream_sync(trainer->stream);
+    *loss = is_wide ? wide : (double)single;
+    return st < 0 ? st : synced;
 }
 
 base_status_t tr_gradients_read_adapter(tr_trainer_t *trainer, int32_t adapter, double *values)

@@ -32,5 +32,8 @@ base_status_t tr_gradients_read(tr_trainer_t *trainer, int32_t index,
 base_status_t tr_gradients_read_adapter(tr_trainer_t *trainer, int32_t adapter,
                                         double *values) BASE_MUST_CHECK;
 base_status_t tr_gradients_read_losses(tr_trainer_t *trainer, double *losses) BASE_MUST_CHECK;
+/* One adapter's loss; waits, and allocates nothing. */
+base_status_t tr_gradients_read_loss(tr_trainer_t *trainer, int32_t adapter,
+                                     double *loss) BASE_MUST_CHECK;
 
 #endif
