@@ -255,7 +255,7 @@ void base_json_int(base_json_t *j, int64_t v)
     end_value(j);
 }
 
-void base_json_double(base_json_t *j, double v)
+static void put_double(base_json_t *j, double v, const char *point)
 {
     char text[40];
 
@@ -272,7 +272,18 @@ void base_json_double(base_json_t *j, double v)
         if (strtod(text, NULL) == v) break;
     }
     puts_literal(j, text);
+    if (strpbrk(text, ".e") == NULL) puts_literal(j, point);
     end_value(j);
+}
+
+void base_json_double(base_json_t *j, double v)
+{
+    put_double(j, v, "");
+}
+
+void base_json_real(base_json_t *j, double v)
+{
+    put_double(j, v, ".0");
 }
 
 static void literal(base_json_t *j, const char *s)

@@ -57,6 +57,8 @@ void base_json_key(base_json_t *j, const char *key);
 void base_json_string(base_json_t *j, const char *s); /* NULL: null */
 void base_json_int(base_json_t *j, int64_t v);
 void base_json_double(base_json_t *j, double v);
+/* The same, with ".0" behind a whole number: for readers to whom 4 is no floating-point number. */
+void base_json_real(base_json_t *j, double v);
 void base_json_bool(base_json_t *j, bool v);
 void base_json_null(base_json_t *j);
 /* A newline after a complete outermost value, after which another may follow (JSON lines). */

@@ -65,10 +65,11 @@ static void put_int(base_json_t *j, const char *key, int64_t value)
     base_json_int(j, value);
 }
 
+/* With a point: transformers warns of a factor that is written 4. */
 static void put_double(base_json_t *j, const char *key, double value)
 {
     base_json_key(j, key);
-    base_json_double(j, value);
+    base_json_real(j, value);
 }
 
 static void put_bool(base_json_t *j, const char *key, bool value)

@@ -1,4 +1,5 @@
-/* cadre prepare: JSONL to datasets. Finds out which files become which, and becomes the Python tool that does it. */
+/* cadre prepare: JSONL to datasets. Finds out which files become which, and becomes the Python tool
+ * that does it. */
 #include "base/config/config.h"
 #include "base/version.h"
 #include "trainer/cli/cli_error.h"

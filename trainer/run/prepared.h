@@ -11,8 +11,8 @@
  * set; data.h5 and data.eval.h5 with train.mode full. It is fresh while it was made from that very
  * file with the tokenizer and the chat template of the model folder: hashes are compared, times of
  * files mean nothing. With which options it was made (--overlong and the like) is not asked, and
- * whether the vocabulary fits says data_dataset_match. Everything here is thread-safe with a context
- * each. */
+ * whether the vocabulary fits says data_dataset_match. Everything here is thread-safe with a
+ * context each. */
 #ifndef CADRE_TRAINER_RUN_PREPARED_H
 #define CADRE_TRAINER_RUN_PREPARED_H
 

@@ -123,6 +123,15 @@ static void doubles_come_back(void **state)
     base_json_to_buffer(&s->j, s->text, ROOM);
     base_json_double(&s->j, 0.1);
     expect(s, "0.1");
+    base_json_to_buffer(&s->j, s->text, ROOM);
+    base_json_begin_array(&s->j);
+    base_json_double(&s->j, 4.0);
+    base_json_real(&s->j, 4.0);
+    base_json_real(&s->j, -0.25);
+    base_json_real(&s->j, 1e300);
+    base_json_real(&s->j, (double)NAN);
+    base_json_end(&s->j);
+    expect(s, "[4,4.0,-0.25,1e+300,null]");
 }
 
 static void nonfinite(void **state)
