@@ -22,8 +22,8 @@ def attributes(path):
     """Root attributes of the dataset at `path`, or None when there is none that can be read."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            found = dict(file.attrs)
-    except (OSError, RuntimeError):
+            found = {name: value.decode() if isinstance(value, bytes) else value for name, value in file.attrs.items()}
+    except (OSError, RuntimeError, UnicodeDecodeError):
         return None
     return found if found.get("format") == FORMAT else None
 
@@ -76,7 +76,8 @@ class Writer:
         line = numpy.frombuffer(self._line, dtype=numpy.int64)
         digest = hashlib.sha256(offsets.astype("<i8", copy=False).tobytes())
         with self._reported():
-            with h5py.File(self._temporary, "w", locking=False) as file:
+            # Metadata with checksums: a changed byte is found instead of followed.
+            with h5py.File(self._temporary, "w", libver=("v108", "v108"), locking=False) as file:
                 file.create_dataset("offsets", data=offsets.astype("<i8", copy=False))
                 self._copy(file, "tokens", self._tokens, "<i4", int(offsets[-1]), digest)
                 self._copy(file, "loss_mask", self._mask, "u1", int(offsets[-1]), digest)
@@ -91,7 +92,10 @@ class Writer:
                     "num_supervised": int(supervised.sum(dtype=numpy.int64)),
                 }
                 for name, value in texts.items():
-                    file.attrs[name] = value
+                    # Of fixed length: the heap of variable ones has no checksum.
+                    data = value.encode()
+                    kind = h5py.string_dtype("utf-8", max(len(data), 1))
+                    file.attrs.create(name, numpy.array(data, dtype=kind), dtype=kind)
                 for name, value in numbers.items():
                     file.attrs.create(name, value, dtype="<i8")
             _sync(self._temporary)

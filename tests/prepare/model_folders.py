@@ -167,7 +167,9 @@ class Prepared:
             with h5py.File(path, "r") as file:
                 offsets, tokens, mask = file["offsets"][:], file["tokens"][:], file["loss_mask"][:]
                 self.lines = file["line"][:].tolist()
-                self.attributes = dict(file.attrs)
+                self.attributes = {
+                    name: value.decode() if isinstance(value, bytes) else value for name, value in file.attrs.items()
+                }
             for begin, end in zip(offsets, offsets[1:]):
                 self.documents.append((tokens[begin:end].tolist(), mask[begin:end].tolist()))
 
