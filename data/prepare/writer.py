@@ -28,6 +28,18 @@ def attributes(path):
     return found if found.get("format") == FORMAT else None
 
 
+def _cut_short(path):
+    """A dataset that cannot be read any more: it has the first bytes of HDF5, and HDF5 cannot open it."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(8) != b"\x89HDF\r\n\x1a\n":
+                return False
+        with h5py.File(path, "r", locking=False):
+            return False
+    except (OSError, RuntimeError):
+        return True
+
+
 class Writer:
     """with Writer(path) as writer: writer.add(document) ...; writer.finish(attributes)
 
@@ -40,7 +52,7 @@ class Writer:
         self._temporary = f"{path}.tmp-{os.getpid()}"
 
     def __enter__(self):
-        if os.path.exists(self.path) and attributes(self.path) is None:
+        if os.path.exists(self.path) and attributes(self.path) is None and not _cut_short(self.path):
             raise Fault("IO-02", self.path, "there is a file that is no dataset; it is not replaced")
         with self._reported():
             os.makedirs(self.folder, exist_ok=True)

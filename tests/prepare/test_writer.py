@@ -100,6 +100,17 @@ class Writer(model_folders.PrepareTest):
         self.assertEqual(os.path.getsize(other), 6)
         self.assertEqual(sorted(os.listdir(self.dir)), ["model", "other.h5", "out.h5", "rows.jsonl"])
 
+    def test_dataset_that_was_cut_short_is_replaced(self):
+        path = self.good([{"text": "hello"}]).path
+        whole = os.path.getsize(path)
+        os.truncate(path, whole - 100)
+        self.assertEqual(self.prepare_beside(path), [])
+        self.assertEqual(os.path.getsize(path), whole)
+        # Another program's HDF5 can be read and is none of ours.
+        with h5py.File(path, "w") as file:
+            file.attrs["owner"] = "somebody else"
+        self.assertEqual([fault.id for fault in self.prepare_beside(path)], ["IO-02"])
+
     def prepare_beside(self, path):
         source = self.write([{"text": "hello"}])
         return model_folders.prepare_main.run(["--model", self.model, "--job", source, path], None)[1]
