@@ -37,8 +37,8 @@ static base_status_t check_range(base_ctx_t *ctx, const as_profile_t *profile, i
 
     if (each > INT64_MAX / rows / AS_MAX_KV_HEADS)
         return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
-                         "attention profile of %s: %" PRId64
-                         " ns for 128 rows at %" PRId64 " keys is more than a plan can add up",
+                         "attention profile of %s: %" PRId64 " ns for 128 rows at %" PRId64
+                         " keys is more than a plan can add up",
                          profile->device, each, max_rows);
     return BASE_OK;
 }
@@ -57,6 +57,10 @@ base_status_t as_cost_create(base_ctx_t *ctx, const as_profile_t *profile, int64
     c->window = window;
     c->row_grain = profile->row_grain;
     c->num_tile_rows = as_tile_ceil(max_rows);
+    for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
+        c->idle_per_mille[d] = profile->idle_per_mille[d];
+        c->has_idle |= profile->idle_per_mille[d] != 0;
+    }
     for (int kind = 0; kind < AS_COST_KINDS; kind++) {
         c->prefix[kind] =
             base_calloc(ctx, c->num_tile_rows + 1, sizeof(int64_t), "attention cost: tile rows");
@@ -68,11 +72,28 @@ base_status_t as_cost_create(base_ctx_t *ctx, const as_profile_t *profile, int64
     sum_up(profile, c, AS_COST_FORWARD);
     sum_up(profile, c, AS_COST_BACKWARD);
     for (int64_t i = 0; i <= c->num_tile_rows; i++)
-        c->prefix[AS_COST_BOTH][i] =
-            c->prefix[AS_COST_FORWARD][i] + c->prefix[AS_COST_BACKWARD][i];
+        c->prefix[AS_COST_BOTH][i] = c->prefix[AS_COST_FORWARD][i] + c->prefix[AS_COST_BACKWARD][i];
     c->task_ns[AS_COST_BOTH] = c->task_ns[AS_COST_FORWARD] + c->task_ns[AS_COST_BACKWARD];
     *cost_p = c;
     return BASE_OK;
+}
+
+static int64_t tile_row_ns(const as_cost_t *c, as_cost_kind_t kind, int64_t i)
+{
+    return c->prefix[kind][i + 1] - c->prefix[kind][i];
+}
+
+int64_t as_cost_idle(const as_cost_t *c, as_cost_kind_t kind, int64_t a, int64_t b)
+{
+    const int64_t first = as_tile_floor(a), last = as_tile_floor(b - 1);
+    int64_t before = a - first * DATA_ROW_ALIGN, after = (last + 1) * DATA_ROW_ALIGN - b;
+
+    if (kind == AS_COST_BOTH)
+        return as_cost_idle(c, AS_COST_FORWARD, a, b) + as_cost_idle(c, AS_COST_BACKWARD, a, b);
+    before = tile_row_ns(c, kind, first) * before / DATA_ROW_ALIGN;
+    after = tile_row_ns(c, kind, last) * after / DATA_ROW_ALIGN;
+    return (before + after) / 1000 * c->idle_per_mille[kind] +
+           (before + after) % 1000 * c->idle_per_mille[kind] / 1000;
 }
 
 void as_cost_destroy(as_cost_t *cost)

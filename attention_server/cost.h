@@ -32,6 +32,8 @@ typedef struct as_cost {
     int64_t num_tile_rows;          /* of the longest document */
     int64_t *prefix[AS_COST_KINDS]; /* [num_tile_rows + 1], ns */
     int64_t task_ns[AS_COST_KINDS];
+    int32_t has_idle;
+    int32_t idle_per_mille[AS_COST_BOTH];
 } as_cost_t;
 
 /* For documents of at most max_rows rows (1 to DATA_MAX_ROWS). BASE_ERR_ARG when a whole batch
@@ -53,21 +55,29 @@ static inline int64_t as_tile_ceil(int64_t row)
 /* The rows before `row`, one KV head, without the rounding to row_grain. */
 static inline int64_t as_cost_before(const as_cost_t *cost, as_cost_kind_t kind, int64_t row)
 {
-    const int64_t *tile_row = cost->prefix[kind] + as_tile_floor(row), part = row & (DATA_ROW_ALIGN - 1);
+    const int64_t *tile_row = cost->prefix[kind] + as_tile_floor(row),
+                  part = row & (DATA_ROW_ALIGN - 1);
 
     return part == 0 ? tile_row[0]
-                     : tile_row[0] + (int64_t)((uint64_t)((tile_row[1] - tile_row[0]) * part) / DATA_ROW_ALIGN);
+                     : tile_row[0] + (int64_t)((uint64_t)((tile_row[1] - tile_row[0]) * part) /
+                                               DATA_ROW_ALIGN);
 }
 
-/* Rows [q0, q1) of a document, one KV head, without the constant of a task. row_grain divides 128,
- * so that it is a power of two. */
+/* What rows that are not there cost, of a task that holds rows [a, b) and with them a tile row in
+ * part. */
+int64_t as_cost_idle(const as_cost_t *cost, as_cost_kind_t kind, int64_t a, int64_t b);
+
+/* Rows [q0, q1), q0 < q1, of a document, one KV head, without the constant of a task. row_grain
+ * divides 128, so that it is a power of two. */
 static inline int64_t as_cost_rows(const as_cost_t *cost, as_cost_kind_t kind, int64_t q0,
                                    int64_t q1)
 {
-    const int64_t below = cost->row_grain - 1;
+    const int64_t below = cost->row_grain - 1, a = q0 & ~below, b = (q1 + below) & ~below;
+    const int64_t ns = as_cost_before(cost, kind, b) - as_cost_before(cost, kind, a);
 
-    return as_cost_before(cost, kind, (q1 + below) & ~below) -
-           as_cost_before(cost, kind, q0 & ~below);
+    if (cost->has_idle && ((a | b) & (DATA_ROW_ALIGN - 1)) != 0)
+        return ns + as_cost_idle(cost, kind, a, b);
+    return ns;
 }
 
 static inline int64_t as_cost_task(const as_cost_t *cost, as_cost_kind_t kind,

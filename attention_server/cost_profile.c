@@ -51,6 +51,10 @@ static void read_numbers(const data_json_object_t *root, as_profile_t *p)
             data_json_fault(root, BASE_MSG_DATA_04, "row_grain",
                             "is %" PRId64 ", want a divisor of %d", v, DATA_ROW_ALIGN);
     }
+    if (data_json_int(root, "forward_idle_per_mille", 0, 1000, &v))
+        p->idle_per_mille[AS_PROFILE_FORWARD] = (int32_t)v;
+    if (data_json_int(root, "backward_idle_per_mille", 0, 1000, &v))
+        p->idle_per_mille[AS_PROFILE_BACKWARD] = (int32_t)v;
     if (data_json_int(root, "task_forward_ps", 0, AS_PROFILE_MAX_PS, &v))
         p->task_ps[AS_PROFILE_FORWARD] = v;
     if (data_json_int(root, "task_backward_ps", 0, AS_PROFILE_MAX_PS, &v))
@@ -146,6 +150,8 @@ void as_profile_write(const as_profile_t *p, base_json_t *j)
     write_int(j, "group", p->group);
     write_int(j, "head_dim", p->head_dim);
     write_int(j, "row_grain", p->row_grain);
+    write_int(j, "forward_idle_per_mille", p->idle_per_mille[AS_PROFILE_FORWARD]);
+    write_int(j, "backward_idle_per_mille", p->idle_per_mille[AS_PROFILE_BACKWARD]);
     write_array(j, "keys", p->keys, p->num_points);
     write_array(j, "forward_ps", p->tile_row_ps[AS_PROFILE_FORWARD], p->num_points);
     write_array(j, "backward_ps", p->tile_row_ps[AS_PROFILE_BACKWARD], p->num_points);

@@ -4,9 +4,11 @@
  * tile row, and a constant per task. A tile row is KERN_ATTENTION_TILE query rows, on the
  * document's grid, of all query heads of one KV head; its time depends on the number of keys it
  * sees and is interpolated linearly between the points of the profile. Of a tile row that a task
- * holds in part, rows are charged in multiples of row_grain: 128 where a kernel computes whole
- * tiles, 128 / group where it packs the query heads of a KV head into one. Times are those of a
- * device kept busy: its total time for many tasks divided by their tile rows.
+ * holds in part, rows are charged in multiples of row_grain, and of the rest the part `idle` that
+ * the kernel spends on rows that are not there: a kernel that packs the query heads of a KV head
+ * into its tiles has row_grain 128 / group and idle 0, one that computes zero-filled tiles has an
+ * idle of up to 1. Times are those of a device kept busy: its total time for many tasks divided by
+ * their tile rows.
  *
  * The file is JSON; all keys are needed and no others are read:
  *
@@ -19,6 +21,8 @@
  *     "group": 4,                           query heads of a KV head
  *     "head_dim": 128,
  *     "row_grain": 32,                      a divisor of 128
+ *     "forward_idle_per_mille": 0,          0 to 1000
+ *     "backward_idle_per_mille": 0,
  *     "keys": [128, 1024, 32768],           ascending, 2 to 32 points, the first 128
  *     "forward_ps": [...],                  time of a tile row that sees so many keys, picoseconds
  *     "backward_ps": [...],
@@ -52,6 +56,7 @@ typedef struct as_profile {
     char dtype[16];
     int32_t derived; /* 1: not measured on the device */
     int32_t group, head_dim, row_grain;
+    int32_t idle_per_mille[AS_PROFILE_DIRECTIONS];
     int32_t num_points;
     int64_t keys[AS_PROFILE_MAX_POINTS];
     int64_t tile_row_ps[AS_PROFILE_DIRECTIONS][AS_PROFILE_MAX_POINTS];

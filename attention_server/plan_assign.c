@@ -22,8 +22,8 @@ static int by_work(const void *a, const void *b, const void *arg)
 {
     const order_t *o = arg;
     const int32_t i = *(const int32_t *)a, j = *(const int32_t *)b;
-    const int c = base_compare_i64(task_work(o->p, &o->plan->tasks[j]),
-                                   task_work(o->p, &o->plan->tasks[i]));
+    const int c =
+        base_compare_i64(task_work(o->p, &o->plan->tasks[j]), task_work(o->p, &o->plan->tasks[i]));
 
     return c != 0 ? c : base_compare_i64(i, j);
 }

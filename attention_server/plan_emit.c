@@ -49,8 +49,8 @@ static void merge_heads(emitter_t *e)
     for (int32_t i = 0; i < e->num_rects; i++) {
         as_rect_t *last = count > 0 ? &r[count - 1] : NULL;
 
-        if (last != NULL && last->a == r[i].a && last->b == r[i].b &&
-            last->server == r[i].server && last->h1 == r[i].h0)
+        if (last != NULL && last->a == r[i].a && last->b == r[i].b && last->server == r[i].server &&
+            last->h1 == r[i].h0)
             last->h1 = r[i].h1;
         else
             r[count++] = r[i];
@@ -68,8 +68,8 @@ static void merge_rows(emitter_t *e)
     for (int32_t i = 0; i < e->num_rects; i++) {
         int32_t j = count - 1;
 
-        while (j >= 0 && !(r[j].b == r[i].a && r[j].server == r[i].server &&
-                           r[j].h0 == r[i].h0 && r[j].h1 == r[i].h1))
+        while (j >= 0 && !(r[j].b == r[i].a && r[j].server == r[i].server && r[j].h0 == r[i].h0 &&
+                           r[j].h1 == r[i].h1))
             j--;
         if (j >= 0)
             r[j].b = r[i].b;
@@ -148,7 +148,8 @@ static base_status_t emit_piece(emitter_t *e)
 
         for (int32_t i = 0; i < whole; i++)
             divide(e, i);
-        if (e->num_rects > whole) base_sort(p->rects, e->num_rects, sizeof *p->rects, by_task, NULL);
+        if (e->num_rects > whole)
+            base_sort(p->rects, e->num_rects, sizeof *p->rects, by_task, NULL);
     }
     for (int32_t i = 0; i < e->num_rects; i++)
         BASE_TRY(add_task(e, &p->rects[i]));
@@ -160,8 +161,8 @@ base_status_t as_plan_emit(as_planner_t *p, as_plan_t *plan)
     emitter_t e = {.p = p, .plan = plan};
     int64_t work = 0;
 
-    BASE_TRY(as_plan_begin(plan, p->batch->microbatch, p->config.cost->window,
-                           p->config.num_kv_heads));
+    BASE_TRY(
+        as_plan_begin(plan, p->batch->microbatch, p->config.cost->window, p->config.num_kv_heads));
     for (int32_t s = 0; s < p->num_servers; s++)
         work += p->goal[s];
     e.most = as_most(work / p->num_servers / TASKS_PER_SERVER, 1);

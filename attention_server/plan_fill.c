@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#define MOST_LOOKED_AT 32
+
 /* A stretch of a document goes to one server after another: head by head from the last, within a
  * head in ascending rows. */
 typedef struct filler {
@@ -100,6 +102,23 @@ static int take_resident(filler_t *f)
     return 0;
 }
 
+/* A server on the host of the document's first rows, near place `at` and with a room not much
+ * different: links within a host are faster. */
+static int32_t same_host(const filler_t *f, int32_t at)
+{
+    const as_planner_t *p = f->p;
+    const as_topology_t *t = p->reference != NULL ? p->reference : p->config.machine->topology;
+    const int32_t first = p->batch->document_piece[f->document];
+    const int32_t host = t->rank_host[t->server_rank[p->keep[first].home]];
+
+    if (p->config.without & AS_WITHOUT_TIERS) return at;
+    for (int32_t i = at; i >= 0 && i > at - MOST_LOOKED_AT; i--) {
+        if (p->rooms[i].room < p->rooms[at].room / 4 * 3) break;
+        if (t->rank_host[t->server_rank[p->rooms[i].server]] == host) return i;
+    }
+    return at;
+}
+
 static int32_t first_server(const as_planner_t *p)
 {
     int32_t first = 0;
@@ -118,7 +137,7 @@ static int take_room(filler_t *f)
     int32_t at = find_room(p, &wanted);
 
     if (p->num_rooms == 0) return 0;
-    if (at == p->num_rooms) at--;
+    if (at == p->num_rooms) at = same_host(f, at - 1);
     if (p->config.without & AS_WITHOUT_LINKS) at = first_server(p);
     const as_room_t room = remove_room(p, at);
     f->server = room.server;
@@ -148,12 +167,8 @@ static void add_fragment(filler_t *f, int32_t server, int64_t a, int64_t b, int6
     as_planner_t *p = f->p;
     as_keep_t *k = &p->keep[f->piece];
 
-    p->fragments[p->num_fragments] = (as_fragment_t){.server = server,
-                                                     .piece = f->piece,
-                                                     .head = f->head,
-                                                     .next = k->fragment,
-                                                     .a = a,
-                                                     .b = b};
+    p->fragments[p->num_fragments] = (as_fragment_t){
+        .server = server, .piece = f->piece, .head = f->head, .next = k->fragment, .a = a, .b = b};
     k->fragment = p->num_fragments++;
     p->load[f->half][server] += work;
     f->left -= work;
@@ -169,9 +184,8 @@ static int64_t stretch_bytes(const filler_t *f, int64_t a, int64_t b)
     const int64_t more = q1 > f->key_row ? q1 - f->key_row : 0;
     const int64_t keys = w->partial_per_task ? q1 : more;
 
-    return p->width *
-           ((q1 - q0) * (w->row[AS_FLOW_BWD_OUT][0] + w->row[AS_FLOW_FWD_OUT][0]) +
-            more * w->key[AS_FLOW_FWD_OUT][0] + keys * w->key[AS_FLOW_BWD_BACK][0]);
+    return p->width * ((q1 - q0) * (w->row[AS_FLOW_BWD_OUT][0] + w->row[AS_FLOW_FWD_OUT][0]) +
+                       more * w->key[AS_FLOW_FWD_OUT][0] + keys * w->key[AS_FLOW_BWD_BACK][0]);
 }
 
 static int has_memory(const filler_t *f, int64_t a, int64_t b)
@@ -207,6 +221,24 @@ static int64_t reach(const filler_t *f, int64_t a, int64_t end)
     return low;
 }
 
+/* Nobody has room: back home, or where memory is left. */
+static int32_t last_resort(filler_t *f, int64_t a, int64_t end)
+{
+    const as_planner_t *p = f->p;
+    const int32_t home = p->keep[f->piece].home;
+
+    f->server = home;
+    if (!has_memory(f, a, end))
+        for (int32_t s = 0; s < p->num_servers; s++) {
+            f->server = s;
+            if (has_memory(f, a, end)) break;
+        }
+    const int32_t found = has_memory(f, a, end) ? f->server : home;
+    f->server = -1;
+    p->memory[found] += stretch_bytes(f, a, end);
+    return found;
+}
+
 /* Places units [a, end) of one head of one piece. */
 static void place(filler_t *f, int64_t a, int64_t end)
 {
@@ -215,8 +247,7 @@ static void place(filler_t *f, int64_t a, int64_t end)
 
     while (a < end) {
         if (f->server < 0 && !next_server(f)) {
-            /* Nobody has room: back home. */
-            add_fragment(f, p->keep[f->piece].home, a, end, as_unit_work(p, piece, a, end));
+            add_fragment(f, last_resort(f, a, end), a, end, as_unit_work(p, piece, a, end));
             return;
         }
         const int64_t b = reach(f, a, end);

@@ -18,8 +18,8 @@ struct as_judge {
     int32_t num_kv_heads;
     const as_cost_t *cost; /* of the run at hand */
     const data_batch_t *batch;
-    int64_t *busy;  /* [pass][half][server], ns at speed one */
-    int64_t *bytes; /* [half][flow][tier][direction][rank] */
+    int64_t *busy;             /* [pass][half][server], ns at speed one */
+    int64_t *bytes;            /* [half][flow][tier][direction][rank] */
     int64_t *scratch, *retain; /* [rank] */
     need_t *needs;             /* [server][head], of the document at hand */
     int32_t *touched;          /* servers with needs */
@@ -51,7 +51,8 @@ base_status_t as_judge_create(base_ctx_t *ctx, const as_machine_t *machine, int3
     j->ctx = ctx;
     j->machine = *machine;
     j->num_kv_heads = num_kv_heads;
-    if ((j->busy = base_calloc(ctx, (int64_t)servers * 4, sizeof(int64_t), "judge: busy")) == NULL ||
+    if ((j->busy = base_calloc(ctx, (int64_t)servers * 4, sizeof(int64_t), "judge: busy")) ==
+            NULL ||
         (j->bytes = base_calloc(ctx, (int64_t)ranks * 2 * AS_NUM_FLOWS * AS_NUM_TIERS * DIRECTIONS,
                                 sizeof(int64_t), "judge: links")) == NULL ||
         (j->scratch = base_calloc(ctx, ranks, sizeof(int64_t), "judge: memory")) == NULL ||
@@ -114,8 +115,8 @@ static void send_keys(as_judge_t *j, int32_t document, int32_t server, const nee
     const as_wire_t *w = &j->machine.wire;
     const int32_t to = t->server_rank[server], r = need->retained;
 
-    for (int32_t p = j->batch->document_piece[document];
-         p < j->batch->document_piece[document + 1]; p++) {
+    for (int32_t p = j->batch->document_piece[document]; p < j->batch->document_piece[document + 1];
+         p++) {
         const data_piece_t *piece = &j->batch->pieces[p];
         const int64_t end = piece->doc_row + piece->rows;
         const int64_t k0 = need->k0 > piece->doc_row ? need->k0 : piece->doc_row;
@@ -127,7 +128,8 @@ static void send_keys(as_judge_t *j, int32_t document, int32_t server, const nee
         add_bytes(j, piece->half, AS_FLOW_FWD_OUT, from, to, keys * w->key[AS_FLOW_FWD_OUT][r]);
         add_bytes(j, piece->half, AS_FLOW_BWD_OUT, from, to, keys * w->key[AS_FLOW_BWD_OUT][r]);
         if (!w->partial_per_task)
-            add_bytes(j, need->half, AS_FLOW_BWD_BACK, to, from, keys * w->key[AS_FLOW_BWD_BACK][r]);
+            add_bytes(j, need->half, AS_FLOW_BWD_BACK, to, from,
+                      keys * w->key[AS_FLOW_BWD_BACK][r]);
     }
 }
 
@@ -136,31 +138,36 @@ static void flush_server(as_judge_t *j, int32_t document, int32_t server)
 {
     need_t *needs = j->needs + (int64_t)server * j->num_kv_heads;
     const int32_t rank = j->machine.topology->server_rank[server];
-    int64_t lo = INT64_MAX, hi = 0, heads = 0;
-    int32_t retained = 0;
+    int64_t lo = INT64_MAX, hi = 0;
+    int32_t retained = 0, first = -1, last = 0; /* heads; a run holds all between */
 
+    /* All of it is retained when one of its tasks is. */
+    for (int32_t h = 0; h < j->num_kv_heads; h++)
+        retained |= needs[h].retained;
+    for (int32_t h = 0; h < j->num_kv_heads; h++)
+        needs[h].retained = retained;
     for (int32_t h = 0; h < j->num_kv_heads;) {
         int32_t end = h + 1;
 
         while (end < j->num_kv_heads && needs[end].k0 == needs[h].k0 &&
-               needs[end].k1 == needs[h].k1 && needs[end].retained == needs[h].retained &&
-               needs[end].half == needs[h].half)
+               needs[end].k1 == needs[h].k1 && needs[end].half == needs[h].half)
             end++;
         if (needs[h].k1 > 0) {
             send_keys(j, document, server, &needs[h], end - h);
             lo = needs[h].k0 < lo ? needs[h].k0 : lo;
             hi = needs[h].k1 > hi ? needs[h].k1 : hi;
-            retained |= needs[h].retained;
-            heads += end - h;
+            if (first < 0) first = h;
+            last = end;
         }
         h = end;
     }
     memset(needs, 0, (size_t)j->num_kv_heads * sizeof *needs);
     j->is_touched[server] = 0;
     if (hi == 0) return;
-    *(retained ? &j->retain[rank] : &j->scratch[rank]) +=
-        (hi - lo) * heads * j->machine.wire.key[AS_FLOW_FWD_OUT][0] *
-        (retained ? j->machine.num_layers : 1);
+    const int64_t heads = last - first;
+    *(retained ? &j->retain[rank] : &j->scratch[rank]) += (hi - lo) * heads *
+                                                          j->machine.wire.key[AS_FLOW_FWD_OUT][0] *
+                                                          (retained ? j->machine.num_layers : 1);
     if (!j->machine.wire.partial_per_task)
         j->scratch[rank] += (hi - lo) * heads * j->machine.wire.key[AS_FLOW_BWD_BACK][0];
 }
@@ -204,8 +211,13 @@ static int64_t own_grid_ns(const as_cost_t *c, as_cost_kind_t kind, const as_tas
     int64_t end = t->q0 + (t->q1 - t->q0 + c->row_grain - 1) / c->row_grain * c->row_grain;
 
     if (end > c->num_tile_rows * DATA_ROW_ALIGN) end = c->num_tile_rows * DATA_ROW_ALIGN;
-    return c->task_ns[kind] +
-           (as_cost_before(c, kind, end) - as_cost_before(c, kind, t->q0)) * (t->h1 - t->h0);
+    int64_t ns = as_cost_before(c, kind, end) - as_cost_before(c, kind, t->q0);
+    /* Tiles from q0 on: only the last one may hold rows that are not there. */
+    const int64_t tail = (end - t->q0) % DATA_ROW_ALIGN;
+    if (c->has_idle && tail != 0)
+        ns += as_cost_idle(c, kind, as_tile_floor(end - 1) * DATA_ROW_ALIGN,
+                           as_tile_floor(end - 1) * DATA_ROW_ALIGN + tail);
+    return c->task_ns[kind] + ns * (t->h1 - t->h0);
 }
 
 static void add_task(as_judge_t *j, const as_task_t *task, int own_grid)
@@ -324,9 +336,10 @@ void as_bounds_of(const as_machine_t *machine, const as_cost_t *cost, int32_t nu
         bounds->ns[kind] = kind < AS_COST_BOTH ? total * num_kv_heads : total;
     }
     for (int kind = 0; kind < AS_COST_KINDS; kind++)
-        bounds->ns[kind] = max_i64(
-            as_at_speed(bounds->ns[kind], speeds),
-            as_at_speed(dearest_rows(cost, (as_cost_kind_t)kind, &batch->pieces[dearest]), fastest));
+        bounds->ns[kind] =
+            max_i64(as_at_speed(bounds->ns[kind], speeds),
+                    as_at_speed(dearest_rows(cost, (as_cost_kind_t)kind, &batch->pieces[dearest]),
+                                fastest));
 }
 
 /* The rank whose exchange takes longest; links of different tiers and directions work at once. */
@@ -372,7 +385,7 @@ static void score_links(const as_judge_t *j, as_score_t *score)
         int64_t duplex = 0;
 
         for (int direction = 0; direction < DIRECTIONS; direction++) {
-            int64_t all = 0;
+            int64_t all = 0, network = 0;
 
             for (int flow = 0; flow < AS_NUM_FLOWS; flow++) {
                 int64_t bytes = 0;
@@ -380,11 +393,14 @@ static void score_links(const as_judge_t *j, as_score_t *score)
                 for (int half = 0; half < DATA_NUM_HALVES; half++)
                     for (int tier = 0; tier < AS_NUM_TIERS; tier++)
                         bytes += bytes_of(j, half, flow, tier, direction)[r];
+                for (int half = 0; half < DATA_NUM_HALVES; half++)
+                    network += bytes_of(j, half, flow, AS_OTHER_HOST, direction)[r];
                 score->flow_bytes[flow] = max_i64(score->flow_bytes[flow], bytes);
                 all += bytes;
             }
             if (direction == SENT) score->total_bytes += all;
             score->link_bytes = max_i64(score->link_bytes, all);
+            score->network_bytes = max_i64(score->network_bytes, network);
             duplex += all;
         }
         score->duplex_bytes = max_i64(score->duplex_bytes, duplex);
@@ -430,7 +446,8 @@ void as_judge_run(as_judge_t *j, const as_cost_t *cost, const data_batch_t *batc
         if (i > 0 && tasks[i].document != tasks[i - 1].document)
             flush_document(j, tasks[i - 1].document);
         add_task(j, &tasks[i], own_grid);
-        if (t->server_rank[tasks[i].server] != t->trainer_rank[batch->pieces[tasks[i].piece].trainer])
+        if (t->server_rank[tasks[i].server] !=
+            t->trainer_rank[batch->pieces[tasks[i].piece].trainer])
             score->num_remote++;
         if (j->machine.wire.partial_per_task) send_partials(j, &tasks[i]);
     }

@@ -72,7 +72,8 @@ typedef struct as_score {
     int64_t pass_ns[2], pass_bound_ns[2];
     /* Bytes of the busiest rank in one direction: all exchanges of a layer; of each flow. */
     int64_t link_bytes, flow_bytes[AS_NUM_FLOWS];
-    int64_t duplex_bytes; /* of the busiest rank, both directions together */
+    int64_t duplex_bytes;  /* of the busiest rank, both directions together */
+    int64_t network_bytes; /* link_bytes between hosts only */
     int64_t total_bytes;
     int64_t scratch_bytes, retain_bytes; /* of the rank with the most */
     int32_t num_tasks, num_remote;

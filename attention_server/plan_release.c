@@ -6,6 +6,11 @@
 
 /* ==== survey ==== */
 
+static int is_limited(const as_planner_t *p)
+{
+    return p->config.cuts_follow_servers && p->config.machine->scratch_bytes != NULL;
+}
+
 static int64_t speed_of(const as_planner_t *p, int32_t server)
 {
     const int32_t *speed = p->config.machine->speed;
@@ -46,22 +51,33 @@ static void list_homes(as_planner_t *p)
     first[p->num_servers] = p->batch->num_pieces;
 }
 
-/* What a server's scratch holds if it keeps all pieces at home: keys that come from elsewhere, and
- * rows that do (pool). An upper bound to begin with. */
-static int64_t home_memory(const as_planner_t *p, const data_piece_t *piece, int32_t home)
+/* Scratch that a server needs for the pieces that it keeps: keys that come from elsewhere, once for
+ * each document, and rows that do (pool). An upper bound. */
+static int64_t home_memory(const as_planner_t *p, int32_t server)
 {
     const as_wire_t *w = &p->config.machine->wire;
     const as_topology_t *t = p->config.machine->topology;
     const int64_t heads = p->config.num_kv_heads;
-    const int far = t->server_rank[home] != t->trainer_rank[piece->trainer];
-    int64_t bytes = 0;
+    int64_t bytes = 0, keys = 0;
+    int32_t document = -1;
 
-    if (piece->doc_row > 0 || far)
-        bytes += (piece->doc_row + piece->rows) * heads *
-                 (w->key[AS_FLOW_FWD_OUT][0] + w->key[AS_FLOW_BWD_BACK][0]);
-    if (far)
-        bytes +=
-            piece->rows * heads * (w->row[AS_FLOW_BWD_OUT][0] + w->row[AS_FLOW_FWD_OUT][0]);
+    for (int32_t i = p->home_first[server]; i < p->home_first[server + 1]; i++) {
+        const data_piece_t *piece = &p->batch->pieces[p->home_pieces[i]];
+        const as_keep_t *k = &p->keep[p->home_pieces[i]];
+        const int far = t->server_rank[server] != t->trainer_rank[piece->trainer];
+        const int64_t end = piece->doc_row + piece->rows;
+
+        if (k->heads == 0 && k->to == k->begin) continue;
+        if (far) bytes += piece->rows * heads * (w->row[AS_FLOW_BWD_OUT][0] + w->row[0][0]);
+        if (w->partial_per_task) bytes += end * heads * w->key[AS_FLOW_BWD_BACK][0];
+        if (piece->doc_row == 0 && !far) continue;
+        if (piece->document != document) keys = 0;
+        document = piece->document;
+        if (end <= keys) continue;
+        bytes += (end - keys) * heads * w->key[AS_FLOW_FWD_OUT][0];
+        if (!w->partial_per_task) bytes += (end - keys) * heads * w->key[AS_FLOW_BWD_BACK][0];
+        keys = end;
+    }
     return bytes;
 }
 
@@ -87,10 +103,10 @@ void as_plan_survey(as_planner_t *p, int64_t joint_per_mille)
         keep_all(p, i);
         p->load[piece->half][k->home] += k->work * p->heads;
         total[piece->half] += k->work * p->heads;
-        if (p->config.cuts_follow_servers && p->config.machine->scratch_bytes != NULL)
-            p->memory[k->home] += home_memory(p, piece, k->home);
     }
     list_homes(p);
+    for (int32_t s = 0; is_limited(p) && s < p->num_servers; s++)
+        p->memory[s] = home_memory(p, s);
     for (int32_t s = 0; s < p->num_servers; s++) {
         const int64_t speed = speed_of(p, s);
 
@@ -116,9 +132,8 @@ static int64_t release_bytes(const as_planner_t *p, const data_piece_t *piece, c
     const int64_t key = w->key[0][r] + w->key[1][r] + w->key[2][r] + w->key[3][r];
     const int64_t servers = work / p->typical_room + 1, heads = work / (k->work + 1) + 1;
     const int64_t end = piece->doc_row + piece->rows;
-    const int64_t begin = p->config.cost->window == 0
-                              ? 0
-                              : as_task_first_key(piece->doc_row, p->config.cost->window);
+    const int64_t begin =
+        p->config.cost->window == 0 ? 0 : as_task_first_key(piece->doc_row, p->config.cost->window);
     const int64_t rows = work / unit * p->grain + p->grain;
 
     return p->width * (rows * row + (end - begin) * as_most(servers, heads) * key);
@@ -230,20 +245,6 @@ static int64_t typical_room(const as_planner_t *p)
     return count > 0 ? sum / count + 1 : as_most(p->goal[0] / 8, 1);
 }
 
-/* What server s has too much, and in which half (-1: in both together); 0: nothing. */
-static int64_t excess(const as_planner_t *p, int32_t s, int64_t more, int *half)
-{
-    const int64_t both = p->load[DATA_PING][s] + p->load[DATA_PONG][s] - p->goal[s];
-
-    for (*half = 0; *half < DATA_NUM_HALVES; (*half)++) {
-        const int64_t over = p->load[*half][s] - p->half_goal[*half][s];
-
-        if (over > more) return over - more / 2;
-    }
-    *half = -1;
-    return both > more ? both - more / 2 : 0;
-}
-
 /* Releases `over` of the piece, about. Gives the work released. */
 static int64_t release_piece(as_planner_t *p, int32_t i, int64_t over, int64_t more)
 {
@@ -262,6 +263,44 @@ static int64_t release_piece(as_planner_t *p, int32_t i, int64_t over, int64_t m
     return had - kept;
 }
 
+/* A server whose own pieces need more keys from elsewhere than it has memory for gives away the one
+ * that needs most, whole. */
+static int64_t release_for_memory(as_planner_t *p, int32_t s)
+{
+    int64_t most = 0;
+    int32_t chosen = -1;
+
+    if (!is_limited(p) || p->memory[s] <= p->config.machine->scratch_bytes[s]) return 0;
+    for (int32_t i = p->home_first[s]; i < p->home_first[s + 1]; i++) {
+        const int32_t index = p->home_pieces[i];
+        const data_piece_t *piece = &p->batch->pieces[index];
+
+        if (p->keep[index].heads == p->heads && piece->doc_row + piece->rows > most &&
+            (piece->doc_row > 0 || p->keep[index].home != p->trainer_nearest[piece->trainer])) {
+            most = piece->doc_row + piece->rows;
+            chosen = index;
+        }
+    }
+    if (chosen < 0) return 0;
+    const int64_t before = home_memory(p, s), work = release_piece(p, chosen, INT64_MAX, 0);
+    p->memory[s] -= before - home_memory(p, s);
+    return work;
+}
+
+/* What server s has too much, and in which half (-1: in both together); 0: nothing. */
+static int64_t excess(const as_planner_t *p, int32_t s, int64_t more, int *half)
+{
+    const int64_t both = p->load[DATA_PING][s] + p->load[DATA_PONG][s] - p->goal[s];
+
+    for (*half = 0; *half < DATA_NUM_HALVES; (*half)++) {
+        const int64_t over = p->load[*half][s] - p->half_goal[*half][s];
+
+        if (over > more) return over - more / 2;
+    }
+    *half = -1;
+    return both > more ? both - more / 2 : 0;
+}
+
 int64_t as_plan_release(as_planner_t *p, int64_t per_mille, int64_t max_unit)
 {
     int64_t released = 0;
@@ -273,6 +312,11 @@ int64_t as_plan_release(as_planner_t *p, int64_t per_mille, int64_t max_unit)
         int64_t over, done = 1;
         int half;
 
+        while (done > 0) {
+            done = release_for_memory(p, s);
+            released += done;
+        }
+        done = 1;
         while (done > 0 && (over = excess(p, s, more, &half)) > 0) {
             const int32_t i = choose_piece(p, s, half, over, max_unit);
 

@@ -56,20 +56,20 @@ struct as_planner {
     as_judge_t *reference_judge;
     int32_t *trainer_nearest; /* [trainers] real server that is nearest, mostly on its rank */
     int32_t *trainer_home;    /* [trainers] server whose work its rows are until released */
-    int32_t num_servers;   /* of the plan to make: the real ones, or one for each trainer */
+    int32_t num_servers;      /* of the plan to make: the real ones, or one for each trainer */
     int64_t grain;
     int32_t heads; /* that are planned apart: num_kv_heads, or 1 with cut_heads = 0 */
     int64_t width; /* KV heads in each of them */
 
-    const data_batch_t *batch; /* of the run at hand */
-    int64_t *load[DATA_NUM_HALVES]; /* [servers] work at home or taken */
-    int64_t *goal;                  /* [servers] what both halves should be together */
+    const data_batch_t *batch;           /* of the run at hand */
+    int64_t *load[DATA_NUM_HALVES];      /* [servers] work at home or taken */
+    int64_t *goal;                       /* [servers] what both halves should be together */
     int64_t *half_goal[DATA_NUM_HALVES]; /* [servers] most that a half should be */
-    int64_t *memory;           /* [servers] scratch bytes in use, about; with limits only */
-    int32_t *home_first;       /* [servers + 1] into home_pieces */
-    int32_t *home_pieces;      /* [pieces] by server, ascending */
-    as_keep_t *keep;           /* [pieces] */
-    as_room_t *rooms;          /* [servers] ascending room, then descending server */
+    int64_t *memory;      /* [servers] scratch bytes in use, about; with limits only */
+    int32_t *home_first;  /* [servers + 1] into home_pieces */
+    int32_t *home_pieces; /* [pieces] by server, ascending */
+    as_keep_t *keep;      /* [pieces] */
+    as_room_t *rooms;     /* [servers] ascending room, then descending server */
     int32_t num_rooms;
     as_offer_t *offers; /* [2 documents] a document that spans both halves has two */
     int32_t num_offers;
@@ -143,8 +143,7 @@ static inline int64_t as_most(int64_t a, int64_t b)
 /* What a server can take of a half. */
 static inline int64_t as_room_of(const as_planner_t *p, int32_t server, int half)
 {
-    const int64_t both =
-        p->goal[server] - p->load[DATA_PING][server] - p->load[DATA_PONG][server];
+    const int64_t both = p->goal[server] - p->load[DATA_PING][server] - p->load[DATA_PONG][server];
 
     return as_least(both, p->half_goal[half][server] - p->load[half][server]);
 }

@@ -84,8 +84,8 @@ static base_status_t allocate(as_planner_t *p)
         (p->offered = base_calloc(ctx, 2 * documents, sizeof(int32_t), "planner")) == NULL ||
         (p->fragments = base_calloc(ctx, p->max_fragments, sizeof *p->fragments,
                                     "planner: fragments")) == NULL ||
-        (p->rects = base_calloc(ctx, p->max_rects, sizeof *p->rects,
-                                "planner: rectangles")) == NULL ||
+        (p->rects = base_calloc(ctx, p->max_rects, sizeof *p->rects, "planner: rectangles")) ==
+            NULL ||
         (p->order = base_calloc(ctx, p->max_tasks, sizeof(int32_t), "planner: order")) == NULL ||
         (p->tasks = base_calloc(ctx, p->max_tasks, sizeof *p->tasks, "planner: tasks")) == NULL)
         return BASE_ERR_NOMEM;
@@ -100,7 +100,8 @@ static void set_capacity(as_planner_t *p)
     const as_topology_t *t = p->config.machine->topology;
     const int64_t servers = as_most(t->num_servers, t->num_trainers);
     const int64_t most = (int64_t)p->config.max_pieces * p->heads +
-                         MAX_ROUNDS * (2 * servers + 2 * (int64_t)p->config.max_documents) + MAX_MOVES;
+                         MAX_ROUNDS * (2 * servers + 2 * (int64_t)p->config.max_documents) +
+                         MAX_MOVES;
 
     p->max_fragments = (int32_t)as_least(most, INT32_MAX / 4);
     p->max_tasks = (int32_t)as_least(
@@ -272,11 +273,12 @@ static int is_better(const as_score_t *a, const as_score_t *b)
     return x != y ? x < y : a->link_bytes < b->link_bytes;
 }
 
-/* The best of several degrees of freedom between the halves. */
+/* Halves that make up for each other take fewer bytes, halves that are balanced each by itself hide
+ * their links better: the better of both. */
 static base_status_t choose_plan(as_planner_t *p, as_plan_t *plan)
 {
-    static const int64_t joint[] = {0, 500, 1000};
-    const int ways = p->config.without & AS_WITHOUT_BOTH_HALVES ? 1 : 3;
+    static const int64_t joint[] = {0, 1000};
+    const int ways = p->config.without & AS_WITHOUT_BOTH_HALVES ? 1 : 2;
     as_machine_t machine = *p->config.machine;
     as_bounds_t bounds;
     as_score_t best, score;

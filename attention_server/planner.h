@@ -20,11 +20,12 @@ extern "C" {
 
 /* Terms of the objective that can be left out, to see what they are worth. */
 enum {
-    AS_WITHOUT_LINKS = 1,     /* what moves, and whereto, is chosen without counting bytes */
-    AS_WITHOUT_GRID = 2,      /* cuts at any multiple of 16 rows: such a plan is not finished (no
+    AS_WITHOUT_LINKS = 1,       /* what moves, and whereto, is chosen without counting bytes */
+    AS_WITHOUT_GRID = 2,        /* cuts at any multiple of 16 rows: such a plan is not finished (no
                                  as_plan_finish) and only fit to be judged */
-    AS_WITHOUT_RESIDENCY = 4, /* as if rows and keys lay on another server than they do */
-    AS_WITHOUT_BOTH_HALVES = 8 /* each half balanced by itself */
+    AS_WITHOUT_RESIDENCY = 4,   /* as if rows and keys lay on another server than they do */
+    AS_WITHOUT_BOTH_HALVES = 8, /* each half balanced by itself */
+    AS_WITHOUT_TIERS = 16       /* no preference for the document's own host */
 };
 
 typedef struct as_planner_config {
@@ -38,7 +39,7 @@ typedef struct as_planner_config {
      * the same bits whichever servers compute (placement invariance, docs/design.md).
      * 1: cut for the servers there are. */
     int32_t cuts_follow_servers;
-    int32_t without; /* AS_WITHOUT_* */
+    int32_t without;                   /* AS_WITHOUT_* */
     int32_t max_documents, max_pieces; /* of a batch */
 } as_planner_config_t;
 

@@ -297,6 +297,18 @@ int64_t base_arena_declared(const base_arena_t *arena)
     return sum;
 }
 
+base_region_t base_arena_num_regions(const base_arena_t *arena)
+{
+    return arena->num_regions;
+}
+
+base_arena_entry_t base_arena_entry(const base_arena_t *arena, base_region_t region)
+{
+    const region_t *r = &arena->regions[region];
+
+    return (base_arena_entry_t){r->owner, r->name, r->bytes, r->lifetime};
+}
+
 void base_arena_print(const base_arena_t *arena, FILE *out)
 {
     fprintf(out, "arena %s: %" PRId32 " regions, %" PRId64 " bytes declared, %" PRId64 " bytes\n",

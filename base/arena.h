@@ -51,6 +51,15 @@ base_mem_t base_arena_mem(const base_arena_t *arena,
 int64_t base_arena_region_bytes(const base_arena_t *arena, base_region_t region);
 int64_t base_arena_bytes(const base_arena_t *arena);    /* size of the buffer, after layout */
 int64_t base_arena_declared(const base_arena_t *arena); /* sum of all regions */
+
+/* What was declared as region 0 <= r < num_regions; the texts are borrowed. */
+typedef struct base_arena_entry {
+    const char *owner, *name;
+    int64_t bytes;
+    base_lifetime_t lifetime;
+} base_arena_entry_t;
+base_region_t base_arena_num_regions(const base_arena_t *arena);
+base_arena_entry_t base_arena_entry(const base_arena_t *arena, base_region_t region);
 void base_arena_print(const base_arena_t *arena,
                       FILE *out); /* one line a region: owner, name, bytes, lifetime, offset */
 

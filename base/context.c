@@ -14,6 +14,7 @@ struct base_ctx {
     base_log_t *log;
     base_memory_t *memory;
     _Atomic(base_trace_t *) trace;
+    _Atomic(const base_observer_t *) observer;
     _Atomic(const int32_t *) stop_flag;
     _Atomic int64_t deadline_ms;
 
@@ -36,6 +37,7 @@ base_status_t base_ctx_create(int rank, int size, base_log_t *log, base_ctx_t **
     ctx->size = size;
     ctx->log = log;
     atomic_init(&ctx->trace, NULL);
+    atomic_init(&ctx->observer, NULL);
     atomic_init(&ctx->stop_flag, NULL);
     atomic_init(&ctx->deadline_ms, DEADLINE_DEFAULT_MS);
     *ctx_p = ctx;
@@ -83,6 +85,16 @@ base_trace_t *base_ctx_trace(base_ctx_t *ctx)
 void base_ctx_set_trace(base_ctx_t *ctx, base_trace_t *trace)
 {
     atomic_store_explicit(&ctx->trace, trace, memory_order_release);
+}
+
+const base_observer_t *base_ctx_observer(base_ctx_t *ctx)
+{
+    return atomic_load_explicit(&ctx->observer, memory_order_acquire);
+}
+
+void base_ctx_set_observer(base_ctx_t *ctx, const base_observer_t *observer)
+{
+    atomic_store_explicit(&ctx->observer, observer, memory_order_release);
 }
 
 base_status_t base_ctx_fail(base_ctx_t *ctx, base_status_t st, base_message_t msg, const char *file,

@@ -55,6 +55,17 @@ base_memory_t *base_ctx_memory(base_ctx_t *ctx);               /* never NULL */
 base_trace_t *base_ctx_trace(base_ctx_t *ctx);                 /* NULL until base_ctx_set_trace */
 void base_ctx_set_trace(base_ctx_t *ctx, base_trace_t *trace); /* borrows */
 
+/* Somebody who wants to know which work a rank gives to its streams, and how long that takes: bench
+ * verbs. `work` is a static name ("gemm"), `args` the work's own argument struct, read only. Called
+ * by the thread that gives the work; on the CPU's compute streams the work runs between the two. */
+typedef struct base_observer {
+    void (*begin)(void *user, const char *work, const void *args);
+    void (*end)(void *user, const char *work, const void *args);
+    void *user;
+} base_observer_t;
+const base_observer_t *base_ctx_observer(base_ctx_t *ctx); /* NULL: none */
+void base_ctx_set_observer(base_ctx_t *ctx, const base_observer_t *observer); /* borrows */
+
 /* Records an error and returns `st`. The first one stays until base_ctx_clear_error: what follows a
  * first error is mostly its consequence. Not for hot loops. Use the macro. */
 base_status_t base_ctx_fail(base_ctx_t *ctx, base_status_t st, base_message_t msg, const char *file,

@@ -42,6 +42,8 @@ extern "C" {
     X(RUN, 02, "output folder is in use",                                                          \
       "wait until the other process has ended, or set another `output`")                           \
     X(RUN, 03, "output lies in the model folder", "set `output` to a folder of its own")           \
+    X(RUN, 04, "run without what is to be exported",                                               \
+      "give the folder that `output` named, and one of the adapters that the message lists")       \
     X(COMM, 01, "a rank has stopped",                                                              \
       "the first error is in the log of the rank that the message names")                          \
     X(COMM, 02, "a rank did not answer in time",                                                   \
@@ -49,6 +51,8 @@ extern "C" {
       "cause it")                                                                                  \
     X(COMM, 03, "ranks disagree",                                                                  \
       "start every rank with the same program, configuration and data")                            \
+    X(COMM, 04, "MPI failed",                                                                      \
+      "see what mpirun printed above; `cadre train --threads N` runs on one host without MPI")     \
     X(DEV, 01, "device cannot be used",                                                            \
       "`cadre --version` lists the devices; set train.device: cpu to run without a GPU")           \
     X(DATA, 01, "not a model folder",                                                              \

@@ -4,7 +4,7 @@
  * comm/ moves bytes and does not know what they mean. A transport is a table (comm/transport.h)
  * behind comm_group_t:
  *   threads  ranks are threads of this process (`--threads N`, tests); cpu and strict devices
- *   mpi      ranks are processes; cpu device (progress thread)         -- not built yet
+ *   mpi      ranks are processes; cpu and strict devices (comm/mpi.h)
  *   nccl, copy_engine                                                  -- not built yet
  *
  * Exchange. All ranks of the group begin the same sequence of exchanges on a channel; an exchange
@@ -90,7 +90,10 @@ typedef struct comm_ticket {
 
 int comm_group_rank(const comm_group_t *group);
 int comm_group_size(const comm_group_t *group);
-const char *comm_group_transport(const comm_group_t *group); /* "threads" */
+const char *comm_group_transport(const comm_group_t *group); /* "threads", "mpi" */
+/* [size] the host of each rank, numbered from 0 in the order of their first ranks; NULL: all on one.
+ * Valid while the group lives. */
+const int32_t *comm_group_hosts(const comm_group_t *group);
 /* After a barrier, on all ranks; after a stop on each rank for itself. NULL is legal. */
 void comm_group_destroy(comm_group_t *group);
 

@@ -63,6 +63,20 @@ int comm_exchange_difference(const base_range_t *send, int num_send, const base_
     return num_send == num_recv ? -1 : num;
 }
 
+uint64_t comm_exchange_hash(const base_range_t *list, int num)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a, a word at a time */
+
+    for (int i = 0; i < num; i++) {
+        const int empty = list[i].row_bytes == 0 || list[i].rows == 0;
+
+        hash = (hash ^ (uint64_t)(empty ? 0 : list[i].row_bytes)) * UINT64_C(0x100000001b3);
+        hash = (hash ^ (uint64_t)(empty ? 0 : list[i].rows)) * UINT64_C(0x100000001b3);
+        hash ^= hash >> 29;
+    }
+    return hash;
+}
+
 int comm_tag_equal(const comm_tag_t *a, const comm_tag_t *b)
 {
     return a->plan_hash == b->plan_hash && a->microbatch == b->microbatch && a->layer == b->layer &&
@@ -85,29 +99,37 @@ static void range_text(const base_range_t *list, int num, int i, char text[COMM_
                        list[i].row_bytes);
 }
 
-int comm_pair_disagrees(const comm_pair_t *p, char *text, size_t text_bytes)
+void comm_pair_text(const comm_pair_t *p, int64_t send_bytes, int64_t recv_bytes, int difference,
+                    char *text, size_t text_bytes)
 {
-    const int tags_equal = comm_tag_equal(p->sender_tag, p->receiver_tag);
     char sender[COMM_TEXT_BYTES], receiver[COMM_TEXT_BYTES];
-    int i, used;
+    int used;
 
-    /* A list of empty ranges is not an empty list: the count is part of what both sides derive. */
-    if (p->num_send == 0 && p->num_recv == 0) return 0;
-    i = comm_exchange_difference(p->send, p->num_send, p->recv, p->num_recv);
-    if (tags_equal && i < 0) return 0;
     comm_tag_text(p->sender_tag, sender);
     comm_tag_text(p->receiver_tag, receiver);
     used = snprintf(text, text_bytes,
                     "rank %d sends rank %d %d ranges, %" PRId64 " bytes (%s); rank %d expects %d "
                     "ranges, %" PRId64 " bytes (%s)",
-                    p->sender, p->receiver, p->num_send, comm_exchange_bytes(p->send, p->num_send),
-                    sender, p->receiver, p->num_recv, comm_exchange_bytes(p->recv, p->num_recv),
-                    receiver);
-    if (i >= 0 && used > 0 && (size_t)used < text_bytes) {
-        range_text(p->send, p->num_send, i, sender);
-        range_text(p->recv, p->num_recv, i, receiver);
-        (void)snprintf(text + used, text_bytes - (size_t)used,
-                       "; first difference at range %d: %s sent, %s expected", i, sender, receiver);
-    }
+                    p->sender, p->receiver, p->num_send, send_bytes, sender, p->receiver,
+                    p->num_recv, recv_bytes, receiver);
+    if (difference < 0 || used <= 0 || (size_t)used >= text_bytes) return;
+    range_text(p->send, p->num_send, difference, sender);
+    range_text(p->recv, p->num_recv, difference, receiver);
+    (void)snprintf(text + used, text_bytes - (size_t)used,
+                   "; first difference at range %d: %s sent, %s expected", difference, sender,
+                   receiver);
+}
+
+int comm_pair_disagrees(const comm_pair_t *p, char *text, size_t text_bytes)
+{
+    const int tags_equal = comm_tag_equal(p->sender_tag, p->receiver_tag);
+    int i;
+
+    /* A list of empty ranges is not an empty list: the count is part of what both sides derive. */
+    if (p->num_send == 0 && p->num_recv == 0) return 0;
+    i = comm_exchange_difference(p->send, p->num_send, p->recv, p->num_recv);
+    if (tags_equal && i < 0) return 0;
+    comm_pair_text(p, comm_exchange_bytes(p->send, p->num_send),
+                   comm_exchange_bytes(p->recv, p->num_recv), i, text, text_bytes);
     return 1;
 }

@@ -23,6 +23,10 @@ int64_t comm_exchange_bytes(const base_range_t *list, int num); /* sum of row_by
 int comm_exchange_difference(const base_range_t *send, int num_send, const base_range_t *recv,
                              int num_recv);
 
+/* Of the sizes only, empty ranges all the same: equal lists (comm_exchange_difference) have equal
+ * hashes. */
+uint64_t comm_exchange_hash(const base_range_t *list, int num);
+
 int comm_tag_equal(const comm_tag_t *a, const comm_tag_t *b);
 
 #define COMM_TEXT_BYTES 128
@@ -40,6 +44,11 @@ typedef struct comm_pair {
 /* 0 when the two agree, or when neither lists anything (their tags then need not be the same);
  * else writes both sides, with tags, counts and bytes, as one clause. */
 int comm_pair_disagrees(const comm_pair_t *pair, char *text, size_t text_bytes);
+
+/* That clause, for a transport that knows of the other side's list only its length, its bytes and its
+ * first ranges: `difference` is one of them, or -1 (then not in the text). */
+void comm_pair_text(const comm_pair_t *pair, int64_t send_bytes, int64_t recv_bytes, int difference,
+                    char *text, size_t text_bytes);
 
 #ifdef __cplusplus
 }

@@ -12,6 +12,7 @@ base_status_t comm_group_init(comm_group_t *group, const comm_ops_t *ops, base_c
     group->dev = dev;
     group->rank = rank;
     group->size = size;
+    group->hosts = NULL;
     for (int c = 0; c < COMM_NUM_CHANNELS; c++)
         group->begun[c] = 0;
     return comm_reducer_create(group, &group->reducer);
@@ -43,6 +44,11 @@ int comm_group_size(const comm_group_t *group)
 const char *comm_group_transport(const comm_group_t *group)
 {
     return group->ops->name;
+}
+
+const int32_t *comm_group_hosts(const comm_group_t *group)
+{
+    return group->hosts;
 }
 
 void comm_group_destroy(comm_group_t *group)

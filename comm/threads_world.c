@@ -2,15 +2,11 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "comm/watch.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-
-/* The transport's waits end this much before the device's own, which start at the same time but
- * cannot name the peer: an eighth of the deadline, at most a second. */
-#define MARGIN_DIVISOR 8
-#define MARGIN_MAX_MS  1000
 
 /* ==== failure ==== */
 
@@ -46,39 +42,23 @@ void comm_threads_fail(comm_threads_member_t *m, const base_error_t *error)
 
 base_status_t comm_threads_forward(comm_threads_member_t *m, base_status_t st)
 {
-    base_error_t error = {.status = st,
-                          .message = BASE_MSG_INT_01,
-                          .rank = m->group.rank,
-                          .file = __FILE__,
-                          .line = __LINE__};
+    base_error_t error;
 
-    if (!base_ctx_error(m->group.ctx, &error))
-        (void)snprintf(error.text, sizeof error.text, "rank %d: %s, without a text", m->group.rank,
-                       base_status_text(st));
+    comm_watch_error(m->group.ctx, st, &error);
     comm_threads_fail(m, &error);
     return st;
 }
 
 base_status_t comm_threads_stopped(const comm_threads_member_t *m)
 {
-    base_error_t error;
-
-    if (base_ctx_error(m->group.ctx, &error) &&
-        (error.status == BASE_ERR_MISMATCH || error.status == BASE_ERR_TIMEOUT ||
-         error.status == BASE_ERR_COMM))
-        return error.status;
-    return BASE_ERR_PEER;
+    return comm_watch_stopped(m->group.ctx);
 }
 
 /* ==== waiting ==== */
 
 int64_t comm_threads_deadline_ns(const comm_threads_member_t *m)
 {
-    const int64_t ms = base_ctx_deadline_ms(m->group.ctx);
-    const int64_t margin_ms =
-        ms / MARGIN_DIVISOR < MARGIN_MAX_MS ? ms / MARGIN_DIVISOR : MARGIN_MAX_MS;
-
-    return (ms - margin_ms) * 1000000;
+    return comm_watch_limit_ns(m->group.ctx);
 }
 
 void comm_threads_sleep(comm_threads_member_t *m, int who, int64_t ns)

@@ -45,6 +45,7 @@ struct comm_group {
     base_ctx_t *ctx;
     base_device_t *dev;
     int rank, size;
+    const int32_t *hosts; /* [size] as comm_group_hosts, the transport's; NULL: one host */
     uint64_t
         begun[COMM_NUM_CHANNELS]; /* last sequence number given by group.c; the rank's thread */
     comm_reducer_t *reducer;

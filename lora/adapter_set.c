@@ -258,6 +258,24 @@ base_status_t lora_adapter_set_start(lora_adapter_set_t *set, base_stream_t *str
     return BASE_OK;
 }
 
+/* Zeroes a module's columns over all outputs of the fused layer: who had them before left his B in
+ * the rows of other modules. */
+static base_status_t zero_columns(const lora_adapter_set_t *set, int32_t adapter, int64_t module,
+                                  base_stream_t *stream)
+{
+    const lora_layout_t *layout = set->adapters[adapter].layout;
+    const lora_module_t *m = &layout->modules[module];
+    const kern_mat_t *w = weight_of(set, m->layer, lora_target_linear(m->target));
+    const int64_t element = kern_dtype_bytes(set->dtype);
+    const int64_t at = w->cols + lora_placed_column(set, adapter, module);
+    const base_range_t columns = {.mem = base_mem_at(w->mem, at * element),
+                                  .row_bytes = layout->rank * element,
+                                  .rows = w->rows,
+                                  .pitch = w->pitch * element};
+
+    return m->out == w->rows ? BASE_OK : base_fill(stream, &columns, 0);
+}
+
 /* Masters to the adapter's place. */
 static base_status_t write_place(const lora_adapter_set_t *set, int32_t adapter,
                                  base_stream_t *stream)
@@ -271,6 +289,7 @@ static base_status_t write_place(const lora_adapter_set_t *set, int32_t adapter,
                                    .out = lora_placed_b(set, adapter, m)};
 
         BASE_TRY(kern_convert_run(stream, &down));
+        BASE_TRY(zero_columns(set, adapter, m, stream));
         BASE_TRY(kern_convert_run(stream, &up));
     }
     return BASE_OK;

@@ -9,7 +9,7 @@ int64_t lora_learning_rate_warmup(const base_config_adapter_t *config, int64_t t
 }
 
 double lora_learning_rate_at(base_config_schedule_t schedule, double highest, int64_t done,
-                          int64_t warmup, int64_t total_steps)
+                             int64_t warmup, int64_t total_steps)
 {
     static const double pi = 3.14159265358979323846;
     const int64_t rest = total_steps - warmup > 1 ? total_steps - warmup : 1;

@@ -21,7 +21,7 @@ int64_t lora_learning_rate_warmup(const base_config_adapter_t *config, int64_t t
 
 /* The rate of the step that is made when `done` steps are done. */
 double lora_learning_rate_at(base_config_schedule_t schedule, double highest, int64_t done,
-                          int64_t warmup, int64_t total_steps);
+                             int64_t warmup, int64_t total_steps);
 
 #ifdef __cplusplus
 }

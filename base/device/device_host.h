@@ -62,6 +62,16 @@ base_status_t base_stream_fail(base_stream_t *s, base_status_t st);
  * may then launch. */
 void *base_stream_native(base_stream_t *s);
 
+/* State that an implementation above keeps with a stream, such as a library's handle and scratch
+ * memory: made by the thread that feeds the stream, destroyed with it, after its last work. One a
+ * stream; the stream owns it from base_stream_keep on. */
+typedef struct base_stream_part base_stream_part_t;
+struct base_stream_part {
+    void (*destroy)(base_stream_part_t *part);
+};
+base_stream_part_t *base_stream_kept(const base_stream_t *s); /* NULL: none yet */
+void base_stream_keep(base_stream_t *s, base_stream_part_t *part);
+
 #ifdef __cplusplus
 }
 #endif

@@ -88,6 +88,7 @@ struct base_stream {
     base_stream_kind_t kind;
     _Atomic int
         status; /* first error of work given earlier (base_status_t); every later call returns it */
+    base_stream_part_t *part; /* NULL: none */
     char name[BASE_DEVICE_NAME_BYTES];
 };
 

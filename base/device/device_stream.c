@@ -1,6 +1,7 @@
 #include "base/device/device_host.h"
 #include "base/device/device_ops.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 /* ==== streams ==== */
@@ -10,6 +11,7 @@ void base_stream_init_common(base_stream_t *s, base_device_t *dev, base_stream_k
 {
     s->dev = dev;
     s->kind = kind;
+    s->part = NULL;
     atomic_init(&s->status, BASE_OK);
     snprintf(s->name, sizeof s->name, "%s", name);
 }
@@ -37,9 +39,24 @@ base_status_t base_stream_create(base_device_t *dev, base_stream_kind_t kind, co
 
 void base_stream_destroy(base_stream_t *s)
 {
+    base_stream_part_t *part;
+
     if (s == NULL) return;
+    part = s->part;
     base_memory_count_close(base_ctx_memory(s->dev->ctx), BASE_RESOURCE_STREAM);
     s->dev->ops->stream_destroy(s);
+    if (part != NULL) part->destroy(part);
+}
+
+base_stream_part_t *base_stream_kept(const base_stream_t *s)
+{
+    return s->part;
+}
+
+void base_stream_keep(base_stream_t *s, base_stream_part_t *part)
+{
+    assert(s->part == NULL);
+    s->part = part;
 }
 
 base_device_t *base_stream_device(const base_stream_t *s)

@@ -33,7 +33,7 @@ void golden_run_documents(golden_run_t *r, bool with_adapters);
 /* All steps, by tr_train_run, on datasets that it writes. */
 void golden_run_train(golden_run_t *r);
 
-/* Tensor `index` of the adapter: A and B of each module in turn; `at` is its place in the vector. */
+/* Tensor `index` of the adapter, A and B of each module in turn; `at`: its place in the vector. */
 const golden_tensor_t *golden_run_tensor(const golden_adapter_t *adapter,
                                          const lora_layout_t *layout, int64_t index, int64_t *at);
 

@@ -1,12 +1,12 @@
-/* Training against transformers and PEFT (README.md of this folder): the same folders and documents,
- * both adapters in one trainer and, where they fit, in one microbatch. Logits, losses, gradients,
- * ten steps of AdamW with clipping and what the adapters are then.
+/* Training against transformers and PEFT (README.md of this folder): the same folders and
+ * documents, both adapters in one trainer and, where they fit, in one microbatch. Logits, losses,
+ * gradients, ten steps of AdamW with clipping and what the adapters are then.
  *
- * Distances are norms of differences over norms, tensor by tensor. In fp32 the issue allows 1e-4 and
- * transformers itself is up to 2e-6 away from its double (README.md, Precision), so 1e-5 leaves
- * room for another order of sums. In double the same formulas differ by roundings alone: 1e-12. What
- * training changed in an adapter is a tenth of it or less, and AdamW's first steps magnify errors of
- * small gradients, so there the bound is a hundred times that. */
+ * Distances are norms of differences over norms, tensor by tensor. In fp32 the issue allows 1e-4
+ * and transformers itself is up to 2e-6 away from its double (README.md, Precision), so 1e-5 leaves
+ * room for another order of sums. In double the same formulas differ by roundings alone: 1e-12.
+ * What training changed in an adapter is a tenth of it or less, and AdamW's first steps magnify
+ * errors of small gradients, so there the bound is a hundred times that. */
 #include "tests/golden/golden_run.h"
 #include "tests/support/ctx_fixture.h"
 

@@ -3,8 +3,8 @@
 #include "tests/support/ctx_fixture.h"
 
 #include "data/hf_folder.h"
-#include "lora/peft_import.h"
 #include "lora/learning_rate.h"
+#include "lora/peft_import.h"
 #include "tests/golden/golden_case.h"
 
 #include <math.h>
@@ -97,7 +97,7 @@ static void test_schedule(void **state)
     (void)state;
     for (int64_t s = 0; s < GOLDEN_STEPS; s++) {
         const double rate = lora_learning_rate_at(BASE_CONFIG_SCHEDULE_COSINE, t->learning_rate, s,
-                                               t->warmup_steps, t->steps);
+                                                  t->warmup_steps, t->steps);
 
         /* The same formula in double: some roundings. */
         assert_true(fabs(rate - g->adapters[0].learning_rates[s]) <= 1e-15 * t->learning_rate);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "tests/ranks/rank_world.h"
 
 /* Objects of the device that are alive. Host memory is left out: the transport's own streams may
  * not yet have let go of an event that they were told to wait for. */
@@ -37,7 +38,26 @@ void rank_case_run(rank_case_t *run, comm_rank_fn fn)
     assert_in_range(run->options.num_ranks, 1, RANKS_MAX);
     run->fn = fn;
     memset(run->of, 0, sizeof run->of);
-    run->status = comm_threads_run(&run->options, noted, run, &run->error);
+    if (rank_world_is_mpi())
+        rank_world_run(run, noted);
+    else
+        run->status = comm_threads_run(&run->options, noted, run, &run->error);
+}
+
+void rank_case_begin(void)
+{
+    rank_world_open();
+}
+
+int rank_case_end(int status)
+{
+    rank_world_close();
+    return status;
+}
+
+const char *rank_case_transport(void)
+{
+    return rank_world_is_mpi() ? "mpi" : "threads";
 }
 
 void rank_case_assert_right(const rank_case_t *run)

@@ -1,4 +1,9 @@
-/* Frame of the tests that run several ranks as threads.
+/* Frame of the tests that run several ranks: as threads of the test program, or over MPI, when mpirun
+ * started it on RANKS_MAX processes (then every case runs on the first num_ranks of them).
+ *
+ * Over MPI every process runs the same test functions. What ranks found is shared before any of them
+ * asserts, so that all assert the same and none waits for one that has left; a process that waits for
+ * the others for a minute aborts, and mpirun ends the rest.
  *
  * A failing cmocka assertion on a rank's thread would hang or kill the others, so ranks never
  * assert: they note the first thing that is wrong in their verdict (RANK_CHECK) and go on or
@@ -31,9 +36,11 @@ typedef struct rank_verdict {
 
 typedef struct rank_case {
     comm_threads_options_t options;
-    void *user;           /* the test's own */
-    base_status_t status; /* of comm_threads_run */
-    base_error_t error;   /* likewise */
+    void *user;        /* the test's own */
+    size_t user_bytes; /* of it, when ranks share it: memory of all processes meanwhile; else 0 */
+    int64_t chunk_bytes, direct_bytes; /* over MPI: comm/mpi.h */
+    base_status_t status;              /* of comm_threads_run, or rank 0's of comm_mpi_run */
+    base_error_t error;                /* likewise */
     rank_verdict_t of[RANKS_MAX];
     comm_rank_fn fn;
 } rank_case_t;
@@ -44,6 +51,13 @@ typedef struct rank_case {
         if (!(cond) && (run)->of[rank].wrong[0] == '\0')                                           \
             (void)snprintf((run)->of[rank].wrong, sizeof(run)->of[rank].wrong, __VA_ARGS__);       \
     } while (0)
+
+/* main() of such a program. */
+#define RANK_CASE_MAIN(name, tests)                                                                \
+    (rank_case_begin(), rank_case_end(cmocka_run_group_tests_name(name, tests, NULL, NULL)))
+void rank_case_begin(void);
+int rank_case_end(int status);
+const char *rank_case_transport(void); /* "threads", "mpi" */
 
 /* Runs fn(group, ctx, dev, run) on all ranks and notes the outcome. */
 void rank_case_run(rank_case_t *run, comm_rank_fn fn);

@@ -69,7 +69,8 @@ static void test_gather_and_barrier(void **state)
         gather_shared_t shared = {{0}};
         rank_case_t run = {
             .options = {.num_ranks = size, .device = BASE_DEVICE_CPU, .deadline_ms = 20000},
-            .user = &shared};
+            .user = &shared,
+            .user_bytes = sizeof shared};
 
         rank_case_run(&run, gather_rank);
         rank_case_assert_ok(&run);
@@ -462,5 +463,5 @@ int main(void)
         cmocka_unit_test(test_reduce_refused_sum),
     };
 
-    return cmocka_run_group_tests_name("collectives", tests, NULL, NULL);
+    return RANK_CASE_MAIN("collectives", tests);
 }

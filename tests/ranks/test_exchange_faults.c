@@ -30,7 +30,8 @@ static rank_case_t fault_case(int num_ranks, base_device_kind_t device, int64_t 
                                      .device = device,
                                      .seed = 3,
                                      .deadline_ms = deadline_ms},
-                         .user = fault};
+                         .user = fault,
+                         .user_bytes = sizeof *fault};
 }
 
 /* Rank 0 sends two pieces to rank 1, which sends one back; other ranks list nothing. */
@@ -427,7 +428,8 @@ static base_status_t argument_rank(comm_group_t *group, base_ctx_t *ctx, base_de
     BASE_TRY(rank_gear_open(&gear, dev, BASE_STREAM_ASYNC, 4 * BYTES));
     make_two_way(&w, me, &gear);
     RANK_CHECK(run, me,
-               comm_group_size(group) == 2 && strcmp(comm_group_transport(group), "threads") == 0,
+               comm_group_size(group) == 2 &&
+                   strcmp(comm_group_transport(group), rank_case_transport()) == 0,
                "group");
     EXPECT_ARG(comm_exchange_begin(group, 2, &w.ex, &ticket), "channel 2");
     EXPECT_ARG(comm_exchange_begin(group, -1, &w.ex, &ticket), "channel -1");
@@ -474,7 +476,7 @@ static void test_arguments(void **state)
         rank_case_assert_right(&run);
         assert_true(run.status < 0);
     }
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 4 && strcmp(rank_case_transport(), "threads") == 0; i++) {
         const comm_threads_options_t bad[] = {{.num_ranks = 0},
                                               {.num_ranks = COMM_THREADS_MAX_RANKS + 1},
                                               {.num_ranks = 1, .device = BASE_DEVICE_CUDA},
@@ -496,5 +498,5 @@ int main(void)
         cmocka_unit_test(test_arguments),
     };
 
-    return cmocka_run_group_tests_name("exchange_faults", tests, NULL, NULL);
+    return RANK_CASE_MAIN("exchange_faults", tests);
 }

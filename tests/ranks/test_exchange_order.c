@@ -18,7 +18,8 @@ static rank_case_t order_case(int num_ranks, base_device_kind_t device, order_fl
 {
     return (rank_case_t){
         .options = {.num_ranks = num_ranks, .device = device, .seed = 5, .deadline_ms = 15000},
-        .user = flags};
+        .user = flags,
+        .user_bytes = flags != NULL ? sizeof *flags : 0};
 }
 
 /* One contiguous piece from or to one peer. */
@@ -273,6 +274,8 @@ static base_status_t sent_geared(rank_case_t *run, comm_group_t *group, base_dev
 
     (void)dev;
     BASE_TRY(overwrite(run, group, gear, 1, &flags->overwritten, &flags->begun));
+    /* Only a transport that pulls sees what was written too early; another one may have copied it. */
+    if (strcmp(comm_group_transport(group), "threads") != 0) return BASE_OK;
     return overwrite(run, group, gear, 0, &flags->used, &flags->not_yet);
 }
 GEARED(sent)
@@ -393,5 +396,5 @@ int main(void)
         cmocka_unit_test(test_hold_back),     cmocka_unit_test(test_delay),
     };
 
-    return cmocka_run_group_tests_name("exchange_order", tests, NULL, NULL);
+    return RANK_CASE_MAIN("exchange_order", tests);
 }

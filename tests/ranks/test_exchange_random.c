@@ -183,7 +183,9 @@ out:
     return st;
 }
 
-static void run_random(base_device_kind_t device, int num_seeds)
+/* chunk_bytes, direct_bytes: over MPI. */
+static void run_random(base_device_kind_t device, int num_seeds, int64_t chunk_bytes,
+                       int64_t direct_bytes)
 {
     for (int size = 1; size <= RANKS_MAX; size++)
         for (int seed = 1; seed <= num_seeds; seed++) {
@@ -192,6 +194,8 @@ static void run_random(base_device_kind_t device, int num_seeds)
                                            .device = device,
                                            .seed = plan.seed,
                                            .deadline_ms = 20000},
+                               .chunk_bytes = chunk_bytes,
+                               .direct_bytes = direct_bytes,
                                .user = &plan};
 
             rank_case_run(&run, random_rank);
@@ -202,13 +206,25 @@ static void run_random(base_device_kind_t device, int num_seeds)
 static void test_random_cpu(void **state)
 {
     (void)state;
-    run_random(BASE_DEVICE_CPU, 4);
+    run_random(BASE_DEVICE_CPU, 4, 0, 0);
 }
 
 static void test_random_strict(void **state)
 {
     (void)state;
-    run_random(BASE_DEVICE_STRICT, 4);
+    run_random(BASE_DEVICE_STRICT, 4, 0, 0);
+}
+
+/* Messages cut as those over 1 GiB are, and ranges that go from and to their place: both far smaller
+ * than they are outside of tests. */
+static void test_random_chunks(void **state)
+{
+    (void)state;
+    if (strcmp(rank_case_transport(), "mpi") != 0) return;
+    run_random(BASE_DEVICE_CPU, 2, 100, 0);
+    run_random(BASE_DEVICE_CPU, 2, 0, 300);
+    run_random(BASE_DEVICE_CPU, 2, 333, 500);
+    run_random(BASE_DEVICE_STRICT, 1, 333, 500);
 }
 
 int main(void)
@@ -216,7 +232,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_cpu),
         cmocka_unit_test(test_random_strict),
+        cmocka_unit_test(test_random_chunks),
     };
 
-    return cmocka_run_group_tests_name("exchange_random", tests, NULL, NULL);
+    return RANK_CASE_MAIN("exchange_random", tests);
 }

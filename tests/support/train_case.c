@@ -43,11 +43,13 @@ static base_status_t run_body(const train_case_t *c, train_rank_t *rank)
 {
     tr_trainer_t *t = rank->trainer;
 
-    if (rank->folder != NULL)
-        BASE_TRY(tr_hf_weights_load(t->weights, rank->folder, t->stream));
-    else
-        BASE_TRY(tr_weights_random(t->weights, t->stream, c->weight_seed));
-    BASE_TRY(write_adapters(c, t));
+    if (t->index >= 0) {
+        if (rank->folder != NULL)
+            BASE_TRY(tr_hf_weights_load(t->weights, rank->folder, t->stream));
+        else
+            BASE_TRY(tr_weights_random(t->weights, t->stream, c->weight_seed));
+        BASE_TRY(write_adapters(c, t));
+    }
     BASE_TRY(tr_gradients_zero(t));
     BASE_TRY(c->body(rank, c->user));
     return tr_trainer_sync(t);
@@ -66,7 +68,7 @@ static base_status_t run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_
         rank.folder = folder;
         rank.spec = data_hf_folder_spec(folder);
     }
-    BASE_TRY_GOTO(as_topology_create(ctx, AS_IN_PLACE, comm_group_size(group), NULL, 1, &topology),
+    BASE_TRY_GOTO(as_topology_create(ctx, c->placement, comm_group_size(group), NULL, 1, &topology),
                   st, out);
     const tr_build_t build = {.spec = rank.spec,
                               .dtype = c->dtype,
@@ -184,14 +186,32 @@ typedef struct recorder {
     train_rank_t *rank;
     tr_job_t **jobs;
     train_log_t *logs;
+    int64_t microbatches, requests; /* memory's at the last one */
 } recorder_t;
+
+static base_status_t on_microbatch(void *user, int64_t microbatch, int64_t document_rows)
+{
+    recorder_t *r = user;
+    const int64_t requests = base_memory_calls(base_ctx_memory(r->rank->ctx));
+
+    (void)microbatch;
+    (void)document_rows;
+    /* The step that the second one may complete is the first that is counted. */
+    if (++r->microbatches > 2) r->logs[0].late_requests += requests - r->requests;
+    r->requests = requests;
+    return BASE_OK;
+}
 
 static base_status_t on_gradient(void *user, int32_t job)
 {
-    const recorder_t *r = user;
+    recorder_t *r = user;
+    const int64_t requests = base_memory_calls(base_ctx_memory(r->rank->ctx));
 
     if (r->logs[job].gradient == NULL || r->jobs[job]->step > 0) return BASE_OK;
-    return tr_gradients_read_adapter(r->rank->trainer, job, r->logs[job].gradient);
+    const base_status_t st =
+        tr_gradients_read_adapter(r->rank->trainer, job, r->logs[job].gradient);
+    r->requests += base_memory_calls(base_ctx_memory(r->rank->ctx)) - requests;
+    return st;
 }
 
 static base_status_t on_step(void *user, int32_t job, const tr_train_step_t *step)
@@ -206,6 +226,7 @@ static base_status_t on_step(void *user, int32_t job, const tr_train_step_t *ste
     log->norm[log->steps] = step->norm;
     log->rate[log->steps] = step->learning_rate;
     log->steps++;
+    log->microbatches = step->microbatch + 1;
     return BASE_OK;
 }
 
@@ -249,19 +270,22 @@ static base_status_t run_jobs(train_rank_t *rank, tr_job_t **jobs, int32_t num_j
                               train_log_t *logs)
 {
     recorder_t recorder = {.rank = rank, .jobs = jobs, .logs = logs};
-    const tr_train_options_t options = {.rank_columns = rank->trainer->adapters->rank_columns};
-    const tr_train_events_t events = {.user = &recorder,
-                                      .gradient = on_gradient,
-                                      .step = on_step,
-                                      .evaluated = on_evaluated,
-                                      .ended = on_ended};
+    const int leader = base_ctx_rank(rank->ctx) == 0;
+    const tr_train_options_t options = {.rank_columns = all_ranks(rank->c)};
+    const tr_train_events_t all = {.user = &recorder,
+                                   .microbatch = on_microbatch,
+                                   .gradient = on_gradient,
+                                   .step = on_step,
+                                   .evaluated = on_evaluated,
+                                   .ended = on_ended};
+    const tr_train_events_t none = {0};
     tr_train_t *train;
     base_status_t st;
 
     BASE_TRY(tr_train_create(rank->ctx, rank->trainer, jobs, num_jobs, &rank->lots, &options,
-                             &events, &train));
+                             leader ? &all : &none, &train));
     st = tr_train_run(train);
-    for (int32_t j = 0; j < num_jobs && st >= 0; j++) {
+    for (int32_t j = 0; j < num_jobs && st >= 0 && leader; j++) {
         if (logs[j].final != NULL) st = tr_train_values(train, j, logs[j].final);
     }
     tr_train_destroy(train);

@@ -8,7 +8,7 @@
  *   train_case_run(&c);                                    fails the test when the rank fails
  *
  * A body returns a status; it must not use cmocka's assertions, which are the main thread's. What
- * it wants to have checked it leaves in `user`. */
+ * it wants to have checked it leaves in `user`. With several ranks it runs on each of them. */
 #ifndef CADRE_TESTS_SUPPORT_TRAIN_CASE_H
 #define CADRE_TESTS_SUPPORT_TRAIN_CASE_H
 
@@ -45,7 +45,8 @@ typedef struct train_case {
     const double *const *values; /* [num_adapters]; NULL, or one of them: train_values */
     int32_t rank_columns;        /* 0: the sum of the ranks */
     int64_t tokens_per_trainer, longest;
-    int num_ranks; /* 0: one; in place */
+    int num_ranks;            /* 0: one */
+    as_placement_t placement; /* with AS_POOL one server */
     train_body_fn body;
     void *user;
 } train_case_t;
@@ -76,6 +77,9 @@ base_status_t train_lot_run(train_rank_t *rank, tr_lot_t *lot, int evaluate);
 typedef struct train_log {
     int64_t steps;
     double loss[TRAIN_LOG_STEPS], norm[TRAIN_LOG_STEPS], rate[TRAIN_LOG_STEPS];
+    int64_t microbatches; /* until its last step, evaluations included */
+    int64_t
+        late_requests; /* job 0: for memory, between microbatches after the second, events aside */
     int64_t evaluations, best_evaluation; /* number of the best, from 0 */
     double evaluation[TRAIN_LOG_STEPS];
     int ended;
@@ -84,7 +88,8 @@ typedef struct train_log {
     double *final;    /* tr_train_values after the run, if not NULL */
 } train_log_t;
 
-/* Runs jobs on the datasets to their end; logs[j] belongs to job j, configs[j].data is a path. */
+/* Runs jobs on the datasets to their end; logs[j] belongs to job j, configs[j].data is a path. Of
+ * several ranks the first one writes the logs. */
 base_status_t train_run_jobs(train_rank_t *rank, const base_config_adapter_t *configs,
                              int32_t num_jobs, train_log_t *logs);
 

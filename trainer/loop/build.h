@@ -6,8 +6,9 @@
  *   BASE_TRY(tr_build_trainer(ctx, dev, group, &b, &lots, &trainer));
  *   BASE_TRY(tr_hf_weights_load(trainer->weights, folder, trainer->stream));
  *
- * What attention stages is measured on the fullest microbatches that such documents can make: as
- * many of the longest as fit, and the same of half their length. */
+ * What attention stages is measured on full microbatches of such documents, of one length, from the
+ * longest to an eighth of it, and of some dozens of drawn mixtures, and doubled. That is an
+ * estimate, no bound: a microbatch that needs more is BASE_ERR_NOMEM. */
 #ifndef CADRE_TRAINER_LOOP_BUILD_H
 #define CADRE_TRAINER_LOOP_BUILD_H
 

@@ -28,6 +28,7 @@ base_status_t tr_train_create(base_ctx_t *ctx, tr_trainer_t *trainer, tr_job_t *
         goto err_destroy;
     for (int i = 0; i < 2; i++)
         BASE_TRY_GOTO(tr_lot_create(ctx, lots, &t->lots[i]), st, err_destroy);
+    BASE_TRY_GOTO(tr_control_create(trainer, &t->control), st, err_destroy);
     for (int32_t j = 0; j < num_jobs && !options->full && trainer->index >= 0; j++) {
         if (jobs[j]->eval_documents == 0) continue;
         t->best[j] = base_calloc(ctx, trainer->adapter_count[j], sizeof **t->best, "best adapter");
@@ -48,6 +49,7 @@ void tr_train_destroy(tr_train_t *train)
     if (train == NULL) return;
     for (int32_t j = 0; train->best != NULL && j < train->num_jobs; j++)
         base_free(train->ctx, train->best[j]);
+    tr_control_destroy(train->control);
     for (int i = 0; i < 2; i++)
         tr_lot_destroy(train->lots[i]);
     base_free(train->ctx, train->best);
@@ -109,7 +111,8 @@ base_status_t tr_train_evaluate(tr_train_t *train, int32_t job, double *loss)
                                         tr_lot_plans(next_lot(train))));
         train->microbatch++;
     }
-    return tr_gradients_reduce_loss(train->trainer, job, loss);
+    BASE_TRY(tr_gradients_reduce_loss(train->trainer, job, loss));
+    return tr_control_share(train->control, "evaluation", loss, sizeof *loss);
 }
 
 static base_status_t evaluate(tr_train_t *t, int32_t j)
@@ -137,6 +140,16 @@ base_status_t tr_train_values(tr_train_t *train, int32_t job, double *values)
 
 /* ==== steps ==== */
 
+static base_status_t share_result(tr_train_t *t, tr_step_result_t *result)
+{
+    double values[3] = {result->loss, result->norm, (double)result->nonfinite};
+
+    BASE_TRY(tr_control_share(t->control, "step", values, sizeof values));
+    *result =
+        (tr_step_result_t){.loss = values[0], .norm = values[1], .nonfinite = (int32_t)values[2]};
+    return BASE_OK;
+}
+
 static base_status_t step(tr_train_t *t, int32_t j)
 {
     tr_job_t *job = t->jobs[j];
@@ -148,6 +161,7 @@ static base_status_t step(tr_train_t *t, int32_t j)
         BASE_TRY(tr_full_step(t->trainer, job->step + 1, &options, &hook, &result));
     else
         BASE_TRY(tr_adapter_step(t->trainer, j, &options, &hook, &result));
+    BASE_TRY(share_result(t, &result));
     tr_job_stepped(job, &result);
     const tr_train_step_t record = {.step = job->step,
                                     .loss = result.loss,

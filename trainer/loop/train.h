@@ -6,12 +6,15 @@
  * An ended job frees its place: its rows go to the others. What a job learned is kept in the
  * trainer, and of a job with evaluations the best so far on the host (tr_train_values).
  *
- * All ranks run it with equal jobs. What happens is told to `events`, on every rank, in the same
- * order; what they do with it must not change the jobs. Between microbatches nothing is allocated
+ * All ranks run it with equal jobs, pool ranks too: what a step or an evaluation gave is shared with
+ * them (control.h), so that all ranks end a job in the same place. What happens is told to `events`,
+ * on every rank, in the same order; what they do with it must not change the jobs. Between
+ * microbatches nothing is allocated
  * after the first two (the events' own business aside). One thread. */
 #ifndef CADRE_TRAINER_LOOP_TRAIN_H
 #define CADRE_TRAINER_LOOP_TRAIN_H
 
+#include "trainer/loop/control.h"
 #include "trainer/loop/microbatch.h"
 #include "trainer/loop/select.h"
 
@@ -46,6 +49,7 @@ typedef struct tr_train {
     int32_t num_jobs;
     tr_job_t *const *jobs;
     tr_lot_t *lots[2];
+    tr_control_t *control;
     int64_t microbatch;       /* done so far, evaluations included */
     int *chosen;              /* [num_jobs] */
     int64_t *rows, *pad_rows; /* [num_jobs] since the last step */

@@ -38,8 +38,8 @@ typedef struct rig {
 static void rig_begin(rig_t *r)
 {
     *r = (rig_t){.ctx = fixture_ctx()};
-    assert_int_equal(
-        data_batch_create(r->ctx, MAX_DOCUMENTS, MAX_PIECES, MAX_TRAINERS, &r->batch), BASE_OK);
+    assert_int_equal(data_batch_create(r->ctx, MAX_DOCUMENTS, MAX_PIECES, MAX_TRAINERS, &r->batch),
+                     BASE_OK);
 }
 
 static void rig_end(rig_t *r)
@@ -249,6 +249,208 @@ static void cuts_do_not_depend_on_servers(void **state)
     rig_end(&r);
 }
 
+/* ==== memory ==== */
+
+/* Without limits first; then with less and less scratch on server 0 when all is resent, or less
+ * memory for retained tasks on all. A plan that is given out fits. */
+static void memory_is_respected(void **state)
+{
+    int num_fit = 0, num_resent = 0;
+    rig_t r;
+
+    (void)state;
+    rig_begin(&r);
+    for (uint32_t round = 0; round < 60; round++) {
+        rng_t rng = {.round = 500 + round};
+        const int32_t trainers = (int32_t)draw(&rng, 2, MAX_TRAINERS);
+        int64_t scratch = INT64_MAX / 4, retain = INT64_MAX / 4;
+        as_planner_config_t config = draw_config(&rng);
+
+        config.cuts_follow_servers = 1;
+        config.retain = round % 2;
+        lay_random(&r, &rng, trainers, 24);
+        for (int step = 0; step < 3; step++) {
+            as_topology_t *t = topology_of(r.ctx, trainers, step == 0 ? 0 : (int)draw(&rng, 0, 1));
+
+            for (int32_t s = 0; s < t->num_servers; s++) {
+                r.scratch[s] = s == 0 ? scratch : INT64_MAX / 4;
+                r.retain[s] = retain;
+            }
+            r.machine.scratch_bytes = r.scratch;
+            r.machine.retain_bytes = r.retain;
+            open_planner(&r, t, 0, config);
+            const base_status_t st = as_planner_run(r.planner, r.batch, r.plan, &r.score);
+            if (st == BASE_ERR_NOMEM) {
+                fixture_expect_error(r.ctx, BASE_ERR_NOMEM, "MEM-01", "bytes of scratch");
+            } else {
+                assert_int_equal(st, BASE_OK);
+                check_cover(&r, config.num_kv_heads);
+                for (int32_t i = 0; i < t->num_servers; i++) {
+                    const as_judge_t *judge = as_planner_judge(r.planner);
+
+                    assert_true(as_judge_scratch_bytes(judge, t->server_rank[i]) <= r.scratch[i]);
+                    assert_true(as_judge_retain_bytes(judge, t->server_rank[i]) <= retain);
+                }
+                num_fit += step > 0 && !config.retain;
+                for (int32_t i = 0; i < r.plan->num_tasks; i++)
+                    num_resent += config.retain && !r.plan->tasks[i].retained;
+            }
+            if (step == 0) {
+                scratch = config.retain ? scratch
+                                        : as_judge_scratch_bytes(as_planner_judge(r.planner), 0);
+                retain = config.retain ? r.score.retain_bytes : retain;
+            }
+            if (config.retain)
+                retain /= 2;
+            else
+                scratch /= 2;
+            close_planner(&r);
+        }
+    }
+    assert_true(num_fit > 50); /* of 60 */
+    assert_true(num_resent > 40);
+    rig_end(&r);
+}
+
+/* ==== balance ==== */
+
+/* Documents of 4 k to 60 k rows on four servers: any of them can be cut. */
+static void four_servers_are_balanced(void **state)
+{
+    static const int64_t mixed[][6] = {{40000, 12000, 5000, 4000, 1500, 1000},
+                                       {60000, 900, 800, 700, 600, 500},
+                                       {10000, 10000, 10000, 10000, 10000, 10000},
+                                       {20000, 16000, 9000, 7000, 6000, 5000},
+                                       {30000, 30000, 1000, 1000, 1000, 500}};
+    rig_t r;
+
+    (void)state;
+    rig_begin(&r);
+    for (size_t i = 0; i < sizeof mixed / sizeof mixed[0]; i++)
+        for (int32_t follow = 0; follow < 2; follow++)
+            for (int32_t cut_heads = 0; cut_heads < 2; cut_heads++) {
+                lay(&r, 4, 16384, mixed[i], 6);
+                open_planner(&r, topology_of(r.ctx, 4, 0), 0,
+                             (as_planner_config_t){.num_kv_heads = 8,
+                                                   .cut_heads = cut_heads,
+                                                   .retain = 1,
+                                                   .cuts_follow_servers = follow});
+                assert_int_equal(as_planner_run(r.planner, r.batch, r.plan, &r.score), BASE_OK);
+                /* Cuts at the trainers' edges, off the grid, cost more than the bound knows. */
+                assert_true(r.score.compute_ns * 1000 <= r.score.bound_ns * 1015);
+                close_planner(&r);
+            }
+    rig_end(&r);
+}
+
+/* Twice the speed, twice the work. */
+static void speed_is_used(void **state)
+{
+    static const int64_t rows[] = {30000, 8000, 5000, 4000, 1500, 1000};
+    rig_t r;
+
+    (void)state;
+    rig_begin(&r);
+    lay(&r, 4, 16384, rows, 6);
+    for (int32_t s = 0; s < 4; s++)
+        r.speed[s] = s == 1 ? 2048 : 1024;
+    r.machine.speed = r.speed;
+    open_planner(
+        &r, topology_of(r.ctx, 4, 0), 0,
+        (as_planner_config_t){.num_kv_heads = 8, .cut_heads = 1, .cuts_follow_servers = 1});
+    assert_int_equal(as_planner_run(r.planner, r.batch, r.plan, &r.score), BASE_OK);
+    assert_true(r.score.compute_ns * 1000 <= r.score.bound_ns * 1015);
+    for (int32_t s = 0; s < 4; s++)
+        assert_true(as_judge_server_ns(as_planner_judge(r.planner), s) * 1000 >=
+                    r.score.bound_ns * 970);
+    close_planner(&r);
+    rig_end(&r);
+}
+
+/* Equal documents, one for each trainer: nothing has to travel. */
+static void balanced_rows_stay_at_home(void **state)
+{
+    static const int64_t rows[] = {1024, 1024, 1024, 1024};
+    rig_t r;
+
+    (void)state;
+    rig_begin(&r);
+    lay(&r, 2, 2048, rows, 4);
+    open_planner(
+        &r, topology_of(r.ctx, 2, 0), 0,
+        (as_planner_config_t){.num_kv_heads = 2, .cut_heads = 1, .cuts_follow_servers = 1});
+    assert_int_equal(as_planner_run(r.planner, r.batch, r.plan, &r.score), BASE_OK);
+    assert_int_equal(r.score.num_tasks, 4);
+    assert_int_equal(r.score.num_remote, 0);
+    assert_int_equal(r.score.total_bytes, 0);
+    close_planner(&r);
+    rig_end(&r);
+}
+
+/* All arithmetic is in integers: these are the same on every compiler and machine. */
+static void plans_are_the_same_everywhere(void **state)
+{
+    static const uint64_t want[2][2] = {
+        {UINT64_C(0xb175bc14a59cd613), UINT64_C(0x6f9cccd045f15730)},
+        {UINT64_C(0xb011eabdc1e179b8), UINT64_C(0xff6d3fbc7c45735f)}};
+    static const int64_t rows[] = {30000, 8100, 5000, 4001, 1500, 1000, 777, 129, 1};
+    rig_t r;
+
+    (void)state;
+    rig_begin(&r);
+    for (int32_t follow = 0; follow < 2; follow++)
+        for (int32_t cut_heads = 0; cut_heads < 2; cut_heads++) {
+            lay(&r, 4, 16384, rows, 9);
+            open_planner(&r, topology_of(r.ctx, 4, 0), 0,
+                         (as_planner_config_t){.num_kv_heads = 8,
+                                               .cut_heads = cut_heads,
+                                               .retain = 1,
+                                               .cuts_follow_servers = follow});
+            assert_int_equal(as_planner_run(r.planner, r.batch, r.plan, &r.score), BASE_OK);
+            if (r.plan->hash != want[follow][cut_heads])
+                fail_msg("cuts_follow_servers %d, cut_heads %d: hash 0x%016llx", (int)follow,
+                         (int)cut_heads, (unsigned long long)r.plan->hash);
+            close_planner(&r);
+        }
+    rig_end(&r);
+}
+
+static void misuse_is_refused(void **state)
+{
+    static const int64_t rows[] = {900, 500};
+    as_planner_config_t config = {.num_kv_heads = 2, .cuts_follow_servers = 1};
+    as_planner_t *none = NULL;
+    as_plan_t *small = NULL;
+    rig_t r;
+
+    (void)state;
+    rig_begin(&r);
+    lay(&r, 2, 1024, rows, 2);
+    open_planner(&r, topology_of(r.ctx, 3, 0), 0, config);
+    assert_int_equal(as_planner_run(r.planner, r.batch, r.plan, &r.score), BASE_ERR_ARG);
+    fixture_expect_error(r.ctx, BASE_ERR_ARG, "INT-01", "finished layout of 2 trainers, want 3");
+    close_planner(&r);
+
+    open_planner(&r, topology_of(r.ctx, 2, 0), 0, config);
+    assert_int_equal(as_plan_create(r.ctx, 1, &small), BASE_OK);
+    assert_int_equal(as_planner_run(r.planner, r.batch, small, &r.score), BASE_ERR_ARG);
+    fixture_expect_error(r.ctx, BASE_ERR_ARG, "INT-01", "the plan is full with 1 tasks");
+    as_plan_destroy(small);
+    config.machine = &r.machine;
+    config.cost = r.cost;
+    config.max_documents = config.max_pieces = 1;
+    config.num_kv_heads = 0;
+    assert_int_equal(as_planner_create(r.ctx, &config, &none), BASE_ERR_ARG);
+    fixture_expect_error(r.ctx, BASE_ERR_ARG, "INT-01", "0 KV heads");
+    config.num_kv_heads = 2;
+    assert_int_equal(as_planner_create(r.ctx, &config, &none), BASE_OK);
+    assert_int_equal(as_planner_run(none, r.batch, r.plan, &r.score), BASE_ERR_ARG);
+    fixture_expect_error(r.ctx, BASE_ERR_ARG, "INT-01", "the planner is for 1 and 1");
+    as_planner_destroy(none);
+    close_planner(&r);
+    rig_end(&r);
+}
+
 /* ==== against the best there is ==== */
 
 /* Least makespan of `count` indivisible amounts of work on servers of equal speed. */
@@ -342,6 +544,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_layouts_are_planned),
         cmocka_unit_test(cuts_do_not_depend_on_servers),
+        cmocka_unit_test(memory_is_respected),
+        cmocka_unit_test(four_servers_are_balanced),
+        cmocka_unit_test(speed_is_used),
+        cmocka_unit_test(balanced_rows_stay_at_home),
+        cmocka_unit_test(plans_are_the_same_everywhere),
+        cmocka_unit_test(misuse_is_refused),
         cmocka_unit_test(tiny_cases_are_near_the_optimum),
     };
 

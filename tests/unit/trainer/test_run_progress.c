@@ -96,6 +96,30 @@ static void rate_of_the_last_seconds(void **state)
     assert_int_equal(fclose(out), 0);
 }
 
+/* A day into a pipe: seldom enough to be read, never more than 30 s apart. */
+static void long_run_in_a_pipe(void **state)
+{
+    run_place_t *p = *state;
+    FILE *out;
+    tr_progress_t *progress = start(p, &out, false, false, 0);
+    int lines = 0;
+    int silent = 0;
+
+    for (int i = 1; i <= 24 * 3600; i++) {
+        now_ns += SECOND;
+        tr_progress_tokens(progress, 1000);
+        silent++;
+        if (ftell(out) == 0) continue;
+        assert_true(silent <= 30);
+        silent = 0;
+        lines++;
+        rewind(out);
+    }
+    assert_in_range(lines, 24 * 120, 24 * 120 + 100);
+    tr_progress_destroy(progress);
+    assert_int_equal(fclose(out), 0);
+}
+
 static void terminal_is_redrawn(void **state)
 {
     run_place_t *p = *state;
@@ -214,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(pipe_gets_lines, run_setup, run_teardown),
         cmocka_unit_test_setup_teardown(rate_of_the_last_seconds, run_setup, run_teardown),
+        cmocka_unit_test_setup_teardown(long_run_in_a_pipe, run_setup, run_teardown),
         cmocka_unit_test_setup_teardown(terminal_is_redrawn, run_setup, run_teardown),
         cmocka_unit_test_setup_teardown(cut_to_the_width, run_setup, run_teardown),
         cmocka_unit_test(options_of_a_file),

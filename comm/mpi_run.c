@@ -1,0 +1,178 @@
+/* Running a rank of the MPI transport: its context, device, group and thread. */
+#include "comm/mpi_state.h"
+
+#include "base/clock.h"
+#include "base/device/device_host.h"
+#include "base/memory.h"
+#include "comm/watch.h"
+
+#include <string.h>
+
+/* After a stop: how long a rank waits for the others to say that they stop too. */
+#define STOP_WAIT_NS INT64_C(2000000000)
+#define POLL_NS      20000000
+
+typedef struct runner {
+    comm_mpi_t *mpi;
+    comm_mpi_group_t *g;
+    comm_rank_fn fn;
+    void *user;
+    base_status_t status;
+} runner_t;
+
+/* ==== the end ==== */
+
+/* All others have ended, and know that this rank has. */
+static int all_left(const comm_mpi_group_t *g)
+{
+    if (g->note_due[COMM_MPI_STOP] || g->note_due[COMM_MPI_ENDED] || g->notes_open) return 0;
+    for (int r = 0; r < g->group.size; r++)
+        if (r != g->group.rank && g->ended[r].magic == 0) return 0;
+    return 1;
+}
+
+/* Its lists and buffers are gone when its function returns, so an exchange that is still open is a
+ * fault. Then it stays until all have ended, however long that takes: rank 0 may still be writing. */
+static void end_rank(runner_t *run)
+{
+    comm_mpi_group_t *g = run->g;
+    comm_mpi_t *mpi = run->mpi;
+    int64_t stopped_ns = 0;
+
+    (void)pthread_mutex_lock(&mpi->mutex);
+    if (run->status < 0)
+        (void)comm_mpi_forward(g, run->status, COMM_MPI_CONCERNS_NONE);
+    else if (!comm_mpi_is_stopped(g)) {
+        run->status = comm_mpi_check_complete(g);
+        if (run->status < 0) (void)comm_mpi_forward(g, run->status, COMM_MPI_CONCERNS_NONE);
+    }
+    comm_mpi_end(g);
+    while (!all_left(g)) {
+        if (comm_mpi_is_stopped(g) && stopped_ns == 0) stopped_ns = base_clock_ns();
+        if (stopped_ns > 0 && base_clock_ns() - stopped_ns > STOP_WAIT_NS) break;
+        comm_mpi_sleep(mpi, &mpi->changed, POLL_NS);
+    }
+    (void)pthread_mutex_unlock(&mpi->mutex);
+    for (int c = 0; c < COMM_NUM_CHANNELS; c++) {
+        const base_status_t sync = base_stream_sync(g->stream[c]);
+
+        if (run->status >= 0 && sync < 0 && !comm_mpi_is_stopped(g)) run->status = sync;
+    }
+}
+
+static void *rank_main(void *arg)
+{
+    runner_t *run = arg;
+    comm_group_t *group = &run->g->group;
+
+    run->status = run->fn(group, group->ctx, group->dev, run->user);
+    end_rank(run);
+    return NULL;
+}
+
+/* Work of the cpu device's COMPUTE stream runs on this thread: it has a stack of our own size. */
+static base_status_t run_thread(runner_t *run, base_ctx_t *ctx)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    int rc = pthread_attr_init(&attr);
+
+    if (rc == 0) {
+        rc = pthread_attr_setstacksize(&attr, BASE_HOST_STACK_BYTES);
+        if (rc == 0) rc = pthread_create(&thread, &attr, rank_main, run);
+        (void)pthread_attr_destroy(&attr);
+    }
+    if (rc != 0) {
+        run->status =
+            BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "rank %d: no thread", run->mpi->rank);
+        end_rank(run); /* the others stop */
+        return run->status;
+    }
+    (void)pthread_join(thread, NULL);
+    return run->status;
+}
+
+/* ==== a group ==== */
+
+static base_status_t run_group(comm_mpi_t *mpi, comm_mpi_group_t *g, comm_rank_fn fn, void *user,
+                               base_error_t *error)
+{
+    runner_t run = {.mpi = mpi, .g = g, .fn = fn, .user = user};
+    const int64_t limit_ns = base_ctx_deadline_ms(g->group.ctx) * 1000000;
+    base_status_t st;
+
+    base_ctx_set_stop_flag(g->group.ctx, &g->stop);
+    st = comm_mpi_ask(mpi, COMM_MPI_OPEN, limit_ns, "communicators");
+    if (st >= 0) st = comm_mpi_ask(mpi, COMM_MPI_RUN, limit_ns, "communicators");
+    if (st < 0) {
+        mpi->failed = mpi->stuck = 1;
+        if (error != NULL) comm_watch_error(mpi->ctx, st, error);
+        return st;
+    }
+    st = run_thread(&run, g->group.ctx);
+    if (g->has_failed) {
+        st = g->error.status;
+        if (error != NULL) *error = g->error;
+    } else if (st < 0 && error != NULL) {
+        comm_watch_error(g->group.ctx, st, error);
+    }
+    const base_status_t closed = comm_mpi_ask(mpi, COMM_MPI_CLOSE, limit_ns, "closing");
+    if (st >= 0 && closed < 0 && error != NULL) comm_watch_error(mpi->ctx, closed, error);
+    return st < 0 ? st : closed;
+}
+
+static base_status_t run_member(comm_mpi_t *mpi, const comm_mpi_options_t *options, int size,
+                                comm_rank_fn fn, void *user, base_ctx_t *ctx, base_error_t *error)
+{
+    comm_mpi_group_t *g = base_calloc(mpi->ctx, 1, sizeof *g, "MPI transport");
+    base_device_t *dev = NULL;
+    base_status_t st = BASE_ERR_NOMEM;
+
+    if (g == NULL) return st;
+    if (options->deadline_ms > 0) base_ctx_set_deadline_ms(ctx, options->deadline_ms);
+    BASE_TRY_GOTO(base_device_open(ctx, options->device, 0, &dev), st, out_free);
+    base_device_set_seed(dev, options->seed * 1000003u + (uint64_t)mpi->rank + 1);
+    BASE_TRY_GOTO(comm_mpi_group_init(g, mpi, options, ctx, dev, size), st, out_device);
+    mpi->group = g;
+    st = run_group(mpi, g, fn, user, error);
+    if (mpi->stuck) return st; /* the progress thread still uses it all; the process ends now */
+    mpi->group = NULL;
+    comm_group_destroy(&g->group);
+out_device:
+    base_device_close(dev);
+out_free:
+    if (st < 0 && error != NULL && error->status == BASE_OK) comm_watch_error(ctx, st, error);
+    base_free(mpi->ctx, g);
+    return st;
+}
+
+base_status_t comm_mpi_run(comm_mpi_t *mpi, const comm_mpi_options_t *options, comm_rank_fn fn,
+                           void *user, base_error_t *error)
+{
+    const int size = options->num_ranks > 0 ? options->num_ranks : mpi->size;
+    base_ctx_t *ctx = NULL;
+    base_status_t st;
+
+    if (error != NULL) *error = (base_error_t){.status = BASE_OK};
+    if (options->num_ranks < 0 || size > mpi->size || fn == NULL || options->delay_ns < 0 ||
+        options->chunk_bytes > INT32_MAX ||
+        (options->device != BASE_DEVICE_CPU && options->device != BASE_DEVICE_STRICT)) {
+        st = BASE_FAIL(mpi->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                       "MPI transport: %d ranks on device kind %d; wanted at most %d on cpu or "
+                       "strict",
+                       options->num_ranks, (int)options->device, mpi->size);
+        if (error != NULL) comm_watch_error(mpi->ctx, st, error);
+        return st;
+    }
+    mpi->open_ranks = size;
+    if (mpi->rank >= size) { /* opening is collective */
+        st = comm_mpi_ask(mpi, COMM_MPI_OPEN, INT64_MAX, "communicators");
+        const base_status_t idle = comm_mpi_ask(mpi, COMM_MPI_IDLE, INT64_MAX, "communicators");
+
+        return st < 0 ? st : idle;
+    }
+    st = base_ctx_create(mpi->rank, size, options->log, &ctx);
+    if (st >= 0) st = run_member(mpi, options, size, fn, user, ctx, error);
+    if (!mpi->stuck) base_ctx_destroy(ctx);
+    return st;
+}

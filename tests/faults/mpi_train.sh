@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# tests/faults/mpi_train.sh CADRE CLI_DATASET MPIEXEC: `cadre train` as processes under mpirun: what it learns has the
+# bits of threads wherever attention is computed, an error is said once, and a rank that dies ends all, by name.
+set -euo pipefail
+cadre=$1 tool=$2 mpiexec=$3
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/cli/expect.sh
+. "$here/../cli/expect.sh"
+
+# mpi CODE N WORD...: as expect, on N processes.
+mpi() {
+    local want=$1 ranks=$2 got=0
+    shift 2
+    words="(on $ranks ranks) $*"
+    timeout 60 "$mpiexec" -q --oversubscribe -np "$ranks" "$cadre" "$@" >out 2>err || got=$?
+    if [ "$got" -ne "$want" ]; then fail "exit code $got, wanted $want"; fi
+}
+threads() { # threads N WORD...
+    words="(on $1 threads) ${*:2}"
+    "$cadre" "${@:2}" --threads "$1" >out 2>err || fail "exit code $?"
+}
+same() { # same A B: the same adapters
+    for name in code stops; do
+        cmp -s "$1/adapters/$name/adapter_model.safetensors" "$2/adapters/$name/adapter_model.safetensors" ||
+            fail "$1 and $2: adapter $name differs"
+    done
+}
+state() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1] + "/status.json"))["state"])' "$1"; }
+
+golden_model llama
+dataset code.h5 llama 1 40 50 60 70 300 200 >tool.out
+dataset eval.h5 llama 2 40 50 >tool.out
+cat >run.yaml <<'YAML'
+model: llama
+output: runs/x
+batch:
+  tokens_per_trainer: 512
+defaults:
+  steps: 6
+  global_batch_documents: 2
+  learning_rate: 1e-2
+adapters:
+  - name: code
+    data: code.h5
+    rank: 8
+    dropout: 0.1
+  - name: stops                # early: it only gets worse
+    data: code.h5
+    eval: eval.h5
+    eval_every_steps: 1
+    early_stopping_patience: 2
+    learning_rate: 1
+    steps: 50
+    rank: 4
+YAML
+
+# ==== the same bits ====
+
+threads 2 train run.yaml --set output=runs/threads
+mpi 0 2 train run.yaml --set output=runs/in_place
+same runs/threads runs/in_place
+mpi 0 3 train run.yaml --set output=runs/pool --set attention.placement=pool
+same runs/threads runs/pool
+[ "$(grep -c 'stops: stopped early' err)" -eq 1 ] || fail "one line about the adapter that stops early"
+[ "$(wc -l <out)" -eq "$(wc -l <out | sort -u)" ] || fail "more than one rank speaks"
+[ "$(grep -c '^adapter .*last loss' out)" -eq 1 ] || fail "more than one rank prints the table"
+for rank in 0 1 2; do
+    [ -f runs/pool/logs/rank-000$rank.log ] || fail "no log of rank $rank"
+done
+grep -q 'rank 2 of 3 over mpi' runs/pool/logs/rank-0002.log || fail "the log of rank 2"
+[ "$(state runs/pool)" = done ] || fail "state $(state runs/pool)"
+threads 1 train run.yaml --set output=runs/one
+mpi 0 1 train run.yaml --set output=runs/mpi_one
+same runs/one runs/mpi_one
+
+# ==== a quarantined adapter, beside one that goes on (exit 5, the others exported) ====
+
+cat >broken.yaml <<'YAML'
+model: llama
+output: runs/x
+attention:
+  placement: pool
+batch:
+  tokens_per_trainer: 512
+defaults:
+  steps: 6
+  global_batch_documents: 2
+  learning_rate: 1e-2
+adapters:
+  - name: code
+    data: code.h5
+    rank: 8
+    dropout: 0.1
+  - name: broken
+    data: code.h5
+    rank: 4
+    alpha: 1e30
+YAML
+mpi 5 2 train broken.yaml --set output=runs/broken
+grep -q 'broken: not finite' err || fail "nothing about the adapter that broke"
+[ -f runs/broken/adapters/code/adapter_model.safetensors ] || fail "the other adapter is missing"
+
+# ==== an error is said once ====
+
+mpi 2 3 train run.yaml --set adapters.code.rnak=3
+errors 1
+err 'CONF-03'
+mpi 2 2 train run.yaml --threads 2
+errors 1
+err 'CLI-02: --threads 2: mpirun has started 2 ranks already'
+mpi 2 2 train none.yaml
+errors 1
+mpi 2 2 train run.yaml --set output=runs/in_place
+errors 1
+err 'RUN-01'
+mpi 3 3 train run.yaml --set output=runs/y --set adapters.code.data=none.h5
+errors 1
+err 'none.h5'
+mpi 2 2 train run.yaml --set output=runs/z --set attention.placement=pool --set attention.servers_per_host=2
+errors 1
+err 'CONF-04'
+
+# ==== a rank dies: kill -9 ====
+
+timeout 60 "$mpiexec" --oversubscribe -np 3 "$cadre" train run.yaml --set output=runs/dies \
+    --set attention.placement=pool --set adapters.code.steps=100000 >out 2>err &
+launcher=$!
+words="(on 3 ranks, one killed)"
+victim=
+for _ in $(seq 200); do # until it trains
+    sleep 0.05
+    if ! grep -q 'step' err; then continue; fi
+    victim=$(pgrep -P "$(pgrep -P $launcher | head -1)" -f 'train run.yaml' | tail -1)
+    break
+done
+[ -n "$victim" ] || fail "no rank to kill"
+start=$SECONDS
+[ -z "$victim" ] || kill -9 "$victim"
+got=0
+wait "$launcher" || got=$?
+[ "$got" -ne 0 ] || fail "exit code 0"
+[ $((SECONDS - start)) -le 10 ] || fail "the others ended after $((SECONDS - start)) s"
+grep -qE 'process rank [0-2] .*signal 9' err || fail "nobody names the rank"
+
+finish "ranks over MPI as wanted"

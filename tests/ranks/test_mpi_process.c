@@ -1,0 +1,97 @@
+/* The MPI of a process: started once, ranks and hosts, options that are refused. Under mpirun. */
+#include "tests/support/ctx_fixture.h"
+
+#include "comm/mpi.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct seen {
+    int rank, size, host;
+    int has_hosts;
+} seen_t;
+
+static base_status_t look(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev, void *user)
+{
+    seen_t *seen = user;
+
+    (void)ctx;
+    (void)dev;
+    seen->rank = comm_group_rank(group);
+    seen->size = comm_group_size(group);
+    seen->has_hosts = comm_group_hosts(group) != NULL;
+    for (int r = 0; r < seen->size && seen->has_hosts; r++)
+        seen->host += comm_group_hosts(group)[r];
+    return comm_barrier(group);
+}
+
+/* More than fits into the message that announces it; and the staging is used again. */
+static base_status_t gather_much(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
+                                 void *user)
+{
+    static const int sizes[] = {100000, 232, 233, 5000};
+    unsigned char mine[100000], all[2 * 100000];
+    int *wrong = user;
+
+    (void)ctx;
+    (void)dev;
+    for (int s = 0; s < 4; s++) {
+        memset(mine, s * 16 + comm_group_rank(group), sizeof mine);
+        BASE_TRY(comm_allgather(group, mine, sizes[s], all));
+        for (int i = 0; i < 2 * sizes[s]; i++)
+            *wrong += all[i] != s * 16 + i / sizes[s];
+    }
+    return BASE_OK;
+}
+
+static void test_process(void **state)
+{
+    base_ctx_t *ctx = fixture_ctx();
+    comm_mpi_t *mpi = NULL, *second = NULL;
+    seen_t seen = {0};
+    base_error_t error;
+    int rank = -1, size = -1, wrong = 0;
+
+    (void)state;
+    assert_true(comm_mpi_launched(&rank, &size));
+    assert_int_equal(size, 2);
+    assert_int_equal(comm_mpi_create(ctx, &mpi), BASE_OK);
+    assert_int_equal(comm_mpi_rank(mpi), rank);
+    assert_int_equal(comm_mpi_size(mpi), 2);
+    /* A second one in the same process: COMM-04. */
+    assert_int_equal(comm_mpi_create(ctx, &second), BASE_ERR_COMM);
+    assert_true(base_ctx_error(ctx, &error));
+    assert_string_equal(base_message_id(error.message), "COMM-04");
+    assert_non_null(strstr(error.text, "initialized"));
+    base_ctx_clear_error(ctx);
+
+    const comm_mpi_options_t options = {.device = BASE_DEVICE_CPU, .deadline_ms = 20000};
+    assert_int_equal(comm_mpi_run(mpi, &options, look, &seen, &error), BASE_OK);
+    assert_int_equal(seen.rank, rank);
+    assert_int_equal(seen.size, 2);
+    assert_true(seen.has_hosts);
+    assert_int_equal(seen.host, 0); /* one machine */
+    assert_int_equal(comm_mpi_run(mpi, &options, gather_much, &wrong, &error), BASE_OK);
+    assert_int_equal(wrong, 0);
+
+    const comm_mpi_options_t bad[] = {{.num_ranks = 3},
+                                      {.num_ranks = -1},
+                                      {.device = BASE_DEVICE_CUDA},
+                                      {.delay_ns = -1},
+                                      {.chunk_bytes = INT64_C(1) << 31}};
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(comm_mpi_run(mpi, &bad[i], look, &seen, &error), BASE_ERR_ARG);
+        assert_non_null(strstr(error.text, "MPI transport"));
+        base_ctx_clear_error(ctx);
+    }
+    comm_mpi_destroy(mpi);
+    comm_mpi_destroy(NULL);
+    fixture_ctx_end(ctx);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_process)};
+
+    return cmocka_run_group_tests_name("mpi_process", tests, NULL, NULL);
+}
