@@ -3,6 +3,7 @@
     stages.py PROGRAM TIME     by launch/demo, in the root of the checkout; TIME: when the demo began, seconds since 1970
 """
 
+import hashlib
 import json
 import math
 import os
@@ -23,8 +24,14 @@ WORDS = {"headers": "C headers", "licences": "licence texts", "python": "Python 
 MARGIN = 0.1  # bits per byte by which an adapter has to win its text
 ALONE_STEPS = 5
 ALONE_TOLERANCE = 1e-5  # of a loss in nats: sums of float32 in another order
-MADE = ("corpora", "prepared", "prepare.txt", "start", "base", "company", "alone", "alone.yaml", "table.txt",
-        "loss.svg", "results.json")  # fmt: skip
+PLACEMENTS = {  # two trainers: who computes their attention, and the words of `cadre train`
+    "in place": ("--threads", "2"),
+    "1 server": ("--threads", "3", "--set", "attention.placement=pool"),
+    "2 servers": ("--threads", "4", "--set", "attention.placement=pool", "--set", "attention.servers_per_host=2"),
+}
+PLACEMENT_STEPS = 4
+MADE = ("corpora", "prepared", "prepare.txt", "start", "base", "company", "verify.txt", "alone", "alone.yaml",
+        "alone.txt", "place-0", "place-1", "place-2", "place.txt", "table.txt", "loss.svg", "results.json")  # fmt: skip
 
 
 class Failed(Exception):
@@ -48,7 +55,7 @@ class Stage:
     """with Stage(3, "corpora: ..."): prints the heading, and the time at the end."""
 
     def __init__(self, number, title):
-        print(f"\n[{number}/9] {title}", flush=True)
+        print(f"\n[{number}/10] {title}", flush=True)
 
     def __enter__(self):
         self.start = time.monotonic()
@@ -122,6 +129,11 @@ def make_corpora():
     for file, documents, tokens, files in rows:
         say(f"{file:24} {documents:5,} documents {tokens:8,} tokens, from {files:3} files")
     say("a token is a byte; each document ends with one more token that says so")
+
+
+def threads():
+    """Two ranks where there are two cores: each takes its share of the rows and of the attention."""
+    return ("--threads", "2") if len(os.sched_getaffinity(0)) > 1 else ()
 
 
 def prepare(cadre):
@@ -200,7 +212,8 @@ def train_alone(cadre):
         file.write(f"# {FILES}/company.yaml with the licences alone\n")
         file.write(head[head.index("model:") :].replace(f"{OUT}/company", f"{OUT}/alone"))
         file.write("adapters:\n  - name: " + own)
-    cadre.run("train", f"{OUT}/alone.yaml", "--set", f"adapters.licences.steps={ALONE_STEPS}")
+    words = ("train", f"{OUT}/alone.yaml", "--set", f"adapters.licences.steps={ALONE_STEPS}")
+    cadre.run_quietly(f"{OUT}/alone.txt", *words)
     company = steps_of("company")["licences"][:ALONE_STEPS]
     alone = steps_of("alone")["licences"]
     if [record["step"] for record in alone] != [record["step"] for record in company]:
@@ -209,6 +222,25 @@ def train_alone(cadre):
     for a, b in zip(alone, company):
         say(f"step {a['step']}: loss {a['loss']:.8f} alone, {b['loss']:.8f} in company")
     return max(abs(a["loss"] - b["loss"]) for a, b in zip(alone, company)), len(alone)
+
+
+def place(cadre):
+    """Trains some steps with each placement. True when all exported the same bytes."""
+    found = {}
+    for i, (words, options) in enumerate(PLACEMENTS.items()):
+        sets = [f"output={OUT}/place-{i}", f"defaults.steps={PLACEMENT_STEPS}"]
+        sets += [f"adapters.{name}.data={OUT}/company/prepared/{name}.h5" for name in CUSTOMERS]
+        command = ["train", f"{FILES}/company.yaml", *options]
+        for value in sets:
+            command += ["--set", value]
+        cadre.run_quietly(f"{OUT}/place.txt", *command)
+        digest = hashlib.sha256()
+        for name in CUSTOMERS:
+            with open(f"{OUT}/place-{i}/adapters/{name}/adapter_model.safetensors", "rb") as file:
+                digest.update(file.read())
+        found[words] = digest.hexdigest()
+        say(f"{words:10} the three exported files together: {found[words][:16]}")
+    return len(set(found.values())) == 1
 
 
 def charts():
@@ -256,11 +288,12 @@ def main(program, begin):
     with Stage(4, "prepare: a model to start from, and datasets"):
         prepare(cadre)
     with Stage(5, "base: all weights of a small model, on Perl"):
-        cadre.run("train", f"{FILES}/base.yaml")
+        cadre.run("train", f"{FILES}/base.yaml", *threads())
     with Stage(6, "adapters: three customers in one job"):
-        cadre.run("train", f"{FILES}/company.yaml")
+        cadre.run("train", f"{FILES}/company.yaml", *threads())
         for name in CUSTOMERS:
-            cadre.run("verify", *model_words(name))
+            cadre.run_quietly(f"{OUT}/verify.txt", "verify", *model_words(name))
+        say(f"each adapter changes the model; by how much, and how to serve it: {OUT}/verify.txt")
     with Stage(7, "score: base and adapters on what was held out"):
         table = score(cadre)
         lines = show(table)
@@ -278,10 +311,17 @@ def main(program, begin):
             f"1e-5 {'as' if same else 'from those'} in company (largest difference {difference:.1e})")  # fmt: skip
         if not same:
             faults.append(f"licences alone and in company differ by {difference:.1e} in the first {steps} steps")
-    with Stage(9, "results"):
+    with Stage(9, "placement: does it matter who computes the attention?"):
+        identical = place(cadre)
+        say(f"in place, 1 server, 2 servers: exported files {'identical' if identical else 'DIFFER'} "
+            f"after {PLACEMENT_STEPS} steps")  # fmt: skip
+        if not identical:
+            faults.append("in place, 1 server and 2 servers exported different files")
+    with Stage(10, "results"):
         with open(f"{OUT}/results.json", "w", encoding="utf-8") as file:
             bits = {adapter or "base": row for adapter, row in table.items()}
-            json.dump({"bits_per_byte": bits, "company_difference": difference, "faults": faults}, file, indent=2)
+            found = {"bits_per_byte": bits, "company_difference": difference, "placements_identical": identical}
+            json.dump({**found, "faults": faults}, file, indent=2)
             file.write("\n")
         results(cadre, lines, begin, faults)
     return 1 if faults else 0

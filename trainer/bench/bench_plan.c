@@ -87,6 +87,7 @@ static base_status_t json_row(const writer_t *w, const tr_plan_setting_t *s,
         {"makespan_median_1e4", row->ratio_median},
         {"makespan_worst_1e4", row->ratio_worst},
         {"link_bytes_median", row->link_median},
+        {"network_bytes_median", row->network_median},
         {"duplex_bytes_median", row->duplex_median},
         {"total_bytes_median", row->total_median},
         {"layer_ns_median", row->pass_median},
@@ -149,16 +150,17 @@ static void write_arms(FILE *out, const tr_plan_setting_t *s, const tr_plan_row_
                        int32_t num_rows)
 {
     (void)fprintf(out, "\n%s %s %" PRId64 "k, %" PRId32 " servers, %" PRId32 " KV heads\n",
-                  tr_lengths_name(s->lengths), s->scaled ? "scaled" : "natural",
-                  s->max_rows / 1024, s->num_servers, s->num_kv_heads);
-    (void)fprintf(out, "%-26s %-15s  %9s %6s %9s  %s\n", "", "makespan/bound", "link MB", "",
-                  "total MB", "layer/bound");
+                  tr_lengths_name(s->lengths), s->scaled ? "scaled" : "natural", s->max_rows / 1024,
+                  s->num_servers, s->num_kv_heads);
+    (void)fprintf(out, "%-26s %-15s  %9s %6s  %10s  %9s  %s\n", "", "makespan/bound", "link MB", "",
+                  "network MB", "total MB", "layer/bound");
     for (int32_t i = 0; i < num_rows; i++) {
         (void)fprintf(out, "%-26s", rows[i].name);
         write_ratio(out, &rows[i]);
-        (void)fprintf(out, "  %9.1f %5.2fx %9.0f  %.3f\n", (double)rows[i].link_median / 1e6,
+        (void)fprintf(out, "  %9.1f %5.2fx  %10.1f  %9.0f  %.3f\n",
+                      (double)rows[i].link_median / 1e6,
                       (double)rows[i].link_median / (double)rows[0].link_median,
-                      (double)rows[i].total_median / 1e6,
+                      (double)rows[i].network_median / 1e6, (double)rows[i].total_median / 1e6,
                       (double)rows[i].pass_median / (double)rows[i].pass_bound_median);
     }
 }
@@ -215,8 +217,8 @@ static base_status_t main_table(const writer_t *w, int32_t kv_heads)
             "%-27s  %-13s  %-13s  %-13s  %-13s  %8s  %-19s  %-17s  %s\n",
             kv_heads > 1 ? "KV heads can be cut: 8 KV heads of 4 query heads on a server"
                          : "KV heads cannot be cut: 1 KV head of 4 query heads on a server",
-            "lengths  shape   max serv", "cadre", "cuts by layout", "published", "shipped",
-            "cadre", "over DistCA's link", "layer over bound", "plan ms", "", "", "", "", "", "MB",
+            "lengths  shape   max serv", "cadre", "cuts by layout", "published", "shipped", "cadre",
+            "over DistCA's link", "layer over bound", "plan ms", "", "", "", "", "", "MB",
             "bf16 cut  fp32 same", "cadre pub. ship.", "cadre   cut     published");
     for (int l = 0; l < TR_NUM_LENGTHS; l++)
         for (int scaled = 0; scaled < 2; scaled++)
@@ -231,6 +233,40 @@ static base_status_t main_table(const writer_t *w, int32_t kv_heads)
     return BASE_OK;
 }
 
+static const tr_plan_arm_t machine_arms[] = {
+    {"cuts for the servers", TR_ARM_CADRE, 1, 1, 1, 0, 2, 0, 0},
+    {"cuts by layout", TR_ARM_CADRE, 1, 1, 0, 0, 2, 0, 0},
+    {"without tiers", TR_ARM_CADRE, 1, 1, 1, AS_WITHOUT_TIERS, 2, 0, 0},
+};
+enum { NUM_MACHINE = sizeof machine_arms / sizeof machine_arms[0] };
+
+/* Pools, servers of two speeds, several ranks on a host. */
+static base_status_t machine_tables(const writer_t *w)
+{
+    static const struct {
+        const char *name;
+        int32_t ranks_per_host, pool_per_host, uneven;
+    } machines[] = {
+        {"in place, 8 ranks a host", 8, 0, 0},
+        {"in place, every second server of half speed", 8, 0, 1},
+        {"a pool of 1 beside 8 trainers on each host", 8, 1, 0},
+        {"a pool of 2 beside 8 trainers, of two speeds", 8, 2, 1},
+    };
+
+    if (!w->options->json) (void)fprintf(w->out, "\nOther machines\n");
+    for (size_t i = 0; i < sizeof machines / sizeof machines[0]; i++)
+        for (int scaled = 0; scaled < 2; scaled++) {
+            tr_plan_setting_t s = setting_of(w, TR_LENGTHS_PRETRAIN, scaled, 131072, 32, 8);
+
+            s.ranks_per_host = machines[i].ranks_per_host;
+            s.pool_per_host = machines[i].pool_per_host;
+            s.uneven = machines[i].uneven;
+            if (!w->options->json) (void)fprintf(w->out, "\n%s:", machines[i].name);
+            BASE_TRY(run_setting(w, &s, machine_arms, NUM_MACHINE));
+        }
+    return BASE_OK;
+}
+
 static base_status_t small_tables(const writer_t *w)
 {
     static const struct {
@@ -239,6 +275,7 @@ static base_status_t small_tables(const writer_t *w)
         int32_t servers, kv_heads;
     } rows[] = {
         {TR_LENGTHS_PROLONG, 0, 32, 1},
+        {TR_LENGTHS_PRETRAIN, 0, 64, 1},
         {TR_LENGTHS_PRETRAIN, 0, 16, 8},
         {TR_LENGTHS_PRETRAIN, 1, 32, 8},
     };
@@ -278,6 +315,7 @@ base_status_t tr_bench_plan(base_ctx_t *ctx, const tr_bench_plan_t *options, FIL
                       o.profile->device, o.profile->derived ? "derived" : "measured",
                       o.profile->source, o.draws, ROWS_EACH);
     BASE_TRY(small_tables(&w));
+    BASE_TRY(machine_tables(&w));
     BASE_TRY(main_table(&w, MODEL_KV_HEADS));
     return main_table(&w, 1);
 }

@@ -15,12 +15,13 @@
 #define MODEL_KV_HEADS       8
 /* NVLink 4 as measured between two H200s (372 GB/s), 400 Gb/s InfiniBand as DistCA counts it
  * (40 GB/s). */
-#define NVLINK_PS_PER_KIB   2753
-#define NETWORK_PS_PER_KIB  25600
+#define NVLINK_PS_PER_KIB  2753
+#define NETWORK_PS_PER_KIB 25600
 
 typedef struct samples {
     int64_t ratio[TR_PLAN_MAX_DRAWS], link[TR_PLAN_MAX_DRAWS], duplex[TR_PLAN_MAX_DRAWS];
     int64_t total[TR_PLAN_MAX_DRAWS], pass[TR_PLAN_MAX_DRAWS], bound[TR_PLAN_MAX_DRAWS];
+    int64_t network[TR_PLAN_MAX_DRAWS];
     int64_t flow[AS_NUM_FLOWS][TR_PLAN_MAX_DRAWS];
     int64_t plan_ns[TR_PLAN_MAX_DRAWS], tasks[TR_PLAN_MAX_DRAWS];
 } samples_t;
@@ -29,6 +30,7 @@ typedef struct bench {
     base_ctx_t *ctx;
     const tr_plan_setting_t *setting;
     as_topology_t *topology;
+    int32_t *speed;          /* [servers] */
     as_cost_t *cost, *pairs; /* pairs: for TR_ARM_PAIRS */
     data_batch_t **batches;  /* [draws] */
     as_bounds_t *bounds;     /* [draws] */
@@ -71,7 +73,7 @@ static int32_t draw_documents(const tr_plan_setting_t *s, int32_t number,
 static base_status_t lay_out(bench_t *b)
 {
     const tr_plan_setting_t *s = b->setting;
-    const as_machine_t machine = {.topology = b->topology};
+    const as_machine_t machine = {.topology = b->topology, .speed = b->speed};
 
     for (int32_t i = 0; i < s->draws; i++) {
         const int32_t count = draw_documents(s, i, NULL, 0);
@@ -79,8 +81,7 @@ static base_status_t lay_out(bench_t *b)
         if (count > b->max_documents) b->max_documents = count;
     }
     b->max_pieces = b->max_documents + 2 * s->num_servers;
-    b->documents =
-        base_calloc(b->ctx, b->max_documents, sizeof *b->documents, "bench: documents");
+    b->documents = base_calloc(b->ctx, b->max_documents, sizeof *b->documents, "bench: documents");
     b->batches = base_calloc(b->ctx, s->draws, sizeof *b->batches, "bench: layouts");
     b->bounds = base_calloc(b->ctx, s->draws, sizeof *b->bounds, "bench: bounds");
     if (b->documents == NULL || b->batches == NULL || b->bounds == NULL) return BASE_ERR_NOMEM;
@@ -100,19 +101,33 @@ static base_status_t lay_out(bench_t *b)
     return BASE_OK;
 }
 
+static base_status_t create_topology(bench_t *b)
+{
+    const tr_plan_setting_t *s = b->setting;
+    const int32_t per_host = s->ranks_per_host + s->pool_per_host;
+    const int32_t ranks = s->num_servers / s->ranks_per_host * per_host;
+    int32_t *hosts = base_calloc(b->ctx, ranks, sizeof *hosts, "bench: hosts");
+    base_status_t st;
+
+    if (hosts == NULL) return BASE_ERR_NOMEM;
+    for (int32_t r = 0; r < ranks; r++)
+        hosts[r] = r / per_host;
+    st = as_topology_create(b->ctx, s->pool_per_host > 0 ? AS_POOL : AS_IN_PLACE, ranks, hosts,
+                            s->pool_per_host, &b->topology);
+    base_free(b->ctx, hosts);
+    return st;
+}
+
 static base_status_t describe(bench_t *b)
 {
     const tr_plan_setting_t *s = b->setting;
     as_profile_t pairs;
-    int32_t *hosts = base_calloc(b->ctx, s->num_servers, sizeof *hosts, "bench: hosts");
-    base_status_t st;
 
-    if (hosts == NULL) return BASE_ERR_NOMEM;
-    for (int32_t r = 0; r < s->num_servers; r++)
-        hosts[r] = r / s->ranks_per_host;
-    st = as_topology_create(b->ctx, AS_IN_PLACE, s->num_servers, hosts, 0, &b->topology);
-    base_free(b->ctx, hosts);
-    BASE_TRY(st);
+    BASE_TRY(create_topology(b));
+    b->speed = base_calloc(b->ctx, b->topology->num_servers, sizeof *b->speed, "bench: speeds");
+    if (b->speed == NULL) return BASE_ERR_NOMEM;
+    for (int32_t i = 0; i < b->topology->num_servers; i++)
+        b->speed[i] = s->uneven && i % 2 ? AS_SPEED_ONE / 2 : AS_SPEED_ONE;
     as_profile_pairs(&pairs);
     BASE_TRY(as_cost_create(b->ctx, &pairs, 0, s->max_rows, &b->pairs));
     return as_cost_create(b->ctx, s->profile, 0, s->max_rows, &b->cost);
@@ -127,6 +142,7 @@ static void close_bench(bench_t *b)
     base_free(b->ctx, b->documents);
     as_cost_destroy(b->pairs);
     as_cost_destroy(b->cost);
+    base_free(b->ctx, b->speed);
     as_topology_destroy(b->topology);
 }
 
@@ -136,6 +152,7 @@ static as_machine_t machine_of(const bench_t *b, const tr_plan_arm_t *arm)
     const int64_t dense_ns = rows_each(s) / 2 * DENSE_FLOP_PER_TOKEN / DENSE_FLOP_PER_US * 1000 *
                              s->num_kv_heads / MODEL_KV_HEADS;
     as_machine_t m = {.topology = b->topology,
+                      .speed = b->speed,
                       .num_layers = 1,
                       .link_ps_per_kib = {NVLINK_PS_PER_KIB, NETWORK_PS_PER_KIB},
                       .dense_ns = {dense_ns, dense_ns}};
@@ -156,6 +173,7 @@ static void take_sample(bench_t *b, int32_t i, const as_score_t *score, int64_t 
 
     x->ratio[i] = score->compute_ns * 10000 / score->bound_ns;
     x->link[i] = score->link_bytes;
+    x->network[i] = score->network_bytes;
     for (int flow = 0; flow < AS_NUM_FLOWS; flow++)
         x->flow[flow][i] = score->flow_bytes[flow];
     x->duplex[i] = score->duplex_bytes;
@@ -190,6 +208,7 @@ static void summarise(bench_t *b, const tr_plan_arm_t *arm, tr_plan_row_t *row)
     row->link_median = median(x->link, n);
     for (int flow = 0; flow < AS_NUM_FLOWS; flow++)
         row->flow_median[flow] = median(x->flow[flow], n);
+    row->network_median = median(x->network, n);
     row->duplex_median = median(x->duplex, n);
     row->total_median = median(x->total, n);
     row->pass_median = median(x->pass, n);
@@ -237,12 +256,12 @@ static base_status_t run_cadre(bench_t *b, const tr_plan_arm_t *arm)
         as_score_t score;
 
         /* Once to warm the memory up: a run plans thousands of microbatches. */
-        if (i == 0)
-            BASE_TRY_GOTO(as_planner_run(planner, b->batches[i], plan, &score), st, done);
+        if (i == 0) BASE_TRY_GOTO(as_planner_run(planner, b->batches[i], plan, &score), st, done);
         const int64_t start = thread_ns();
         BASE_TRY_GOTO(as_planner_run(planner, b->batches[i], plan, &score), st, done);
         const int64_t ns = thread_ns() - start;
-        as_judge_run(judge, b->cost, b->batches[i], &b->bounds[i], plan->tasks, plan->num_tasks, 0, &score);
+        as_judge_run(judge, b->cost, b->batches[i], &b->bounds[i], plan->tasks, plan->num_tasks, 0,
+                     &score);
         take_sample(b, i, &score, ns);
     }
 done:
@@ -296,8 +315,8 @@ base_status_t tr_plan_case_run(base_ctx_t *ctx, const tr_plan_setting_t *setting
     base_status_t st;
 
     if (setting->draws < 1 || setting->draws > TR_PLAN_MAX_DRAWS)
-        return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
-                         "--draws: %d, want 1 to %d", (int)setting->draws, TR_PLAN_MAX_DRAWS);
+        return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02, "--draws: %d, want 1 to %d",
+                         (int)setting->draws, TR_PLAN_MAX_DRAWS);
     BASE_TRY_GOTO(describe(&b), st, done);
     BASE_TRY_GOTO(lay_out(&b), st, done);
     for (int32_t a = 0; a < num_arms; a++) {

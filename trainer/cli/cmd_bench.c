@@ -1,9 +1,11 @@
-/* cadre bench plan | profile: measurements that need no job. */
+/* cadre bench plan | profile | step: measurements that need no job. */
 #include "base/file.h"
 #include "trainer/bench/bench_plan.h"
+#include "trainer/bench/bench_plan_balance.h"
 #include "trainer/bench/bench_plan_case.h"
 #include "trainer/bench/bench_plan_profile.h"
 #include "trainer/cli/cli_error.h"
+#include "trainer/cli/cmd_bench_step.h"
 #include "trainer/cli/options.h"
 #include "trainer/cli/verb.h"
 #include "trainer/simulate/derived_profile.h"
@@ -14,13 +16,15 @@
 
 static const char PAGE[] =
     "Usage: cadre bench plan [OPTION...]\n"
-    "       cadre bench profile [OPTION...]\n\n"
+    "       cadre bench profile [OPTION...]\n"
+    "       cadre bench step [OPTION...]\n\n"
     "plan     compares the planner with DistCA's on layouts drawn from its two distributions of\n"
     "         document lengths: makespan, bytes of the busiest link, time to plan, and each term\n"
     "         of the objective left out. docs/planner.md explains the columns.\n"
     "profile  times core attention of this CPU and writes the profile that the planner needs;\n"
     "         run it with OMP_NUM_THREADS=1. Exit code 1 when a task that was not used for the\n"
     "         profile is foretold worse than 5 %.\n\n"
+    "step     times one training step and its parts; `cadre bench step --help` has its options.\n\n"
     "Options of plan:\n"
     "  --profile FILE     time of attention (an H200's, derived from published figures)\n"
     "  --draws N          layouts of each row, 1 to 64 (30)\n"
@@ -34,9 +38,9 @@ static const char PAGE[] =
     "  --derived          write the derived H200 profile instead of timing this CPU";
 
 static const tr_option_spec_t SPECS[] = {
-    {"--profile", true}, {"--draws", true},    {"--max-servers", true}, {"--json", false},
-    {"-o", true},        {"--group", true},    {"--head-dim", true},    {"--max-keys", true},
-    {"--derived", false},
+    {"--profile", true},  {"--draws", true},    {"--max-servers", true},
+    {"--json", false},    {"-o", true},         {"--group", true},
+    {"--head-dim", true}, {"--max-keys", true}, {"--derived", false},
 };
 enum {
     OPT_PROFILE,
@@ -111,18 +115,41 @@ static double report_held_out(const tr_held_out_t *held_out)
             const double error = 100 * ((double)h->predicted_ns[d] - measured) / measured;
 
             (void)fprintf(stderr, "%-8s [%5" PRId64 ", %5" PRId64 ") %10.1f %10.1f %+5.1f %%\n",
-                          names[d], h->q0, h->q1, measured / 1e3,
-                          (double)h->predicted_ns[d] / 1e3, error);
+                          names[d], h->q0, h->q1, measured / 1e3, (double)h->predicted_ns[d] / 1e3,
+                          error);
             if (error > worst || -error > worst) worst = error > 0 ? error : -error;
         }
     (void)fprintf(stderr, "worst: %.1f %%\n", worst);
     return worst;
 }
 
+/* Busiest server over the mean, as planned and as timed. */
+static void report_balance(const tr_balance_t *balance)
+{
+    int64_t most[2] = {0, 0}, sum[2] = {0, 0};
+
+    (void)fprintf(stderr, "a plan for %d servers: foretold and measured milliseconds\n",
+                  TR_BALANCE_SERVERS);
+    for (int s = 0; s < TR_BALANCE_SERVERS; s++) {
+        const int64_t ns[2] = {balance->predicted_ns[s], balance->measured_ns[s]};
+
+        (void)fprintf(stderr, "server %d %10.1f %10.1f\n", s, (double)ns[0] / 1e6,
+                      (double)ns[1] / 1e6);
+        for (int i = 0; i < 2; i++) {
+            sum[i] += ns[i];
+            if (ns[i] > most[i]) most[i] = ns[i];
+        }
+    }
+    (void)fprintf(stderr, "busiest over mean %.3f %.3f\n",
+                  (double)most[0] * TR_BALANCE_SERVERS / (double)sum[0],
+                  (double)most[1] * TR_BALANCE_SERVERS / (double)sum[1]);
+}
+
 static base_status_t bench_profile(base_ctx_t *ctx, const tr_options_t *o, int *code)
 {
     int64_t group = 4, head_dim = 128, max_keys = 4096;
     tr_held_out_t held_out[HELD_OUT];
+    tr_balance_t balance;
     as_profile_t profile;
 
     BASE_TRY(number(ctx, o, OPT_GROUP, 1, 64, &group));
@@ -138,6 +165,8 @@ static base_status_t bench_profile(base_ctx_t *ctx, const tr_options_t *o, int *
                                         .num_held_out = HELD_OUT};
     BASE_TRY(tr_bench_profile(ctx, &options, &profile, held_out));
     if (report_held_out(held_out) > HELD_OUT_PER_CENT) *code = TR_EXIT_NO;
+    BASE_TRY(tr_bench_balance(ctx, &profile, &balance));
+    report_balance(&balance);
     return write_profile(ctx, o->values[OPT_OUTPUT], &profile);
 }
 
@@ -145,8 +174,9 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
 {
     tr_options_t o;
     int code = TR_EXIT_DONE;
-    base_status_t st = tr_options_parse(cli->ctx, argc, argv, SPECS, NUM_OPTIONS, 1, &o);
 
+    if (argc > 1 && strcmp(argv[1], "step") == 0) return tr_cmd_bench_step(cli, argc - 1, argv + 1);
+    base_status_t st = tr_options_parse(cli->ctx, argc, argv, SPECS, NUM_OPTIONS, 1, &o);
     if (st < 0) return tr_cli_exit_code(st);
     if (o.help) {
         (void)puts(PAGE);
@@ -158,6 +188,6 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
         st = bench_profile(cli->ctx, &o, &code);
     else
         st = BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
-                       "bench: say what: plan or profile");
+                       "bench: say what: plan, profile or step");
     return st < 0 ? tr_cli_exit_code(st) : code;
 }

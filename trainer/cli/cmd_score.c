@@ -20,12 +20,10 @@ static const char PAGE[] =
     "  --json          one JSON object instead of text";
 
 enum { MODEL, ADAPTER, DATA, PER_DOCUMENT, TOKENS, JSON, NUM_SPECS };
-static const tr_option_spec_t SPECS[NUM_SPECS] = {[MODEL] = {"--model", true},
-                                                  [ADAPTER] = {"--adapter", true},
-                                                  [DATA] = {"--data", true},
-                                                  [PER_DOCUMENT] = {"--per-document", false},
-                                                  [TOKENS] = {"--tokens", true},
-                                                  [JSON] = {"--json", false}};
+static const tr_option_spec_t SPECS[NUM_SPECS] = {
+    [MODEL] = {"--model", true},   [ADAPTER] = {"--adapter", true},
+    [DATA] = {"--data", true},     [PER_DOCUMENT] = {"--per-document", false},
+    [TOKENS] = {"--tokens", true}, [JSON] = {"--json", false}};
 
 #define MAX_TOKENS (INT64_C(1) << 30)
 

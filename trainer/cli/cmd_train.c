@@ -1,9 +1,8 @@
 /* cadre train RUN.yaml: trains what the configuration says. */
 #include "base/config/print.h"
-#include "base/log.h"
-#include "comm/threads.h"
 #include "trainer/cli/cli_error.h"
 #include "trainer/cli/options.h"
+#include "trainer/cli/run_ranks.h"
 #include "trainer/cli/verb.h"
 #include "trainer/run/train_run.h"
 
@@ -21,7 +20,10 @@ static const char PAGE[] =
     "  --dump-gradients FILE  write the gradient of the first global batch of each adapter, "
     "before\n"
     "                         clipping, to a safetensors file with PEFT's names\n"
-    "  --threads N            N ranks as threads of this process (1)";
+    "  --threads N            N ranks as threads of this process (1)\n\n"
+    "Several processes: `mpirun -np N cadre train RUN.yaml`, or `launch/run -n N train RUN.yaml`,\n"
+    "which also picks the build and what mpirun needs on this machine. Only rank 0 speaks; the\n"
+    "others write to OUTPUT/logs.";
 
 enum { SET, PRINT_CONFIG, DUMP_GRADIENTS, THREADS, NUM_SPECS };
 static const tr_option_spec_t SPECS[NUM_SPECS] = {[SET] = {"--set", true},
@@ -29,62 +31,98 @@ static const tr_option_spec_t SPECS[NUM_SPECS] = {[SET] = {"--set", true},
                                                   [DUMP_GRADIENTS] = {"--dump-gradients", true},
                                                   [THREADS] = {"--threads", true}};
 
-static int train(tr_train_run_t *run, int64_t threads)
-{
-    base_error_t error;
-    base_log_t *log = NULL;
+/* A rank's run, or why it cannot have one: then the other ranks are told. */
+typedef struct train_call {
+    tr_train_run_t run;
+    base_status_t loaded;
+    base_error_t why;
+} train_call_t;
 
-    if (base_log_create(BASE_LOG_INFO, &log) < 0) return TR_EXIT_RESOURCES;
-    base_log_set_terminal(log, base_log_to_stderr, NULL, base_log_wants_colour(2));
-    const comm_threads_options_t options = {
-        .num_ranks = (int)threads, .device = BASE_DEVICE_CPU, .log = log};
-    const base_status_t st = comm_threads_run(&options, tr_train_run_rank, run, &error);
-    base_log_destroy(log);
-    if (st < 0 && !run->reported) tr_cli_error_print(stderr, &error);
-    if (st < 0) return tr_cli_exit_code(st);
-    return run->num_quarantined > 0 ? TR_EXIT_RANK : TR_EXIT_DONE;
+static base_status_t train_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
+                                void *user)
+{
+    train_call_t *call = user;
+
+    if (call->loaded < 0)
+        return BASE_FAIL(ctx, call->loaded, call->why.message, "%s", call->why.text);
+    return tr_train_run_rank(group, ctx, dev, &call->run);
 }
 
-int tr_cmd_train(const tr_cli_t *cli, int argc, char **argv)
+/* All errors at once, on the terminal. */
+static void load(base_ctx_t *ctx, const tr_options_t *o, base_config_t **config_p,
+                 train_call_t *call)
 {
-    tr_options_t o;
-    int64_t threads = 1;
-    base_config_t *config = NULL;
     base_error_list_t errors;
+
+    base_error_list_init(&errors, ctx);
+    call->loaded = base_config_load(ctx, o->words[0], o->sets, o->num_sets, &errors, config_p);
+    if (call->loaded < 0 && errors.count > 0 && tr_run_ranks_speaks()) {
+        base_error_list_print(&errors, stderr);
+        call->run.reported = true;
+    }
+    base_error_list_deinit(&errors);
+    if (call->loaded >= 0) return;
+    (void)base_ctx_error(ctx, &call->why);
+    base_ctx_clear_error(ctx); /* printed, or to be printed as the run's */
+}
+
+static int train(base_ctx_t *ctx, const char *threads, train_call_t *call)
+{
+    tr_run_ranks_t ranks;
+    base_error_t error;
+
+    base_status_t st = tr_run_ranks_open(ctx, threads, &ranks);
+    if (st < 0) return tr_cli_exit_code(st);
+    st = tr_run_ranks(&ranks, train_rank, call, &error);
+    if (st < 0 && !call->run.reported && ranks.rank == 0) tr_cli_error_print(stderr, &error);
+    tr_run_ranks_close(&ranks);
+    if (st < 0) return tr_cli_exit_code(st);
+    return call->run.num_quarantined > 0 ? TR_EXIT_RANK : TR_EXIT_DONE;
+}
+
+static int train_verb(const tr_cli_t *cli, int argc, char **argv)
+{
+    train_call_t call = {.loaded = BASE_OK};
+    base_config_t *config = NULL;
+    int code = TR_EXIT_DONE;
+    tr_options_t o;
 
     base_status_t st = tr_options_parse(cli->ctx, argc, argv, SPECS, NUM_SPECS, 1, &o);
     if (st < 0) return tr_cli_exit_code(st);
     if (o.help) {
-        (void)puts(PAGE);
+        if (tr_run_ranks_speaks()) (void)puts(PAGE);
         return TR_EXIT_DONE;
     }
     st = tr_options_need(cli->ctx, "train", "RUN.yaml", o.num_words > 0 ? o.words[0] : NULL);
-    if (st >= 0 && o.values[THREADS] != NULL)
-        st = tr_options_number(cli->ctx, "--threads", o.values[THREADS], 1, COMM_THREADS_MAX_RANKS,
-                               &threads);
     if (st < 0) return tr_cli_exit_code(st);
-
-    base_error_list_init(&errors, cli->ctx);
-    st = base_config_load(cli->ctx, o.words[0], o.sets, o.num_sets, &errors, &config);
-    if (st < 0 && errors.count > 0) {
-        base_error_list_print(&errors, stderr);
-        base_ctx_clear_error(cli->ctx); /* printed, with the others */
-    }
-    base_error_list_deinit(&errors);
-    if (st < 0) return tr_cli_exit_code(st);
-    int code = TR_EXIT_DONE;
-    if (o.values[PRINT_CONFIG] != NULL) {
-        base_print_config(config, stdout);
+    load(cli->ctx, &o, &config, &call);
+    if (call.loaded >= 0 && o.values[PRINT_CONFIG] != NULL) {
+        if (tr_run_ranks_speaks()) base_print_config(config, stdout);
     } else {
-        tr_train_run_t run = {.config = config,
-                              .config_path = o.words[0],
-                              .argc = argc,
-                              .argv = (const char *const *)argv,
-                              .dump_gradients = o.values[DUMP_GRADIENTS],
-                              .out = stdout,
-                              .err = stderr};
-        code = train(&run, threads);
+        call.run = (tr_train_run_t){.config = config,
+                                    .config_path = o.words[0],
+                                    .argc = argc,
+                                    .argv = (const char *const *)argv,
+                                    .dump_gradients = o.values[DUMP_GRADIENTS],
+                                    .out = stdout,
+                                    .err = stderr,
+                                    .reported = call.run.reported};
+        code = train(cli->ctx, o.values[THREADS], &call);
     }
     base_config_destroy(config);
     return code;
+}
+
+/* What every rank finds in the same command line, rank 0 says; the others leave without a word, since
+ * mpirun ends all when the first rank fails. */
+int tr_cmd_train(const tr_cli_t *cli, int argc, char **argv)
+{
+    base_error_t error;
+    const int code = train_verb(cli, argc, argv);
+
+    if (tr_run_ranks_speaks() || !base_ctx_error(cli->ctx, &error) ||
+        error.status != BASE_ERR_CONFIG)
+        return code;
+    base_ctx_clear_error(cli->ctx);
+    return TR_EXIT_DONE;
 }

@@ -10,7 +10,11 @@
 static const tr_verb_t verbs[] = {
     {"help", "this page, or the page of a verb", tr_cmd_help},
     {"prepare", "JSONL to tokenized datasets", tr_cmd_prepare},
+    {"plan", "what a run will take, and whether it fits", tr_cmd_plan},
     {"train", "train adapters, or a model", tr_cmd_train},
+    {"score", "the loss of a model or adapter on a dataset", tr_cmd_score},
+    {"verify", "does an adapter fit its base and change it", tr_cmd_verify},
+    {"export", "an adapter or model of a run, in another folder or form", tr_cmd_export},
     {"init-model", "a model folder with random weights", tr_cmd_init_model},
     {"bench", "the planner beside others, and profiles of this machine", tr_cmd_bench},
     {"version", "version, commit, devices and libraries", tr_cmd_version},

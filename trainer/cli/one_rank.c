@@ -13,8 +13,7 @@ int tr_one_rank_run(comm_rank_fn fn, void *user, const bool *reported)
 
     if (base_log_create(BASE_LOG_WARNING, &log) < 0) return TR_EXIT_RESOURCES;
     base_log_set_terminal(log, base_log_to_stderr, NULL, base_log_wants_colour(2));
-    const comm_threads_options_t options = {
-        .num_ranks = 1, .device = BASE_DEVICE_CPU, .log = log};
+    const comm_threads_options_t options = {.num_ranks = 1, .device = BASE_DEVICE_CPU, .log = log};
     const base_status_t st = comm_threads_run(&options, fn, user, &error);
     base_log_destroy(log);
     if (st < 0 && (reported == NULL || !*reported)) tr_cli_error_print(stderr, &error);

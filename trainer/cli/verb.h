@@ -46,10 +46,14 @@ const tr_verb_t *tr_verb_find(const tr_cli_t *cli, const char *name);
 int tr_verb_unknown(const tr_cli_t *cli, const char *word);
 
 int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv);
+int tr_cmd_export(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_help(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_init_model(const tr_cli_t *cli, int argc, char **argv);
+int tr_cmd_plan(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_prepare(const tr_cli_t *cli, int argc, char **argv);
+int tr_cmd_score(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_train(const tr_cli_t *cli, int argc, char **argv);
+int tr_cmd_verify(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_version(const tr_cli_t *cli, int argc, char **argv);
 
 #endif

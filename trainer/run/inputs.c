@@ -114,3 +114,40 @@ void tr_inputs_close(tr_inputs_t *inputs)
     base_free(inputs->ctx, inputs->configs);
     base_free(inputs->ctx, inputs);
 }
+
+static void check_dataset(const data_dataset_t *dataset, int64_t trainers, int64_t rows, int whole,
+                          base_error_list_t *errors)
+{
+    const int64_t fits = whole ? rows : trainers * rows;
+    const base_error_place_t place = {.source = data_dataset_path(dataset)};
+
+    for (int64_t i = 0; i < data_dataset_num_documents(dataset); i++) {
+        const int64_t found = data_dataset_rows(dataset, i);
+
+        if (found <= fits) continue;
+        if (whole)
+            base_error_list_add(errors, BASE_MSG_PLAN_01, place,
+                                "document %lld (line %lld of its JSONL) has %lld rows, a trainer "
+                                "holds %lld, and with placement local a document lies on one",
+                                (long long)i, (long long)data_dataset_line(dataset, i),
+                                (long long)found, (long long)rows);
+        else
+            base_error_list_add(errors, BASE_MSG_PLAN_01, place,
+                                "document %lld (line %lld of its JSONL) has %lld rows, %lld "
+                                "trainers of %lld rows hold %lld; %lld trainers would do",
+                                (long long)i, (long long)data_dataset_line(dataset, i),
+                                (long long)found, (long long)trainers, (long long)rows,
+                                (long long)fits, (long long)((found + rows - 1) / rows));
+    }
+}
+
+base_status_t tr_inputs_check_rows(const tr_inputs_t *inputs, int64_t trainers, int64_t rows,
+                                   int whole, base_error_list_t *errors)
+{
+    for (int32_t j = 0; j < inputs->num_jobs; j++) {
+        check_dataset(inputs->jobs[j]->data, trainers, rows, whole, errors);
+        if (inputs->jobs[j]->eval != NULL)
+            check_dataset(inputs->jobs[j]->eval, trainers, rows, whole, errors);
+    }
+    return data_errors_finish(errors);
+}

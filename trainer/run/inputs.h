@@ -35,4 +35,10 @@ base_status_t tr_inputs_open(base_ctx_t *ctx, const base_config_t *config, const
                              base_error_list_t *errors, tr_inputs_t **inputs_p) BASE_MUST_CHECK;
 void tr_inputs_close(tr_inputs_t *inputs); /* NULL is legal */
 
+/* Whether every document fits into a microbatch of `trainers` trainers that hold `rows` rows each
+ * (`whole`: a document has to lie on one of them). PLAN-01 for each that does not, with dataset,
+ * line of its JSONL and what would do; finished like tr_inputs_open. */
+base_status_t tr_inputs_check_rows(const tr_inputs_t *inputs, int64_t trainers, int64_t rows,
+                                   int whole, base_error_list_t *errors) BASE_MUST_CHECK;
+
 #endif

@@ -12,7 +12,8 @@
 
 #define NS_PER_S      INT64_C(1000000000)
 #define REDRAW_NS     (NS_PER_S / 10)
-#define LINE_NS       NS_PER_S
+#define LINE_NS       NS_PER_S /* between lines of a pipe, at first */
+#define LINE_MAX_NS   (30 * NS_PER_S)
 #define WINDOW_NS     (4 * NS_PER_S) /* tokens per second: over one to two of these */
 #define LINE_BYTES    512
 #define BAR_COLUMNS   20
@@ -232,6 +233,16 @@ static int terminal_width(const tr_progress_t *progress)
     return DEFAULT_WIDTH;
 }
 
+/* A log of a run that takes days should not have a line for each second of it. */
+static int64_t pause_ns(const tr_progress_t *progress, int64_t now)
+{
+    const int64_t pause = (now - progress->start_ns) / 20;
+
+    if (progress->options.terminal) return REDRAW_NS;
+    if (pause < LINE_NS) return LINE_NS;
+    return pause < LINE_MAX_NS ? pause : LINE_MAX_NS;
+}
+
 static void draw(tr_progress_t *progress, int64_t now)
 {
     FILE *out = progress->options.out;
@@ -259,7 +270,7 @@ static void draw(tr_progress_t *progress, int64_t now)
         progress->drawn = true;
     }
     (void)fflush(out);
-    progress->next_ns = now + (progress->options.terminal ? REDRAW_NS : LINE_NS);
+    progress->next_ns = now + pause_ns(progress, now);
 }
 
 static void draw_if_due(tr_progress_t *progress)

@@ -9,10 +9,11 @@
  *   tr_progress_destroy(progress);
  *
  * On a terminal one line is redrawn, at most ten times a second, cut to the width; what the log
- * prints meanwhile stands above it. Elsewhere a line is printed at most once a second. Both get one
- * line for each adapter's end. The line: bar, percent, steps of all adapters, tokens per second
- * over the last seconds, time left (by steps), and the last loss of each adapter that still runs.
- * Names are ASCII (the configuration sees to that), so bytes are columns.
+ * prints meanwhile stands above it. Elsewhere a line is printed at most once a second, and less
+ * often as the run goes on, down to one every 30 s. Both get one line for each adapter's end. The
+ * line: bar, percent, steps of all adapters, tokens per second over the last seconds, time left (by
+ * steps), and the last loss of each adapter that still runs. Names are ASCII (the configuration
+ * sees to that), so bytes are columns.
  *
  * Nothing is allocated after creation, and no call fails: progress that cannot be shown is lost.
  * Threads: all functions from all threads (the log may speak from any). */

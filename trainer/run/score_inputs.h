@@ -24,7 +24,7 @@ typedef struct tr_score_sources {
 typedef struct tr_score_inputs {
     base_ctx_t *ctx;
     data_hf_folder_t *folder;
-    lora_peft_t *adapter;   /* NULL: none */
+    lora_peft_t *adapter;    /* NULL: none */
     lora_verify_t *verified; /* of the adapter; NULL: none */
     data_dataset_t *dataset; /* NULL: none */
 } tr_score_inputs_t;

@@ -1,6 +1,7 @@
 #include "trainer/run/train_run.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "lora/adapter_init.h"
 #include "lora/peft_import.h"
@@ -57,7 +58,8 @@ static base_status_t make_topology(run_t *r)
     const base_config_t *c = r->args->config;
 
     return as_topology_create(r->ctx, placements[c->attention.placement], comm_group_size(r->group),
-                              NULL, (int32_t)c->attention.servers_per_host, &r->topology);
+                              comm_group_hosts(r->group), (int32_t)c->attention.servers_per_host,
+                              &r->topology);
 }
 
 static base_status_t list_adapters(run_t *r)
@@ -175,7 +177,7 @@ static base_status_t on_ended(void *user, int32_t job)
 {
     const run_t *r = user;
 
-    if (!r->leader) return BASE_OK;
+    if (!r->leader) return BASE_OK; /* the verdict below is the leader's to give */
     if (r->full)
         BASE_TRY(tr_train_export_model(r->trainer, r->inputs, r->folder));
     else
@@ -200,6 +202,21 @@ static base_status_t make_loop(run_t *r)
 }
 
 /* ==== the leader's folder ==== */
+
+/* The leader makes it; the other processes find it there and open their logs in it. */
+static base_status_t make_folder(run_t *r)
+{
+    const int processes = strcmp(comm_group_transport(r->group), "threads") != 0;
+
+    if (r->leader) BASE_TRY(tr_run_folder_create(r->ctx, r->args->config, false, &r->folder));
+    if (!processes) return BASE_OK;
+    BASE_TRY(comm_barrier(r->group));
+    if (r->leader) return BASE_OK;
+    BASE_TRY(tr_run_folder_create(r->ctx, r->args->config, false, &r->folder));
+    base_log_info(base_ctx_log(r->ctx), "rank %d of %d over %s", comm_group_rank(r->group),
+                  comm_group_size(r->group), comm_group_transport(r->group));
+    return BASE_OK;
+}
 
 static base_status_t begin_report(run_t *r)
 {
@@ -232,7 +249,7 @@ static base_status_t run_all(run_t *r, base_device_t *dev)
 {
     BASE_TRY(check_supported(r->ctx, r->args->config));
     BASE_TRY(open_inputs(r));
-    if (r->leader) BASE_TRY(tr_run_folder_create(r->ctx, r->args->config, false, &r->folder));
+    BASE_TRY(make_folder(r));
     BASE_TRY(make_topology(r));
     BASE_TRY(make_trainer(r, dev));
     BASE_TRY(init_adapters(r));

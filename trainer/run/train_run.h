@@ -1,5 +1,7 @@
 /* A training run from its configuration to its adapters: what `cadre train` does on each rank.
  *
+ * Ranks that are processes each have a log in it, rank-NNNN.log; threads share that of rank 0.
+ *
  * Rank 0 owns the run folder: it writes manifest, status, metrics, the adapters as they end (best by
  * evaluation, else the last values), with train.mode full the model, and speaks on the terminal. */
 #ifndef CADRE_TRAINER_RUN_TRAIN_RUN_H
@@ -24,7 +26,8 @@ typedef struct tr_train_run {
     bool reported; /* the error has been printed already, with others of its kind */
 } tr_train_run_t;
 
-/* A comm_rank_fn: `user` is the tr_train_run_t that all ranks share. */
+/* A comm_rank_fn: `user` is a tr_train_run_t: that of all ranks that are threads, or the
+ * process's own. */
 base_status_t tr_train_run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
                                 void *user);
 

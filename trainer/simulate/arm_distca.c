@@ -26,7 +26,8 @@ struct tr_distca {
     base_ctx_t *ctx;
     tr_distca_config_t config;
     const data_batch_t *batch;
-    double *load; /* [servers] */
+    double *load;   /* [servers] */
+    int32_t *order; /* [servers] */
     item_t *items;
     int32_t num_items;
     as_task_t *tasks;
@@ -43,6 +44,8 @@ base_status_t tr_distca_create(base_ctx_t *ctx, const tr_distca_config_t *config
     arm->config = *config;
     arm->capacity = 4 * config->max_pieces + 64 * config->num_servers;
     if ((arm->load = base_calloc(ctx, config->num_servers, sizeof(double), "distca arm")) == NULL ||
+        (arm->order = base_calloc(ctx, config->num_servers, sizeof(int32_t), "distca arm")) ==
+            NULL ||
         (arm->items = base_calloc(ctx, arm->capacity, sizeof *arm->items, "distca arm: items")) ==
             NULL ||
         (arm->tasks = base_calloc(ctx, arm->capacity, sizeof *arm->tasks, "distca arm: tasks")) ==
@@ -59,6 +62,7 @@ void tr_distca_destroy(tr_distca_t *arm)
     if (arm == NULL) return;
     base_free(arm->ctx, arm->tasks);
     base_free(arm->ctx, arm->items);
+    base_free(arm->ctx, arm->order);
     base_free(arm->ctx, arm->load);
     base_free(arm->ctx, arm);
 }
@@ -167,8 +171,7 @@ static move_t best_shard(const tr_distca_t *arm, int32_t index, double work)
     if (count > i->b - i->a) count = i->b - i->a;
     if (end > i->b) end = i->b;
     if (end - count < i->a) end = i->a + count;
-    const double bytes =
-        (double)count * arm->config.q_bytes + (double)end * arm->config.kv_bytes;
+    const double bytes = (double)count * arm->config.q_bytes + (double)end * arm->config.kv_bytes;
     move_t m = {.item = index, .q0 = end - count, .q1 = end};
 
     m.work = area(m.q0, m.q1);
@@ -262,31 +265,60 @@ static int32_t extreme(const tr_distca_t *arm, int sign)
     return found;
 }
 
+static int by_load(const void *a, const void *b, const void *arg)
+{
+    const tr_distca_t *arm_ = arg;
+    const int32_t s = *(const int32_t *)a, t = *(const int32_t *)b;
+    const double x = arm_->load[s], y = arm_->load[t];
+
+    return x != y ? (x > y) - (x < y) : base_compare_i64(s, t);
+}
+
+/* Servers below the mean, most needy first, until each is near it or no item fits. */
+static base_status_t fill_needy(tr_distca_t *arm, double mean, double near)
+{
+    const int32_t n = arm->config.num_servers;
+    move_t m;
+
+    for (int32_t s = 0; s < n; s++)
+        arm->order[s] = s;
+    base_sort(arm->order, n, sizeof *arm->order, by_load, arm);
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t s = arm->order[i];
+
+        while (mean - arm->load[s] > near && find_move(arm, mean, mean - arm->load[s], -1, &m))
+            BASE_TRY(apply(arm, &m, s));
+    }
+    return BASE_OK;
+}
+
+/* What is left above the mean, to those with least: none takes more than the tolerance. */
+static base_status_t relieve_rich(tr_distca_t *arm, double mean, double near)
+{
+    move_t m;
+
+    for (int32_t turn = 0; turn < 16 * arm->config.num_servers; turn++) {
+        const int32_t from = extreme(arm, 1), to = extreme(arm, -1);
+        const double surplus = arm->load[from] - mean, room = mean + near - arm->load[to];
+
+        if (surplus <= near || room <= 0) break;
+        if (!find_move(arm, mean, smaller(surplus, room), from, &m)) break;
+        BASE_TRY(apply(arm, &m, to));
+    }
+    return BASE_OK;
+}
+
 static base_status_t level_half(tr_distca_t *arm, int32_t half)
 {
     const int32_t n = arm->config.num_servers;
     double mean = 0, near;
-    move_t m;
 
     BASE_TRY(list_items(arm, half));
     for (int32_t s = 0; s < n; s++)
         mean += arm->load[s] / n;
     near = mean * arm->config.tolerance_per_mille / 1000;
-    for (int32_t turn = 0; turn < n; turn++) { /* the neediest; it is filled, or nothing fits */
-        const int32_t s = extreme(arm, -1);
-
-        if (mean - arm->load[s] <= near) break;
-        while (mean - arm->load[s] > near && find_move(arm, mean, mean - arm->load[s], -1, &m))
-            BASE_TRY(apply(arm, &m, s));
-        if (mean - arm->load[s] > near) break;
-    }
-    for (int32_t turn = 0; !arm->config.shipped && turn < 8 * n; turn++) {
-        const int32_t s = extreme(arm, 1);
-
-        if (arm->load[s] - mean <= near) break;
-        if (!find_move(arm, mean, arm->load[s] - mean, s, &m)) break;
-        BASE_TRY(apply(arm, &m, extreme(arm, -1)));
-    }
+    BASE_TRY(fill_needy(arm, mean, near));
+    if (!arm->config.shipped) BASE_TRY(relieve_rich(arm, mean, near));
     for (int32_t i = 0; i < arm->num_items; i++) {
         const item_t *item = &arm->items[i];
 

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# tests/cli/cli_plan.sh CADRE CLI_DATASET: what `cadre plan` answers (users' complaint 22). That it is right is checked
+# against real runs in unit.trainer.memory_plan.
+set -euo pipefail
+cadre=$1 tool=$2
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/cli/expect.sh
+. "$here/expect.sh"
+
+golden_model llama
+dataset code.h5 llama 1 300 200 100 120 140 250 60 70 80 >code.txt
+cat >two.yaml <<'YAML'
+model: llama
+output: runs/two
+batch:
+  tokens_per_trainer: 512
+defaults:
+  epochs: 2
+  global_batch_documents: 3
+  learning_rate: 1e-2
+adapters:
+  - name: code
+    data: code.h5
+    rank: 8
+  - name: legal
+    data: code.h5
+    rank: 4
+    targets: [q_proj, v_proj]
+YAML
+expect 0 plan two.yaml --json
+[ "$(number fits)" = True ] || fail "does not fit"
+python3 - <<'PY' || fail "numbers"
+import json
+
+f = json.load(open("out"))
+assert [a["adapter"] for a in f["adapters"]] == ["code", "legal"]
+assert [a["documents"] for a in f["adapters"]] == [9, 9] and [a["steps"] for a in f["adapters"]] == [6, 6]
+# q, v of 2 layers: 2 * (4 * (48 + 48) + 4 * (48 + 24)); golden/README.md has the dimensions
+assert f["adapters"][1]["trainable_parameters"] == 2 * (4 * (48 + 48) + 4 * (48 + 24)), f["adapters"]
+assert f["longest_document"] == 300 and f["tokens_per_trainer"] == 512
+(rank,) = f["ranks"]
+assert rank["total_bytes"] == f["total_bytes"] == sum(rank[k] for k in ("device_bytes", "host_bytes", "transient_bytes"))
+assert 0 < f["total_bytes"] < f["available_bytes"]
+assert f["epoch"]["whole"] and f["epoch"]["microbatches"] >= 2 * 1320 // 512 and 0 < f["epoch"]["pad_share"] < 0.5
+assert f["regions"] == sorted(f["regions"], key=lambda r: -r["bytes"])
+PY
+total=$(number total_bytes)
+[ ! -e runs ] || fail "plan wrote into output"
+
+# More rows take more, two ranks take more together, --set and --threads are heard.
+expect 0 plan two.yaml --json --set batch.tokens_per_trainer=4096
+[ "$(number total_bytes)" -gt $((2 * total)) ] || fail "4096 rows take no more than 512"
+expect 0 plan two.yaml --json --threads 2
+python3 -c 'import json; assert len(json.load(open("out"))["ranks"]) == 2' || fail "not two ranks"
+
+"$cadre" plan two.yaml >out 2>err || fail "exit code"
+words="plan two.yaml"
+out '^yes: it fits: [0-9.]+ MiB on 1 rank; there are [0-9.]+ MiB \('
+out '^code +9 +6 +[0-9]+$'
+out '^rank 0 +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+$'
+out '^first epoch of all: [0-9]+ microbatches'
+err 'cadre: warning: '
+err '% of the rows are pad rows'
+"$cadre" plan two.yaml --regions >out 2>err || fail "exit code"
+out '^arena device: [0-9]+ regions'
+
+# No: more than there is. No: a document that no microbatch holds.
+large=(--set batch.tokens_per_trainer=16384 --memory 80)
+expect 1 plan two.yaml --json "${large[@]}"
+[ "$(number fits)" = False ] || fail "fits"
+rows=$(number tokens_that_fit)
+expect 1 plan two.yaml "${large[@]}"
+out '^no: it does not fit: [0-9.]+ MiB on 1 rank; there are 80.0 MiB \(--memory\)$'
+out "rows would fit: --set batch.tokens_per_trainer=$rows instead of 16384"
+# What it says would fit does, and not by much: the host's part is not on the line.
+"$cadre" plan two.yaml --memory 80 --json --set batch.tokens_per_trainer="$rows" >out 2>err || fail "$rows rows do not fit"
+[ "$(number total_bytes)" -gt $((60 << 20)) ] || fail "$rows rows leave much free"
+expect 1 plan two.yaml --memory 1
+out 'the longest document alone \(300 rows\) is too much for 1 rank'
+expect 2 plan two.yaml --memory 0
+err 'CLI-02: --memory: found "0"'
+expect 1 plan two.yaml --set batch.tokens_per_trainer=256
+err 'cadre: error PLAN-01: a document has 300 rows; 1 trainers of 256 rows hold 256; 2 would do'
+
+# The other answers.
+expect 2 plan
+err 'CLI-02: plan: RUN.yaml is missing'
+expect 2 plan two.yaml --threads 0
+err 'CLI-02: --threads: found "0"'
+expect 2 plan two.yaml --region
+err 'nearest is "--regions"'
+expect 2 plan two.yaml --set adapters.code.rnak=4
+err 'CONF-03'
+expect 3 plan two.yaml --set adapters.code.data=none.h5 --set adapters.legal.data=none.h5
+err 'none.h5'
+golden_model qwen3
+expect 3 plan two.yaml --set model=qwen3
+err 'DATA-13'
+
+finish "all plans as wanted"

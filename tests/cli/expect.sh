@@ -1,0 +1,55 @@
+# tests/cli/expect.sh: sourced by scripts that look at exit code, stdout and stderr of cadre. Sets up a folder of its
+# own, $dir, and enters it; the caller has set $cadre. Ends with `finish`.
+# shellcheck shell=bash
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+failures=0
+words=
+golden=${CADRE_SOURCE_DIR:?}/tests/golden/files
+
+fail() { # fail TEXT
+    printf 'cadre %s: %s\n' "$words" "$1"
+    sed 's/^/    stdout: /' out
+    sed 's/^/    stderr: /' err
+    failures=$((failures + 1))
+}
+
+# expect CODE WORD...: runs cadre and checks the exit code.
+expect() {
+    local want=$1 got=0
+    shift
+    words=$*
+    "${cadre:?}" "$@" >out 2>err || got=$?
+    if [ "$got" -ne "$want" ]; then fail "exit code $got, wanted $want"; fi
+    if [ "$want" -eq 0 ] && [ -s err ]; then fail "stderr is not empty"; fi
+    if [ "$want" -gt 1 ] && [ -s out ]; then fail "stdout is not empty"; fi
+}
+out() { grep -qE -- "$1" out || fail "stdout has no line like $1"; }
+err() { grep -qF -- "$1" err || fail "stderr has no $1"; }
+errors() { [ "$(grep -c 'cadre: error' err)" -eq "$1" ] || fail "stderr does not have $1 errors"; }
+
+# number KEY: of the JSON object in out.
+number() { python3 -c 'import json,sys; print(json.load(open("out"))[sys.argv[1]])' "$1"; }
+# near A B TOLERANCE: relative.
+near() {
+    python3 -c 'import sys; a,b,t=map(float,sys.argv[1:]); sys.exit(abs(a-b) > t*abs(b))' "$1" "$2" "$3" ||
+        fail "found $1, wanted $2 to within $3"
+}
+
+# golden_model FAMILY: a copy of a golden base model, with a file that stands for its tokenizer.
+golden_model() {
+    cp -r "$golden/$1/model" "$1"
+    printf '{"stands for": "%s"}' "$1" >"$1/tokenizer.json"
+}
+
+# dataset WORD...: cli_dataset, without what cmocka says.
+dataset() { "${tool:?}" "$@" 2>tool.err | grep '^[0-9]' || grep -q 'PASSED.* 1 test' tool.err || true; }
+
+finish() { # finish TEXT
+    if [ "$failures" -ne 0 ]; then
+        echo "$failures failures"
+        exit 1
+    fi
+    echo "$1"
+}

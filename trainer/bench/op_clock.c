@@ -1,0 +1,142 @@
+#include "trainer/bench/op_clock.h"
+
+#include <string.h>
+#include <time.h>
+
+int64_t tr_op_clock_cpu_ns(void)
+{
+    struct timespec t;
+
+    if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) != 0) return 0;
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* ==== arithmetic ==== */
+
+/* Pairs (row, key) that a task sees, causal and within the window, of one head. */
+static double pairs(const kern_attention_task_t *t, int64_t window)
+{
+    double sum = 0;
+
+    for (int64_t row = t->q_row0; row < t->q_row0 + t->q_rows; row++) {
+        const int64_t all = row + 1 - t->kv_row0;
+        sum += (double)(window > 0 && all > window ? window : all);
+    }
+    return sum;
+}
+
+/* Two products of 2 D operations a pair in the forward, five in the backward. */
+static double attention(const kern_attention_task_t *tasks, int64_t num_tasks, int64_t window,
+                        double heads, double dim, double products)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < num_tasks; i++)
+        sum += pairs(&tasks[i], window) * (double)tasks[i].kv_heads;
+    return sum * heads * products * 2 * dim;
+}
+
+static double route(const kern_lora_route_t *r, int64_t width, int outputs)
+{
+    double sum = 0;
+
+    for (int64_t b = 0; b < r->num_blocks; b++)
+        for (int64_t s = 0; s < r->num_segments; s++) {
+            if (r->segments[s].adapter != r->blocks[b].adapter) continue;
+            const int64_t cols = !outputs                  ? width
+                                 : r->blocks[b].b.rows > 0 ? r->blocks[b].b.rows
+                                                           : r->blocks[b].db.rows;
+            sum += 2.0 *
+                   (double)((r->segments[s].row1 - r->segments[s].row0) * cols * r->blocks[b].rank);
+        }
+    return sum;
+}
+
+static double flops(const char *op, const void *args)
+{
+    if (strcmp(op, "attention_fwd") == 0) {
+        const kern_attention_fwd_t *p = args;
+        return attention(p->tasks, p->num_tasks, p->window, p->group, p->head_dim, 2);
+    }
+    if (strcmp(op, "attention_bwd") == 0) {
+        const kern_attention_bwd_t *p = args;
+        return attention(p->tasks, p->num_tasks, p->window, p->group, p->head_dim, 5);
+    }
+    if (strcmp(op, "loss_linear_ce") == 0) {
+        const kern_loss_linear_ce_t *p = args;
+        const int products = 1 + !kern_mat_absent(&p->dx) + !kern_mat_absent(&p->dw);
+        return 2.0 * products * (double)p->rows.cols * (double)p->w.rows * (double)p->w.cols;
+    }
+    if (strcmp(op, "lora_s") == 0) {
+        const kern_lora_s_t *p = args;
+        return route(&p->route, p->x.cols, 0);
+    }
+    if (strcmp(op, "lora_ds") == 0) return route(&((const kern_lora_ds_t *)args)->route, 0, 1);
+    if (strcmp(op, "lora_da") == 0) {
+        const kern_lora_da_t *p = args;
+        return route(&p->route, p->x.cols, 0);
+    }
+    if (strcmp(op, "lora_db") == 0) return route(&((const kern_lora_db_t *)args)->route, 0, 1);
+    return 0;
+}
+
+/* ==== entries ==== */
+
+static tr_op_entry_t describe(const char *op, const void *args)
+{
+    tr_op_entry_t e = {.op = op, .calls = 1};
+
+    if (strcmp(op, "gemm") != 0) {
+        e.flops = flops(op, args);
+        return e;
+    }
+    const kern_gemm_t *g = args;
+    e.m = g->c.rows;
+    e.n = g->c.cols;
+    e.k = g->transpose_a ? g->a.rows : g->a.cols;
+    e.ta = g->transpose_a;
+    e.tb = g->transpose_b;
+    e.accumulate = g->accumulate;
+    e.flops = 2.0 * (double)e.m * (double)e.n * (double)e.k;
+    return e;
+}
+
+static int same(const tr_op_entry_t *a, const tr_op_entry_t *b)
+{
+    return strcmp(a->op, b->op) == 0 && a->m == b->m && a->n == b->n && a->k == b->k &&
+           a->ta == b->ta && a->tb == b->tb && a->accumulate == b->accumulate;
+}
+
+static void on_begin(void *user, const char *work, const void *args)
+{
+    tr_op_clock_t *c = user;
+
+    (void)work;
+    (void)args;
+    c->begin_ns = tr_op_clock_cpu_ns();
+}
+
+static void on_end(void *user, const char *work, const void *args)
+{
+    tr_op_clock_t *c = user;
+    const int64_t ns = tr_op_clock_cpu_ns() - c->begin_ns;
+    const tr_op_entry_t found = describe(work, args);
+    int i = 0;
+
+    while (i < c->count && !same(&c->entries[i], &found))
+        i++;
+    if (i == TR_OP_CLOCK_ENTRIES) i--;
+    if (i == c->count) {
+        c->entries[c->count++] = found;
+        c->entries[i].ns = ns;
+        return;
+    }
+    c->entries[i].calls++;
+    c->entries[i].ns += ns;
+    c->entries[i].flops += found.flops;
+}
+
+void tr_op_clock_init(tr_op_clock_t *clock)
+{
+    *clock = (tr_op_clock_t){.observer = {.begin = on_begin, .end = on_end, .user = clock}};
+}

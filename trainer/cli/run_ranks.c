@@ -1,0 +1,57 @@
+#include "trainer/cli/run_ranks.h"
+
+#include "trainer/cli/options.h"
+
+#include <stdio.h>
+
+bool tr_run_ranks_speaks(void)
+{
+    int rank = 0, size = 1;
+
+    return !comm_mpi_launched(&rank, &size) || rank == 0;
+}
+
+base_status_t tr_run_ranks_open(base_ctx_t *ctx, const char *threads, tr_run_ranks_t *ranks)
+{
+    *ranks = (tr_run_ranks_t){.ctx = ctx, .size = 1, .threads = 1};
+    const int launched = comm_mpi_launched(&ranks->rank, &ranks->size);
+
+    if (threads != NULL) {
+        BASE_TRY(tr_options_number(ctx, "--threads", threads, 1, COMM_THREADS_MAX_RANKS,
+                                   &ranks->threads));
+        if (launched && ranks->size > 1)
+            return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
+                             "--threads %s: mpirun has started %d ranks already; one or the other",
+                             threads, ranks->size);
+    }
+    if (base_log_create(BASE_LOG_INFO, &ranks->log) < 0)
+        return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "no memory for the log");
+    if (ranks->rank == 0)
+        base_log_set_terminal(ranks->log, base_log_to_stderr, NULL, base_log_wants_colour(2));
+    if (!launched || threads != NULL) return BASE_OK;
+    ranks->threads = 0;
+    const base_status_t st = comm_mpi_create(ctx, &ranks->mpi);
+    if (st < 0) tr_run_ranks_close(ranks);
+    return st;
+}
+
+void tr_run_ranks_close(tr_run_ranks_t *ranks)
+{
+    (void)fflush(stdout);
+    comm_mpi_destroy(ranks->mpi);
+    base_log_destroy(ranks->log);
+    ranks->mpi = NULL;
+    ranks->log = NULL;
+}
+
+base_status_t tr_run_ranks(tr_run_ranks_t *ranks, comm_rank_fn fn, void *user, base_error_t *error)
+{
+    if (ranks->threads == 0) {
+        const comm_mpi_options_t options = {.device = BASE_DEVICE_CPU, .log = ranks->log};
+
+        return comm_mpi_run(ranks->mpi, &options, fn, user, error);
+    }
+    const comm_threads_options_t options = {
+        .num_ranks = (int)ranks->threads, .device = BASE_DEVICE_CPU, .log = ranks->log};
+    return comm_threads_run(&options, fn, user, error);
+}

@@ -1,0 +1,35 @@
+/* The ranks of a verb that runs on several: threads of this process, or the processes that mpirun
+ * started. */
+#ifndef CADRE_TRAINER_CLI_RUN_RANKS_H
+#define CADRE_TRAINER_CLI_RUN_RANKS_H
+
+#include "base/log.h"
+#include "comm/mpi.h"
+
+#include <stdbool.h>
+
+typedef struct tr_run_ranks {
+    base_ctx_t *ctx;
+    int rank, size;  /* of this process, until threads begin */
+    int64_t threads; /* 0: MPI */
+    comm_mpi_t *mpi;
+    base_log_t *log;
+} tr_run_ranks_t;
+
+/* Whether this process speaks on the terminal: the only one, or rank 0 under mpirun. Reads the
+ * environment only. */
+bool tr_run_ranks_speaks(void);
+
+/* `threads` is the value of --threads, NULL when it was not given: then the ranks are those of mpirun
+ * if that started this process, else one. CLI-02 for a bad number, and for --threads under mpirun on
+ * several ranks. Starts MPI. The caller closes it. */
+base_status_t tr_run_ranks_open(base_ctx_t *ctx, const char *threads,
+                                tr_run_ranks_t *ranks) BASE_MUST_CHECK;
+/* Ends MPI; what is to be printed has been printed: mpirun may end a rank that comes last. */
+void tr_run_ranks_close(tr_run_ranks_t *ranks);
+
+/* Runs fn on all ranks; as comm_threads_run and comm_mpi_run. */
+base_status_t tr_run_ranks(tr_run_ranks_t *ranks, comm_rank_fn fn, void *user,
+                           base_error_t *error) BASE_MUST_CHECK;
+
+#endif

@@ -1,0 +1,280 @@
+#include "trainer/run/memory_plan.h"
+
+#include "base/memory.h"
+#include "trainer/loop/build.h"
+#include "trainer/loop/train.h"
+#include "trainer/run/inputs.h"
+#include "trainer/run/memory_report.h"
+
+#include <string.h>
+
+/* What a rank makes, as in trainer/run/train_run.c. */
+typedef struct planned {
+    tr_memory_plan_t *args;
+    base_ctx_t *ctx;
+    comm_group_t *group;
+    int full;
+    tr_inputs_t *inputs;
+    as_topology_t *topology;
+    lora_adapter_options_t *adapters;
+    tr_trainer_t *trainer;
+    tr_lot_options_t lots;
+    tr_train_t *train;
+    int64_t before_loop; /* bytes on the host when weights are loaded and adapters begin */
+} planned_t;
+
+int64_t tr_memory_rank_total(const tr_memory_rank_t *rank)
+{
+    return rank->device + rank->host + rank->transient;
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* ==== what comes and goes ==== */
+
+/* The pieces in which weights are read and written (trainer/model/hf_weights.c, data/hf_write.c),
+ * and the buffer in which numbers of another dtype are converted. */
+#define LOAD_ELEMENTS  (INT64_C(1) << 19)
+#define WRITE_ELEMENTS (INT64_C(1) << 20)
+#define CONVERT_BYTES  (INT64_C(1) << 20)
+/* Of an exported adapter: two chunks of 65536 numbers, and lists with an entry a tensor. */
+#define CHUNK_BYTES  (INT64_C(2) * 65536 * 4)
+#define TENSOR_BYTES INT64_C(600)
+/* Folder, manifest, metrics, status and progress of the run's leader. */
+#define LEADER_BYTES INT64_C(8192)
+
+typedef struct pieces {
+    int64_t room;     /* elements of the buffers, whatever the tensors */
+    int64_t elements; /* of the largest piece of a tensor */
+    int64_t pitched;  /* the same with the extra columns of its weight */
+} pieces_t;
+
+static pieces_t largest_pieces(const planned_t *p, int64_t most)
+{
+    const tr_model_t *model = p->trainer->model;
+    pieces_t found = {.room = most};
+
+    for (int32_t i = 0; i < model->num_weights; i++) {
+        const tr_weight_spec_t *w = &model->weights[i];
+        const int64_t rows =
+            larger(1, most / w->cols) < w->rows ? larger(1, most / w->cols) : w->rows;
+
+        found.room = larger(found.room, w->cols);
+        found.elements = larger(found.elements, rows * w->cols);
+        found.pitched = larger(found.pitched, rows * w->pitch);
+    }
+    return found;
+}
+
+static int64_t loading(const planned_t *p)
+{
+    if (p->trainer->index < 0) return 0;
+    const pieces_t pieces = largest_pieces(p, LOAD_ELEMENTS);
+
+    return pieces.room * (int64_t)sizeof(double) +
+           larger(pieces.pitched * (int64_t)sizeof(float), CONVERT_BYTES);
+}
+
+static int64_t largest_adapter(const planned_t *p)
+{
+    int64_t most = 0;
+
+    for (int32_t a = 0; !p->full && a < p->trainer->num_adapters; a++)
+        most = larger(most, p->trainer->adapter_count[a]);
+    return most;
+}
+
+/* Doubles, and floats on their way to the device. */
+static int64_t beginning(const planned_t *p)
+{
+    if (p->trainer->index < 0) return 0;
+    return largest_adapter(p) * (int64_t)(sizeof(double) + sizeof(float));
+}
+
+/* Rank 0 exports. */
+static int64_t exporting(const planned_t *p)
+{
+    if (base_ctx_rank(p->ctx) != 0 || p->trainer->index < 0) return 0;
+    if (p->full) {
+        const pieces_t pieces = largest_pieces(p, WRITE_ELEMENTS);
+
+        return LEADER_BYTES + 2 * pieces.room * (int64_t)sizeof(float) +
+               pieces.elements * (int64_t)sizeof(double) + pieces.pitched * (int64_t)sizeof(float) +
+               data_model_spec_num_tensors(p->inputs->spec) * TENSOR_BYTES;
+    }
+    const int64_t tensors = 2 * LORA_NUM_TARGETS * (int64_t)p->inputs->spec->num_layers;
+    return LEADER_BYTES + largest_adapter(p) * (int64_t)sizeof(double) + CHUNK_BYTES +
+           tensors * TENSOR_BYTES;
+}
+
+/* ==== what stays ==== */
+
+static base_status_t open_inputs(planned_t *p)
+{
+    tr_memory_plan_t *args = p->args;
+    base_error_list_t errors;
+
+    base_error_list_init(&errors, p->ctx);
+    const base_status_t st =
+        tr_inputs_open(p->ctx, args->config, args->config_path, &errors, &p->inputs);
+    if (st < 0 && base_ctx_rank(p->ctx) == 0 && errors.count > 1) {
+        base_error_list_print(&errors, args->err);
+        args->reported = true;
+    }
+    base_error_list_deinit(&errors);
+    return st;
+}
+
+static base_status_t make_topology(planned_t *p)
+{
+    static const as_placement_t placements[] = {[BASE_CONFIG_PLACEMENT_IN_PLACE] = AS_IN_PLACE,
+                                                [BASE_CONFIG_PLACEMENT_POOL] = AS_POOL,
+                                                [BASE_CONFIG_PLACEMENT_LOCAL] = AS_LOCAL};
+    const base_config_t *c = p->args->config;
+
+    return as_topology_create(p->ctx, placements[c->attention.placement], comm_group_size(p->group),
+                              NULL, (int32_t)c->attention.servers_per_host, &p->topology);
+}
+
+static base_status_t list_adapters(planned_t *p)
+{
+    p->adapters = base_calloc(p->ctx, p->inputs->num_jobs, sizeof *p->adapters, "adapters");
+    if (p->adapters == NULL) return BASE_ERR_NOMEM;
+    for (int32_t j = 0; j < p->inputs->num_jobs && !p->full; j++) {
+        const base_config_adapter_t *c = p->inputs->configs[j];
+
+        p->adapters[j] = (lora_adapter_options_t){.name = c->name,
+                                                  .rank = (int32_t)c->rank,
+                                                  .scale = lora_scale(c->alpha, c->rank, c->rslora),
+                                                  .dropout = c->dropout,
+                                                  .targets = c->targets,
+                                                  .seed = (uint64_t)c->seed};
+    }
+    return BASE_OK;
+}
+
+static base_status_t build(planned_t *p, base_device_t *dev, int64_t tokens_per_trainer,
+                           tr_lot_options_t *lots, tr_trainer_t **trainer)
+{
+    const base_config_t *c = p->args->config;
+    const tr_build_t args = {.spec = p->inputs->spec,
+                             .dtype = KERN_F32,
+                             .topology = p->topology,
+                             .tokens_per_trainer = tokens_per_trainer,
+                             .longest = p->inputs->longest,
+                             .full = p->full,
+                             .optimizer = 1,
+                             .num_adapters = p->full ? 0 : p->inputs->num_jobs,
+                             .adapters = p->adapters,
+                             .rank_columns = (int32_t)c->batch.max_rank_columns,
+                             .layout_only = 1};
+
+    return tr_build_trainer(p->ctx, dev, p->group, &args, lots, trainer);
+}
+
+static base_status_t make_all(planned_t *p, base_device_t *dev)
+{
+    const tr_train_options_t options = {
+        .full = p->full, .rank_columns = p->full ? 0 : p->args->config->batch.max_rank_columns};
+    const tr_train_events_t events = {0};
+
+    BASE_TRY(open_inputs(p));
+    BASE_TRY(make_topology(p));
+    BASE_TRY(list_adapters(p));
+    BASE_TRY(build(p, dev, p->args->config->batch.tokens_per_trainer, &p->lots, &p->trainer));
+    p->before_loop = base_memory_bytes(base_ctx_memory(p->ctx), BASE_RESOURCE_HOST);
+    return tr_train_create(p->ctx, p->trainer, p->inputs->jobs, p->inputs->num_jobs, &p->lots,
+                           &options, &events, &p->train);
+}
+
+static tr_memory_rank_t count(const planned_t *p)
+{
+    const base_memory_t *memory = base_ctx_memory(p->ctx);
+    const int64_t host = base_memory_bytes(memory, BASE_RESOURCE_HOST);
+    const int64_t peak = base_memory_peak(memory, BASE_RESOURCE_HOST);
+    const int64_t before = p->before_loop + larger(loading(p), beginning(p));
+    const int64_t after = host + exporting(p);
+
+    return (tr_memory_rank_t){.device = base_arena_bytes(p->trainer->arena) +
+                                        base_memory_bytes(memory, BASE_RESOURCE_DEVICE) +
+                                        base_memory_bytes(memory, BASE_RESOURCE_PINNED),
+                              .host = host,
+                              .transient = larger(peak, larger(before, after)) - host};
+}
+
+/* How many rows would fit: what a trainer takes grows with its rows along a line, of which half the
+ * rows are another point. 0: not even the longest document. */
+static base_status_t suggest(planned_t *p, base_device_t *dev, const tr_memory_report_t *report,
+                             int64_t *rows)
+{
+    const int64_t step = 2 * DATA_ROW_ALIGN, now = p->lots.tokens_per_trainer;
+    const int64_t trainers = p->topology->num_trainers;
+    const int64_t apart = p->topology->placement == AS_LOCAL ? 1 : trainers;
+    const int64_t least = ((p->inputs->longest + apart - 1) / apart + step - 1) / step * step;
+    tr_lot_options_t lots;
+    tr_trainer_t *trainer;
+
+    *rows = 0;
+    if (now <= least) return BASE_OK;
+    const int64_t other = larger(least, now / 2 / step * step);
+    BASE_TRY(build(p, dev, other, &lots, &trainer));
+    const double each =
+        (double)(base_arena_bytes(p->trainer->arena) - base_arena_bytes(trainer->arena)) /
+        (double)(now - other);
+    tr_trainer_destroy(trainer);
+    const double over = (double)(report->total - report->limit.bytes);
+    const double fit = (double)now - over / (each * (double)trainers);
+    if (fit >= (double)least) *rows = (int64_t)fit / step * step;
+    return BASE_OK;
+}
+
+/* ==== the rank ==== */
+
+static base_status_t plan(planned_t *p, base_device_t *dev)
+{
+    tr_memory_plan_t *args = p->args;
+    const int rank = base_ctx_rank(p->ctx);
+    tr_memory_report_t report = {.plan = args, .num_ranks = comm_group_size(p->group)};
+
+    BASE_TRY(make_all(p, dev));
+    args->ranks[rank] = count(p);
+    BASE_TRY(comm_barrier(p->group)); /* all counts are there */
+    if (rank != 0) return BASE_OK;
+    report.limit = args->limit != NULL ? *args->limit : tr_memory_limit();
+    report.inputs = p->inputs;
+    report.trainer = p->trainer;
+    report.lots = &p->lots;
+    for (int r = 0; r < report.num_ranks; r++)
+        report.total += tr_memory_rank_total(&args->ranks[r]);
+    args->fits = report.total <= report.limit.bytes;
+    BASE_TRY(tr_epoch_estimate(p->ctx, p->inputs->jobs, p->inputs->num_jobs,
+                               p->full ? 0 : args->config->batch.max_rank_columns, &p->lots,
+                               &report.epoch));
+    if (!args->fits) BASE_TRY(suggest(p, dev, &report, &report.would_fit));
+    if (args->json) return tr_memory_report_json(p->ctx, &report);
+    tr_memory_report_text(&report);
+    return BASE_OK;
+}
+
+base_status_t tr_memory_plan_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
+                                  void *user)
+{
+    tr_memory_plan_t *args = user;
+    planned_t p = {.args = args,
+                   .ctx = ctx,
+                   .group = group,
+                   .full = args->config->train.mode == BASE_CONFIG_MODE_FULL};
+    base_error_t error;
+
+    const base_status_t st = plan(&p, dev);
+    if (st < 0 && base_ctx_error(ctx, &error)) comm_group_stop(group, &error);
+    tr_train_destroy(p.train);
+    tr_trainer_destroy(p.trainer);
+    base_free(ctx, p.adapters);
+    as_topology_destroy(p.topology);
+    tr_inputs_close(p.inputs);
+    return st;
+}
