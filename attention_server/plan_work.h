@@ -81,8 +81,9 @@ struct as_planner {
     as_rect_t *rects; /* [max_rects] of a piece */
     int32_t max_rects;
     int64_t typical_room;
-    int32_t *order;   /* [max_tasks] */
-    as_task_t *tasks; /* [max_tasks] the best plan so far */
+    int64_t enough_ns; /* a makespan below it is as good as any */
+    int32_t *order;    /* [max_tasks] */
+    as_task_t *tasks;  /* [max_tasks] the best plan so far */
     int32_t max_tasks;
 };
 

@@ -249,11 +249,24 @@ static void level(as_planner_t *p, int64_t joint_per_mille)
     as_plan_polish(p, SLACK_PER_MILLE);
 }
 
+/* The makespan that both ways aim at: what cuts at the trainers' edges cost is in it, unlike in the
+ * bound. */
+static int64_t aim(const as_planner_t *p)
+{
+    const int32_t *speed = p->config.cuts_follow_servers ? p->config.machine->speed : NULL;
+    int64_t most = 0;
+
+    for (int32_t s = 0; s < p->num_servers; s++)
+        most = as_most(most, as_at_speed(p->goal[s], speed != NULL ? speed[s] : AS_SPEED_ONE));
+    return most + most * SLACK_PER_MILLE / 800;
+}
+
 /* One way to cut, judged on the machine that the cuts are for. */
 static base_status_t try_plan(as_planner_t *p, int64_t joint_per_mille, const as_bounds_t *bounds,
                               as_plan_t *plan, as_score_t *score)
 {
     level(p, joint_per_mille);
+    p->enough_ns = aim(p);
     BASE_TRY(as_plan_emit(p, plan));
     if (p->config.cuts_follow_servers) as_plan_retain(p, plan);
     as_judge_run(p->config.cuts_follow_servers ? p->judge : p->reference_judge, p->config.cost,
@@ -262,9 +275,8 @@ static base_status_t try_plan(as_planner_t *p, int64_t joint_per_mille, const as
 }
 
 /* Balance first, as far as the slack; then the whole pass; then bytes. */
-static int is_better(const as_score_t *a, const as_score_t *b)
+static int is_better(const as_score_t *a, const as_score_t *b, int64_t enough)
 {
-    const int64_t enough = a->bound_ns + a->bound_ns * SLACK_PER_MILLE / 800;
     const int64_t x = a->pass_ns[0] + a->pass_ns[1], y = b->pass_ns[0] + b->pass_ns[1];
 
     if (a->fits != b->fits) return a->fits;
@@ -278,10 +290,11 @@ static int is_better(const as_score_t *a, const as_score_t *b)
 static base_status_t choose_plan(as_planner_t *p, as_plan_t *plan)
 {
     static const int64_t joint[] = {0, 1000};
-    const int ways = p->config.without & AS_WITHOUT_BOTH_HALVES ? 1 : 2;
+    const int first = p->config.without & AS_WITHOUT_EACH_HALF ? 1 : 0;
+    const int end = p->config.without & AS_WITHOUT_BOTH_HALVES ? 1 : 2;
     as_machine_t machine = *p->config.machine;
     as_bounds_t bounds;
-    as_score_t best, score;
+    as_score_t best = {0}, score;
     int32_t num_best = 0;
 
     if (!p->config.cuts_follow_servers) {
@@ -290,9 +303,9 @@ static base_status_t choose_plan(as_planner_t *p, as_plan_t *plan)
     }
     as_bounds_of(&machine, p->config.cost, p->config.num_kv_heads, p->batch, &bounds);
 
-    for (int way = 0; way < ways; way++) {
+    for (int way = first; way < end; way++) {
         BASE_TRY(try_plan(p, joint[way], &bounds, plan, &score));
-        if (way > 0 && !is_better(&score, &best)) continue;
+        if (way > first && !is_better(&score, &best, p->enough_ns)) continue;
         best = score;
         num_best = plan->num_tasks;
         memcpy(p->tasks, plan->tasks, (size_t)num_best * sizeof *p->tasks);

@@ -25,7 +25,8 @@ enum {
                                  as_plan_finish) and only fit to be judged */
     AS_WITHOUT_RESIDENCY = 4,   /* as if rows and keys lay on another server than they do */
     AS_WITHOUT_BOTH_HALVES = 8, /* each half balanced by itself */
-    AS_WITHOUT_TIERS = 16       /* no preference for the document's own host */
+    AS_WITHOUT_TIERS = 16,      /* no preference for the document's own host */
+    AS_WITHOUT_EACH_HALF = 32   /* only the sum of both halves is balanced */
 };
 
 typedef struct as_planner_config {

@@ -63,7 +63,7 @@ typedef struct base_observer {
     void (*end)(void *user, const char *work, const void *args);
     void *user;
 } base_observer_t;
-const base_observer_t *base_ctx_observer(base_ctx_t *ctx); /* NULL: none */
+const base_observer_t *base_ctx_observer(base_ctx_t *ctx);                    /* NULL: none */
 void base_ctx_set_observer(base_ctx_t *ctx, const base_observer_t *observer); /* borrows */
 
 /* Records an error and returns `st`. The first one stays until base_ctx_clear_error: what follows a

@@ -114,6 +114,7 @@ base_status_t comm_mpi_group_init(comm_mpi_group_t *g, comm_mpi_t *mpi,
     g->delay_ns = options->delay_ns;
     g->chunk_bytes = options->chunk_bytes > 0 ? options->chunk_bytes : INT64_C(1) << 30;
     g->direct_bytes = options->direct_bytes > 0 ? options->direct_bytes : 64 * 1024;
+    g->most_in = g->most_out = STAGING_BYTES;
     g->control = MPI_COMM_NULL;
     for (int c = 0; c < COMM_NUM_CHANNELS; c++)
         g->comms[c] = MPI_COMM_NULL;

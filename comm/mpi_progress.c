@@ -188,19 +188,21 @@ static base_status_t progress_headers(comm_mpi_group_t *g, int channel, int *bus
 
 /* ==== posting ==== */
 
-static base_status_t make_room(comm_mpi_group_t *g, char **staging, int64_t *room, int64_t bytes)
+/* To the most that any slot has needed: exchanges of all sizes pass through each of them, and after
+ * the first microbatch nothing is to be allocated any more. */
+static base_status_t make_room(comm_mpi_group_t *g, char **staging, int64_t *room, int64_t bytes,
+                               int64_t *most)
 {
-    int64_t wanted = *room;
     char *bigger;
 
-    if (bytes <= *room) return BASE_OK;
-    while (wanted < bytes)
-        wanted *= 2;
-    bigger = base_alloc(g->group.ctx, (size_t)wanted, "MPI staging");
+    while (*most < bytes)
+        *most *= 2;
+    if (*room == *most) return BASE_OK;
+    bigger = base_alloc(g->group.ctx, (size_t)*most, "MPI staging");
     if (bigger == NULL) return BASE_ERR_NOMEM;
     base_free(g->group.ctx, *staging);
     *staging = bigger;
-    *room = wanted;
+    *room = *most;
     return BASE_OK;
 }
 
@@ -217,8 +219,8 @@ static base_status_t stage(comm_mpi_group_t *g, comm_mpi_slot_t *slot)
         in += comm_mpi_staging_bytes(g, l->lists.recv, l->lists.num_recv);
         out += comm_mpi_staging_bytes(g, l->lists.send, l->lists.num_send);
     }
-    BASE_TRY(make_room(g, &slot->in, &slot->in_bytes, in));
-    return make_room(g, &slot->out, &slot->out_bytes, out);
+    BASE_TRY(make_room(g, &slot->in, &slot->in_bytes, in, &g->most_in));
+    return make_room(g, &slot->out, &slot->out_bytes, out, &g->most_out);
 }
 
 static base_status_t post(comm_mpi_group_t *g, int channel, comm_mpi_slot_t *slot)

@@ -123,6 +123,7 @@ typedef struct comm_mpi_group {
     comm_mpi_t *process;
     MPI_Comm comms[COMM_NUM_CHANNELS], control;
     int64_t delay_ns, chunk_bytes, direct_bytes;
+    int64_t most_in, most_out; /* staging of a slot */
     base_stream_t *stream[COMM_NUM_CHANNELS];
     comm_mpi_slot_t slots[COMM_NUM_CHANNELS][COMM_MAX_OPEN_EXCHANGES];
     uint64_t begun[COMM_NUM_CHANNELS];

@@ -50,11 +50,17 @@ int kern_mat_absent(const kern_mat_t *mat);
 
 /* C = op(A) op(B) + (accumulate ? C : 0); op transposes when its flag is set. A linear layer with
  * weight W (N, K): forward y = x W^T (transpose_b), input gradient dx = dy W, weight gradient dW =
- * dy^T x (transpose_a, accumulate). acc inside; one rounding. */
+ * dy^T x (transpose_a, accumulate). acc inside; one rounding. c is real or acc. */
 typedef struct kern_gemm {
     kern_mat_t a, b, c; /* (M,K) or (K,M); (K,N) or (N,K); (M,N) */
     int transpose_a, transpose_b, accumulate;
 } kern_gemm_t;
+
+/* Where a device has several algorithms for a product: times them on these operands and keeps the
+ * fastest for products of this shape (M up to the next power of two) on this stream; c's contents
+ * are lost. Without it the first that the device's library offers is taken. Before a run, not in
+ * it: waits for the device. Devices without a choice do nothing. */
+base_status_t kern_gemm_search(base_stream_t *s, const kern_gemm_t *args) BASE_MUST_CHECK;
 
 /* out = a + b elementwise; out may be a or b. */
 typedef struct kern_add {
@@ -260,11 +266,13 @@ typedef struct kern_attention_bwd {
     base_mem_t workspace; /* or absent: buffer NULL */
 } kern_attention_bwd_t;
 
-/* Bytes of a workspace with which an attention_bwd of these tasks is faster (dtype, group, head_dim
- * and tasks are looked at); 0: none helps. With a workspace, which then has at least as many bytes
- * at a multiple of 16, dq is summed there in fp32. Its contents do not matter and are lost; calls
- * on one stream may share it. dq has other bits with than without one (both within rounding): rows
- * that are to be compared bit for bit take the same choice everywhere. */
+/* Bytes of a workspace with which an attention_bwd of these tasks is faster (dtype, group, head_dim,
+ * window and tasks are looked at); 0: none helps, and one that is given is not used. With one,
+ * which has at least as many bytes at a multiple of 16, dq is summed there in fp32, in a fixed
+ * order. Its contents do not matter and are lost; calls on one stream may share it. dq has other
+ * bits with than without one (both within rounding): rows that are to be compared bit for bit take
+ * the same choice everywhere. */
+#define KERN_ATTENTION_NARROW_WINDOW 2048 /* up to here none helps */
 int64_t kern_attention_bwd_workspace(const kern_attention_bwd_t *args);
 
 /* delta (G, head_rows, R) = rowsum over D of d_o o, both (T, Q D) with their pitches. */
@@ -311,7 +319,7 @@ typedef struct kern_loss_linear_ce {
     kern_mat_t loss;     /* acc (1, N) */
     kern_mat_t dx;       /* (T, H), or absent: no gradient */
     kern_mat_t dw;       /* acc (V, H), accumulated, or absent */
-    kern_mat_t logits;   /* scratch (chunk, V) */
+    kern_mat_t logits;   /* scratch (chunk, V), real or acc: what logits are rounded to */
     kern_mat_t gathered; /* scratch (chunk, H) */
 } kern_loss_linear_ce_t;
 
@@ -535,6 +543,7 @@ typedef struct kern_ops {
 #define X(op) base_status_t (*op)(base_stream_t * s, const kern_##op##_t *args);
     KERN_OP_MAP(X)
 #undef X
+    base_status_t (*gemm_search)(base_stream_t *s, const kern_gemm_t *args);
 } kern_ops_t;
 
 const kern_ops_t *

@@ -153,7 +153,8 @@ int64_t kern_attention_bwd_workspace(const kern_attention_bwd_t *args)
     const int64_t tokens = tile_elements / args->head_dim / args->group;
     int64_t tiles = 0;
 
-    if (args->dtype != KERN_BF16 || (args->head_dim != 64 && args->head_dim != 128) || tokens == 0)
+    if (args->dtype != KERN_BF16 || (args->head_dim != 64 && args->head_dim != 128) ||
+        tokens == 0 || (args->window > 0 && args->window <= KERN_ATTENTION_NARROW_WINDOW))
         return 0;
     for (int64_t i = 0; i < args->num_tasks; i++)
         tiles += (args->tasks[i].q_rows + tokens - 1) / tokens * args->tasks[i].kv_heads;

@@ -5,17 +5,19 @@
 
 kern_dtype_t kern_gemm_dtype(const kern_gemm_t *args)
 {
+    /* c may be acc of bf16 factors */
+    if (args->c.dtype == KERN_F32 && args->a.dtype == KERN_BF16) return KERN_BF16;
     return args->c.dtype;
 }
 
 base_status_t kern_gemm_check(base_ctx_t *ctx, const kern_gemm_t *args)
 {
-    const kern_dtype_t dtype = args->c.dtype;
+    const kern_dtype_t dtype = kern_gemm_dtype(args);
     const int64_t m = args->c.rows, n = args->c.cols;
     const int64_t k = args->transpose_a ? args->a.rows : args->a.cols;
 
     BASE_TRY(kern_want_real(ctx, dtype, "gemm: c"));
-    WANT(args->c, "gemm: c", -1, -1, dtype);
+    WANT(args->c, "gemm: c", -1, -1, args->c.dtype);
     WANT(args->a, "gemm: a", args->transpose_a ? k : m, args->transpose_a ? m : k, dtype);
     WANT(args->b, "gemm: b", args->transpose_b ? n : k, args->transpose_b ? k : n, dtype);
     /* BLAS and cuBLASLt count in int */

@@ -66,7 +66,8 @@ base_status_t kern_loss_linear_ce_check(base_ctx_t *ctx, const kern_loss_linear_
     WANT(args->loss, "loss_linear_ce: loss", 1, num, acc);
     WANT_IF(args->dx, "loss_linear_ce: dx", args->x.rows, hidden, dtype);
     WANT_IF(args->dw, "loss_linear_ce: dw", vocabulary, hidden, acc);
-    WANT(args->logits, "loss_linear_ce: logits", -1, vocabulary, dtype);
+    WANT(args->logits, "loss_linear_ce: logits", -1, vocabulary,
+         args->logits.dtype == acc ? acc : dtype);
     WANT(args->gathered, "loss_linear_ce: gathered", args->logits.rows, hidden, dtype);
     BASE_TRY(kern_want_true(ctx, num <= args->x.rows,
                             "loss_linear_ce: more rows are listed than x has"));

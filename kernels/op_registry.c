@@ -32,12 +32,24 @@ static base_status_t fail_missing(base_stream_t *s, const char *op, kern_dtype_t
     {                                                                                              \
         base_device_t *dev = base_stream_device(s);                                                \
         const kern_ops_t *ops = kern_ops_of(base_device_kind(dev));                                \
+        const base_observer_t *observer = base_ctx_observer(base_device_ctx(dev));                 \
         base_status_t st = BASE_ERR_UNSUPPORTED;                                                   \
                                                                                                    \
         BASE_TRY(kern_##op##_check(base_device_ctx(dev), args));                                   \
+        if (observer != NULL) observer->begin(observer->user, #op, args);                          \
         if (ops != NULL && ops->op != NULL) st = ops->op(s, args);                                 \
+        if (observer != NULL) observer->end(observer->user, #op, args);                            \
         if (st == BASE_ERR_UNSUPPORTED) return fail_missing(s, #op, kern_##op##_dtype(args));      \
         return st;                                                                                 \
     }
 KERN_OP_MAP(X)
 #undef X
+
+base_status_t kern_gemm_search(base_stream_t *s, const kern_gemm_t *args)
+{
+    base_device_t *dev = base_stream_device(s);
+    const kern_ops_t *ops = kern_ops_of(base_device_kind(dev));
+
+    BASE_TRY(kern_gemm_check(base_device_ctx(dev), args));
+    return ops == NULL || ops->gemm_search == NULL ? BASE_OK : ops->gemm_search(s, args);
+}

@@ -25,6 +25,22 @@ typedef struct bwd_head {
     int64_t q_pitch, d_o_pitch;
 } bwd_head_t;
 
+static void gradient_row(real_t *p, real_t *ds, row_range_t keys, real_t scale, real_t lse,
+                         real_t delta)
+{
+    const int64_t begin = keys.begin < keys.end ? keys.begin : TILE;
+    const int64_t end = keys.begin < keys.end ? keys.end : TILE;
+
+    memset(p, 0, (size_t)begin * sizeof *p);
+    memset(ds, 0, (size_t)begin * sizeof *ds);
+    for (int64_t j = begin; j < end; j++) {
+        p[j] = real_exp(p[j] * scale - lse);
+        ds[j] = p[j] * (ds[j] - delta) * scale;
+    }
+    memset(p + end, 0, (size_t)(TILE - end) * sizeof *p);
+    memset(ds + end, 0, (size_t)(TILE - end) * sizeof *ds);
+}
+
 /* Turns scores into p, and dp into ds; zeros where a row sees nothing or is not ours. */
 static void gradient_tile(bwd_state_t *st, const bwd_head_t *head, int64_t row0, int64_t key0)
 {
@@ -38,14 +54,7 @@ static void gradient_tile(bwd_state_t *st, const bwd_head_t *head, int64_t row0,
         const int64_t stat = ours ? (row - head->q_rows.begin) * head->args->group : 0;
         real_t *p = st->p + (row - row0) * TILE, *ds = st->ds + (row - row0) * TILE;
 
-        for (int64_t j = 0; j < TILE; j++) {
-            if (j < keys.begin || j >= keys.end) {
-                p[j] = ds[j] = 0;
-                continue;
-            }
-            p[j] = real_exp(p[j] * scale - head->lse[stat]);
-            ds[j] = p[j] * (ds[j] - head->delta[stat]) * scale;
-        }
+        gradient_row(p, ds, keys, scale, ours ? head->lse[stat] : 0, ours ? head->delta[stat] : 0);
     }
 }
 

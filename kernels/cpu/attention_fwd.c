@@ -32,10 +32,9 @@ static void softmax_row(fwd_state_t *st, int64_t i, row_range_t keys, real_t sca
 {
     real_t *s = st->s + i * TILE, *o = st->o + i * dim, max = st->m[i], shrink;
 
-    for (int64_t j = keys.begin; j < keys.end; j++) {
+    for (int64_t j = keys.begin; j < keys.end; j++)
         s[j] *= scale;
-        max = s[j] > max ? s[j] : max;
-    }
+    if (keys.begin < keys.end) max = real_max(keys.end - keys.begin, s + keys.begin, max);
     if (keys.begin >= keys.end || max == -REAL_INFINITY) { /* (-inf) - (-inf) would be NaN */
         memset(s, 0, TILE * sizeof *s);
         return;

@@ -33,10 +33,8 @@ static base_status_t check_lists(const kern_loss_linear_ce_t *p, const int32_t *
 static real_t row_loss(int64_t vocabulary, real_t *z, int32_t target, real_t *sum)
 {
     const real_t z_target = z[target];
-    real_t max = z[0];
+    const real_t max = real_max(vocabulary, z, z[0]);
 
-    for (int64_t j = 1; j < vocabulary; j++)
-        max = z[j] > max ? z[j] : max;
     for (int64_t j = 0; j < vocabulary; j++)
         z[j] = real_exp(z[j] - max);
     *sum = real_sum(vocabulary, z);

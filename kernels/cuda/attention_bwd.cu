@@ -28,8 +28,8 @@ base_status_t run_bwd(base_stream_t *s, const kern_attention_bwd_t *args, Launch
     p.dq = kern_cuda_pointer<__nv_bfloat16>(args->dq);
     p.dk = kern_cuda_pointer<float>(args->dk);
     p.dv = kern_cuda_pointer<float>(args->dv);
-    p.workspace =
-        args->workspace.buffer == nullptr ? nullptr : kern_cuda_pointer<void>(args->workspace);
+    const bool summed = args->workspace.buffer != nullptr && kern_attention_bwd_workspace(args) > 0;
+    p.workspace = summed ? kern_cuda_pointer<void>(args->workspace) : nullptr;
     if (reinterpret_cast<uintptr_t>(p.workspace) % BASE_ALIGN != 0)
         return BASE_FAIL(base_device_ctx(base_stream_device(s)), BASE_ERR_ARG, BASE_MSG_INT_01,
                          "attention_bwd: workspace is not at a multiple of 16 bytes");

@@ -3,7 +3,8 @@
  * text (kernels/op_registry.c writes it).
  *
  * Every entry is called with arguments that kernels/op_check.c has passed, queues its kernels on
- * the stream and returns; it allocates nothing and waits for nothing. Lists that arguments point
+ * the stream and returns; it allocates nothing and waits for nothing (the first call of a stream
+ * that needs scratch memory or cuBLASLt apart: stream_state.h). Lists that arguments point
  * to are copied into kernel parameters, so on cuda they are free when the call returns. */
 #ifndef CADRE_KERNELS_CUDA_CUDA_OPS_H
 #define CADRE_KERNELS_CUDA_CUDA_OPS_H
@@ -31,6 +32,55 @@ base_status_t kern_cuda_attention_delta(base_stream_t *s, const kern_attention_d
 
 /* Places and strides are multiples of 16 bytes; a sum has at most 1024 parts. */
 base_status_t kern_cuda_partial_sum(base_stream_t *s, const kern_partial_sum_t *args);
+
+/* The ops below take any pitch and place. Rows that begin at multiples of 16 bytes and widths that
+ * are multiples of 8 elements run at the speed of memory, others element by element. */
+
+/* bf16 by bf16 into bf16 or fp32, through cuBLASLt. Which algorithm a shape has, and where it is
+ * kept: gemm_plans.h, stream_state.h. The first product of a stream loads the library and
+ * allocates. */
+base_status_t kern_cuda_gemm(base_stream_t *s, const kern_gemm_t *args);
+base_status_t kern_cuda_gemm_search(base_stream_t *s, const kern_gemm_t *args);
+
+base_status_t kern_cuda_add(base_stream_t *s, const kern_add_t *args);
+base_status_t kern_cuda_convert(base_stream_t *s, const kern_convert_t *args);
+base_status_t kern_cuda_bias_add(base_stream_t *s, const kern_bias_add_t *args);
+base_status_t kern_cuda_column_sum(base_stream_t *s, const kern_column_sum_t *args);
+
+/* A token outside the vocabulary: NaN in its row of out; nothing in dtable. */
+base_status_t kern_cuda_embedding_fwd(base_stream_t *s, const kern_embedding_fwd_t *args);
+base_status_t kern_cuda_embedding_bwd(base_stream_t *s, const kern_embedding_bwd_t *args);
+
+base_status_t kern_cuda_rmsnorm_fwd(base_stream_t *s, const kern_rmsnorm_fwd_t *args);
+base_status_t kern_cuda_rmsnorm_bwd(base_stream_t *s, const kern_rmsnorm_bwd_t *args);
+base_status_t kern_cuda_head_norm_fwd(base_stream_t *s, const kern_head_norm_fwd_t *args);
+base_status_t kern_cuda_head_norm_bwd(base_stream_t *s, const kern_head_norm_bwd_t *args);
+
+/* A position outside the table: NaN in the row's q and k. */
+base_status_t kern_cuda_rope_table(base_stream_t *s, const kern_rope_table_t *args);
+base_status_t kern_cuda_rope_fwd(base_stream_t *s, const kern_rope_fwd_t *args);
+base_status_t kern_cuda_rope_bwd(base_stream_t *s, const kern_rope_bwd_t *args);
+
+base_status_t kern_cuda_swiglu_fwd(base_stream_t *s, const kern_swiglu_fwd_t *args);
+base_status_t kern_cuda_swiglu_bwd(base_stream_t *s, const kern_swiglu_bwd_t *args);
+
+/* A listed row or a target that does not exist: loss NaN and no gradient. */
+base_status_t kern_cuda_loss_linear_ce(base_stream_t *s, const kern_loss_linear_ce_t *args);
+/* A value of a segment that does not exist is left out. */
+base_status_t kern_cuda_loss_sum(base_stream_t *s, const kern_loss_sum_t *args);
+
+base_status_t kern_cuda_lora_s(base_stream_t *s, const kern_lora_s_t *args);
+base_status_t kern_cuda_lora_ds(base_stream_t *s, const kern_lora_ds_t *args);
+base_status_t kern_cuda_lora_da(base_stream_t *s, const kern_lora_da_t *args);
+base_status_t kern_cuda_lora_db(base_stream_t *s, const kern_lora_db_t *args);
+/* An adapter whose ranks in the route come to more than 128: dx is rounded between each 128. */
+base_status_t kern_cuda_lora_dx_dropout(base_stream_t *s, const kern_lora_dx_dropout_t *args);
+
+base_status_t kern_cuda_grad_norm(base_stream_t *s, const kern_grad_norm_t *args);
+base_status_t kern_cuda_clip_factor(base_stream_t *s, const kern_clip_factor_t *args);
+base_status_t kern_cuda_finite_check(base_stream_t *s, const kern_finite_check_t *args);
+/* Copies bf16 or fp32; masters, m, v with the bits of the fp32 CPU op. */
+base_status_t kern_cuda_adamw(base_stream_t *s, const kern_adamw_t *args);
 
 #ifdef __cplusplus
 }

@@ -62,13 +62,12 @@ same runs/threads runs/in_place
 mpi 0 3 train run.yaml --set output=runs/pool --set attention.placement=pool
 same runs/threads runs/pool
 [ "$(grep -c 'stops: stopped early' err)" -eq 1 ] || fail "one line about the adapter that stops early"
-[ "$(wc -l <out)" -eq "$(wc -l <out | sort -u)" ] || fail "more than one rank speaks"
 [ "$(grep -c '^adapter .*last loss' out)" -eq 1 ] || fail "more than one rank prints the table"
 for rank in 0 1 2; do
     [ -f runs/pool/logs/rank-000$rank.log ] || fail "no log of rank $rank"
 done
 grep -q 'rank 2 of 3 over mpi' runs/pool/logs/rank-0002.log || fail "the log of rank 2"
-[ "$(state runs/pool)" = done ] || fail "state $(state runs/pool)"
+[ "$(state runs/pool)" = "done" ] || fail "state $(state runs/pool)"
 threads 1 train run.yaml --set output=runs/one
 mpi 0 1 train run.yaml --set output=runs/mpi_one
 same runs/one runs/mpi_one
@@ -94,7 +93,10 @@ adapters:
   - name: broken
     data: code.h5
     rank: 4
-    alpha: 1e30
+    alpha: 1000000             # grows nine times a step
+    learning_rate: 10
+    weight_decay: 1
+    steps: 80
 YAML
 mpi 5 2 train broken.yaml --set output=runs/broken
 grep -q 'broken: not finite' err || fail "nothing about the adapter that broke"

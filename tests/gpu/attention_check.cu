@@ -154,12 +154,12 @@ int64_t different(gpu_fixture *fx, const attention_shape &s, const attention_doc
 attention_shape random_shape(uint64_t *seed)
 {
     static const int groups[] = {1, 2, 4, 5, 7, 8, 16};
-    static const int64_t windows[] = {0, 0, 0, 0, 1, 127, 128, 200, 1024};
+    static const int64_t windows[] = {0, 0, 0, 0, 1, 127, 128, 200, 1024, 2500, 5000};
     attention_shape s;
     s.G = 1 + static_cast<int>(gpu_random_below(seed, 3));
     s.R = groups[gpu_random_below(seed, 7)];
     s.D = gpu_random_below(seed, 3) == 0 ? 64 : 128;
-    s.window = windows[gpu_random_below(seed, 9)];
+    s.window = windows[gpu_random_below(seed, 11)];
     s.scale = 1.0 / std::sqrt(static_cast<double>(s.D));
     s.q_deviation = gpu_random_below(seed, 4) == 0 ? 4.0f : 1.0f;
     return s;

@@ -276,6 +276,7 @@ int64_t workspace_of(const attention_bench *b, const std::vector<kern_attention_
     args.dtype = KERN_BF16;
     args.group = b->shape.R;
     args.head_dim = b->shape.D;
+    args.window = b->shape.window;
     args.num_tasks = static_cast<int64_t>(tasks.size());
     args.tasks = tasks.data();
     return kern_attention_bwd_workspace(&args) / 4;

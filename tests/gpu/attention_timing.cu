@@ -15,33 +15,88 @@ constexpr double WARM_SECONDS = 0.4;
 constexpr int64_t ROTATE_BYTES =
     int64_t{400} << 20; /* inputs larger than this do not stay in L2 between calls */
 
-/* Rows [prefix, prefix + rows) of `tasks` documents each, all heads. */
+/* A task: rows [prefix, prefix + rows) of a document of its own, all heads. */
+struct timing_piece {
+    int64_t prefix, rows;
+};
+
 struct timing_shape {
     const char *name;
-    int64_t prefix, rows;
-    int tasks, q_heads, kv_heads, head_dim;
+    std::vector<timing_piece> pieces;
+    int q_heads, kv_heads, head_dim;
     int64_t window;
 };
 
-const timing_shape SHAPES[] = {
-    {"causal 4k 32:8 hd128", 0, 4096, 1, 32, 8, 128, 0},
-    {"causal 16k 32:8 hd128", 0, 16384, 1, 32, 8, 128, 0},
-    {"causal 32k 32:8 hd128", 0, 32768, 1, 32, 8, 128, 0},
-    {"causal 16k 28:4 hd128", 0, 16384, 1, 28, 4, 128, 0},
-    {"causal 16k 64:8 hd64", 0, 16384, 1, 64, 8, 64, 0},
-    {"window 1024, 16k 32:8 hd128", 0, 16384, 1, 32, 8, 128, 1024},
-    {"8 documents of 4k 32:8 hd128", 0, 4096, 8, 32, 8, 128, 0},
-    {"16 shards of 512 rows on 16k 32:8 hd128", 16384, 512, 16, 32, 8, 128, 0},
-    {"128 documents of 128 rows 32:8 hd128", 0, 128, 128, 32, 8, 128, 0},
-    {"1 document of 128 rows 32:8 hd128", 0, 128, 1, 32, 8, 128, 0},
-};
+std::vector<timing_piece> same(size_t count, int64_t prefix, int64_t rows)
+{
+    return std::vector<timing_piece>(count, {prefix, rows});
+}
+
+/* Documents of log-normal length (median 1 k), none longer than a quarter of the total. */
+std::vector<timing_piece> pack(int64_t total)
+{
+    std::vector<timing_piece> pieces;
+    uint64_t seed = 7;
+    while (total > 0) {
+        double normal = -6.0; /* of deviation 1 */
+        for (int i = 0; i < 12; i++)
+            normal += 0x1p-20 * static_cast<double>(gpu_random_below(&seed, 1 << 20));
+        const int64_t rows = std::min<int64_t>(
+            {static_cast<int64_t>(1024.0 * std::exp(normal)) + 1, total, 32768 / 4});
+        pieces.push_back({0, rows});
+        total -= rows;
+    }
+    return pieces;
+}
+
+/* One long document and fillers of 1 k. */
+std::vector<timing_piece> long_and_short(int64_t rows, size_t fillers)
+{
+    std::vector<timing_piece> pieces = same(fillers, 0, 1024);
+    pieces.push_back({0, rows});
+    return pieces;
+}
+
+/* What a planner makes of long documents: shards of 128 to 4096 rows on prefixes up to 128 k. */
+std::vector<timing_piece> shards(int count)
+{
+    std::vector<timing_piece> pieces;
+    uint64_t seed = 9;
+    for (int i = 0; i < count; i++) {
+        const int64_t prefix = 128 * gpu_random_log(&seed, 1, 1024);
+        pieces.push_back({prefix, 128 * gpu_random_log(&seed, 1, 32)});
+    }
+    return pieces;
+}
+
+const std::vector<timing_shape> &shapes()
+{
+    static const std::vector<timing_shape> list = {
+        {"causal 4k 32:8 hd128", same(1, 0, 4096), 32, 8, 128, 0},
+        {"causal 16k 32:8 hd128", same(1, 0, 16384), 32, 8, 128, 0},
+        {"causal 32k 32:8 hd128", same(1, 0, 32768), 32, 8, 128, 0},
+        {"causal 16k 28:4 hd128", same(1, 0, 16384), 28, 4, 128, 0},
+        {"causal 16k 64:8 hd64", same(1, 0, 16384), 64, 8, 64, 0},
+        {"window 1024, 16k 32:8 hd128", same(1, 0, 16384), 32, 8, 128, 1024},
+        {"8 documents of 4k 32:8 hd128", same(8, 0, 4096), 32, 8, 128, 0},
+        {"16 shards of 512 rows on 16k 32:8 hd128", same(16, 16384, 512), 32, 8, 128, 0},
+        {"128 documents of 128 rows 32:8 hd128", same(128, 0, 128), 32, 8, 128, 0},
+        {"1 document of 128 rows 32:8 hd128", same(1, 0, 128), 32, 8, 128, 0},
+        {"causal 16k 64:8 hd128", same(1, 0, 16384), 64, 8, 128, 0},
+        {"log-normal pack of 32k 32:8 hd128", pack(32768), 32, 8, 128, 0},
+        {"64k and 16 of 1k 32:8 hd128", long_and_short(65536, 16), 32, 8, 128, 0},
+        {"24 shards, prefixes to 128k 32:8 hd128", shards(24), 32, 8, 128, 0},
+    };
+    return list;
+}
 
 double area_of(const timing_shape &s)
 {
     double area = 0;
-    for (int64_t i = s.prefix; i < s.prefix + s.rows; i++)
-        area += static_cast<double>(s.window > 0 ? std::min(i + 1, s.window) : i + 1);
-    return area * s.tasks;
+    for (const timing_piece &piece : s.pieces)
+        for (int64_t i = piece.prefix; i < piece.prefix + piece.rows; i++)
+            area += static_cast<double>(s.window > 0 ? std::min(i + 1, s.window) : i + 1);
+    return area;
 }
 
 /* All operands of one input set, one buffer; the tasks' places count from their own bases. */
@@ -56,8 +111,11 @@ struct layout {
 layout layout_of(const timing_shape &s)
 {
     layout l;
-    l.rows = s.rows * s.tasks;
-    l.keys = (s.prefix + s.rows) * s.tasks;
+    l.rows = l.keys = 0;
+    for (const timing_piece &piece : s.pieces) {
+        l.rows += piece.rows;
+        l.keys += piece.prefix + piece.rows;
+    }
     l.q_elements = l.rows * s.q_heads * s.head_dim;
     l.kv_elements = l.keys * s.kv_heads * s.head_dim;
     l.stats = l.rows * s.q_heads;
@@ -95,22 +153,25 @@ std::vector<kern_attention_task_t> tasks_of(const timing_shape &s, const layout 
 {
     const int64_t R = s.q_heads / s.kv_heads, D = s.head_dim;
     std::vector<kern_attention_task_t> tasks;
-    for (int64_t i = 0; i < s.tasks; i++) {
+    int64_t row = 0, key = 0; /* of the pieces before */
+    for (const timing_piece &piece : s.pieces) {
         kern_attention_task_t t = {};
-        t.q_row0 = s.prefix;
-        t.q_rows = s.rows;
+        t.q_row0 = piece.prefix;
+        t.q_rows = piece.rows;
         t.kv_row0 = 0;
         t.kv_heads = s.kv_heads;
-        t.q = t.dq = i * s.rows * R * D;
+        t.q = t.dq = row * R * D;
         t.q_head = t.dq_head = l.rows * R * D;
-        t.kv = t.dkv = i * (s.prefix + s.rows) * D;
+        t.kv = t.dkv = key * D;
         t.kv_head = t.dkv_head = l.keys * D;
-        t.o = t.d_o = i * s.rows * s.q_heads * D;
+        t.o = t.d_o = row * s.q_heads * D;
         t.o_row = t.d_o_row = s.q_heads * D;
         t.o_head = t.d_o_head = R * D;
-        t.lse = t.delta = i * s.rows * R;
+        t.lse = t.delta = row * R;
         t.lse_head = t.delta_head = l.rows * R;
         tasks.push_back(t);
+        row += piece.rows;
+        key += piece.prefix + piece.rows;
     }
     return tasks;
 }
@@ -264,12 +325,13 @@ void time_shape(gpu_fixture *fx, const timing_shape &s, base_buffer_t *buffer,
 void attention_timing(gpu_fixture *fx, int64_t first_shape, int64_t count, FILE *json)
 {
     base_buffer_t *buffer = nullptr, *workspace = nullptr;
-    GPU_OK(fx, base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, int64_t{6} << 30, "timing", &buffer));
-    GPU_OK(fx, base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, int64_t{2} << 30, "workspace",
+    GPU_OK(fx,
+           base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, int64_t{32} << 30, "timing", &buffer));
+    GPU_OK(fx, base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, int64_t{4} << 30, "workspace",
                                  &workspace));
-    const int64_t all = static_cast<int64_t>(sizeof SHAPES / sizeof SHAPES[0]);
+    const int64_t all = static_cast<int64_t>(shapes().size());
     for (int64_t i = first_shape; i < all && i - first_shape < count; i++)
-        time_shape(fx, SHAPES[i], buffer, workspace, json, i == first_shape);
+        time_shape(fx, shapes()[static_cast<size_t>(i)], buffer, workspace, json, i == first_shape);
     base_buffer_free(workspace);
     base_buffer_free(buffer);
 }

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/mpi_world.h"
 #include "tests/support/property_options.h"
 #include "tests/support/random_plan.h"
 #include "tests/support/seam_case.h"
@@ -255,5 +256,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_prestate(test_steady_state_allocates_nothing, &o),
         cmocka_unit_test_prestate(test_lagging_key_owner, &o),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    mpi_world_open();
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    mpi_world_close();
+    return failed;
 }

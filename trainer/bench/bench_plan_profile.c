@@ -20,20 +20,20 @@
 enum { FIRST, SECOND, BOTH, FEW, ALL, NUM_CONSTANT };
 #define FEW_ROWS 16
 
+/* A point is the middle one of three tile rows: one by itself finds its operands in the caches. */
 static int32_t list_tasks(const tr_bench_profile_t *o, tr_timed_t *tasks)
 {
-    const int64_t most = o->max_keys;
+    const int64_t most = o->max_keys - TILE, half = o->max_keys / 2 / TILE * TILE;
     int32_t count = NUM_CONSTANT;
 
     tasks[FIRST] = (tr_timed_t){.q0 = 0, .q1 = TILE};
     tasks[SECOND] = (tr_timed_t){.q0 = TILE, .q1 = 2 * TILE};
     tasks[BOTH] = (tr_timed_t){.q0 = 0, .q1 = 2 * TILE};
-    tasks[FEW] =
-        (tr_timed_t){.q0 = most / 2 / TILE * TILE, .q1 = most / 2 / TILE * TILE + FEW_ROWS};
-    tasks[ALL] = (tr_timed_t){.q0 = tasks[FEW].q0, .q1 = tasks[FEW].q0 + TILE};
-    for (int64_t keys = TILE; count < NUM_CONSTANT + AS_PROFILE_MAX_POINTS; keys *= 2) {
+    tasks[FEW] = (tr_timed_t){.q0 = half, .q1 = half + FEW_ROWS};
+    tasks[ALL] = (tr_timed_t){.q0 = half, .q1 = half + TILE};
+    for (int64_t keys = 2 * TILE; count < NUM_CONSTANT + AS_PROFILE_MAX_POINTS - 1; keys *= 2) {
         if (keys > most) keys = most;
-        tasks[count++] = (tr_timed_t){.q0 = keys - TILE, .q1 = keys};
+        tasks[count++] = (tr_timed_t){.q0 = keys - 2 * TILE, .q1 = keys + TILE};
         if (keys == most) break;
     }
     return count;
@@ -57,6 +57,11 @@ static void list_held_out(const tr_bench_profile_t *o, tr_timed_t *tasks)
     }
 }
 
+static int64_t positive(int64_t ps)
+{
+    return ps > 0 ? ps : 1;
+}
+
 static void make_points(as_profile_t *p, const tr_timed_t *tasks, int32_t count)
 {
     for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
@@ -68,15 +73,18 @@ static void make_points(as_profile_t *p, const tr_timed_t *tasks, int32_t count)
         const double share = (double)FEW_ROWS / TILE, idle = (few - share) / (1 - share);
         p->idle_per_mille[d] = idle <= 0 ? 0 : idle >= 1 ? 1000 : (int32_t)(1000 * idle);
     }
-    for (int32_t i = NUM_CONSTANT; i < count; i++) {
-        p->keys[p->num_points] = tasks[i].q1;
-        for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
-            const int64_t ps = tasks[i].ns[d] * 1000 - p->task_ps[d];
+    p->num_points = 1 + count - NUM_CONSTANT;
+    p->keys[0] = TILE;
+    for (int32_t i = 1; i < p->num_points; i++) {
+        const tr_timed_t *t = &tasks[NUM_CONSTANT + i - 1];
 
-            p->tile_row_ps[d][p->num_points] = ps > 0 ? ps : 1;
-        }
-        p->num_points++;
+        p->keys[i] = t->q1 - TILE;
+        for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++)
+            p->tile_row_ps[d][i] = positive((t->ns[d] * 1000 - p->task_ps[d]) / 3);
     }
+    for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++)
+        p->tile_row_ps[d][0] =
+            positive(tasks[BOTH].ns[d] * 1000 - p->task_ps[d] - p->tile_row_ps[d][1]);
 }
 
 static base_status_t predict(base_ctx_t *ctx, const tr_bench_profile_t *o, const as_profile_t *p,

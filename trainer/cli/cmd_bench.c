@@ -154,7 +154,7 @@ static base_status_t bench_profile(base_ctx_t *ctx, const tr_options_t *o, int *
 
     BASE_TRY(number(ctx, o, OPT_GROUP, 1, 64, &group));
     BASE_TRY(number(ctx, o, OPT_HEAD_DIM, 8, 256, &head_dim));
-    BASE_TRY(number(ctx, o, OPT_MAX_KEYS, 256, 1 << 20, &max_keys));
+    BASE_TRY(number(ctx, o, OPT_MAX_KEYS, 512, 1 << 20, &max_keys));
     if (o->values[OPT_DERIVED] != NULL) {
         tr_derived_h200((int32_t)group, &profile);
         return write_profile(ctx, o->values[OPT_OUTPUT], &profile);

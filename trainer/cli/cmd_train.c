@@ -73,6 +73,7 @@ static int train(base_ctx_t *ctx, const char *threads, train_call_t *call)
 
     base_status_t st = tr_run_ranks_open(ctx, threads, &ranks);
     if (st < 0) return tr_cli_exit_code(st);
+    call->run.state = ranks.state;
     st = tr_run_ranks(&ranks, train_rank, call, &error);
     if (st < 0 && !call->run.reported && ranks.rank == 0) tr_cli_error_print(stderr, &error);
     tr_run_ranks_close(&ranks);
@@ -101,8 +102,8 @@ static int train_verb(const tr_cli_t *cli, int argc, char **argv)
     } else {
         call.run = (tr_train_run_t){.config = config,
                                     .config_path = o.words[0],
-                                    .argc = argc,
-                                    .argv = (const char *const *)argv,
+                                    .argc = argc + 1, /* main.c gives the words behind its own */
+                                    .argv = (const char *const *)argv - 1,
                                     .dump_gradients = o.values[DUMP_GRADIENTS],
                                     .out = stdout,
                                     .err = stderr,

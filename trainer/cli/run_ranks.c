@@ -1,6 +1,7 @@
 #include "trainer/cli/run_ranks.h"
 
 #include "trainer/cli/options.h"
+#include "trainer/cli/verb.h"
 
 #include <stdio.h>
 
@@ -30,7 +31,9 @@ base_status_t tr_run_ranks_open(base_ctx_t *ctx, const char *threads, tr_run_ran
         base_log_set_terminal(ranks->log, base_log_to_stderr, NULL, base_log_wants_colour(2));
     if (!launched || threads != NULL) return BASE_OK;
     ranks->threads = 0;
-    const base_status_t st = comm_mpi_create(ctx, &ranks->mpi);
+    base_status_t st = tr_rank_state_open(ctx, ranks->rank, ranks->rank == 0 ? stderr : NULL,
+                                          TR_EXIT_RANK, &ranks->state);
+    if (st >= 0) st = comm_mpi_create(ctx, &ranks->mpi);
     if (st < 0) tr_run_ranks_close(ranks);
     return st;
 }
@@ -39,8 +42,10 @@ void tr_run_ranks_close(tr_run_ranks_t *ranks)
 {
     (void)fflush(stdout);
     comm_mpi_destroy(ranks->mpi);
+    tr_rank_state_close(ranks->state);
     base_log_destroy(ranks->log);
     ranks->mpi = NULL;
+    ranks->state = NULL;
     ranks->log = NULL;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "comm/mpi.h"
+#include "trainer/run/rank_state.h"
 
 #include <stdbool.h>
 
@@ -13,6 +14,7 @@ typedef struct tr_run_ranks {
     int rank, size;  /* of this process, until threads begin */
     int64_t threads; /* 0: MPI */
     comm_mpi_t *mpi;
+    tr_rank_state_t *state; /* of a process; NULL with threads */
     base_log_t *log;
 } tr_run_ranks_t;
 

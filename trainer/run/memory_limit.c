@@ -1,8 +1,8 @@
 #include "trainer/run/memory_limit.h"
 
-#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void take(tr_memory_limit_t *least, int64_t bytes, const char *cause)
@@ -14,26 +14,28 @@ static void take(tr_memory_limit_t *least, int64_t bytes, const char *cause)
 /* A file that holds one number; "max" and what cannot be read are -1. */
 static int64_t read_number(const char *path)
 {
+    char text[64], *end = text;
     int64_t value = -1;
     FILE *f = fopen(path, "r");
 
     if (f == NULL) return -1;
-    if (fscanf(f, "%" SCNd64, &value) != 1) value = -1;
+    if (fgets(text, sizeof text, f) != NULL) value = strtoll(text, &end, 10);
     (void)fclose(f);
-    return value;
+    return end == text ? -1 : value;
 }
 
 static void read_meminfo(const char *root, tr_memory_limit_t *least)
 {
+    static const char key[] = "MemAvailable:";
     char path[PATH_MAX], line[256];
-    int64_t kib;
 
     (void)snprintf(path, sizeof path, "%s/proc/meminfo", root);
     FILE *f = fopen(path, "r");
     if (f == NULL) return;
     while (fgets(line, sizeof line, f) != NULL) {
-        if (sscanf(line, "MemAvailable: %" SCNd64, &kib) == 1)
-            take(least, kib * 1024, "MemAvailable of /proc/meminfo");
+        if (strncmp(line, key, sizeof key - 1) == 0)
+            take(least, strtoll(line + sizeof key - 1, NULL, 10) * 1024,
+                 "MemAvailable of /proc/meminfo");
     }
     (void)fclose(f);
 }

@@ -50,6 +50,24 @@ static base_status_t open_inputs(run_t *r)
     return st;
 }
 
+/* Every document fits into a microbatch: said before there is a run. */
+static base_status_t check_rows(run_t *r)
+{
+    const int64_t step = 2 * DATA_ROW_ALIGN;
+    const int64_t rows = r->args->config->batch.tokens_per_trainer / step * step;
+    base_error_list_t errors;
+
+    base_error_list_init(&errors, r->ctx);
+    const base_status_t st = tr_inputs_check_rows(r->inputs, r->topology->num_trainers, rows,
+                                                  r->topology->placement == AS_LOCAL, &errors);
+    if (st < 0 && r->leader && errors.count > 0) {
+        base_error_list_print(&errors, r->args->err);
+        r->args->reported = true;
+    }
+    base_error_list_deinit(&errors);
+    return st;
+}
+
 static base_status_t make_topology(run_t *r)
 {
     static const as_placement_t placements[] = {[BASE_CONFIG_PLACEMENT_IN_PLACE] = AS_IN_PLACE,
@@ -96,7 +114,11 @@ static base_status_t make_trainer(run_t *r, base_device_t *dev)
                               .rank_columns = (int32_t)c->batch.max_rank_columns};
 
     BASE_TRY(tr_build_trainer(r->ctx, dev, r->group, &build, &r->lots, &r->trainer));
-    if (r->trainer->index < 0) return BASE_OK;
+    const int trains = r->trainer->index >= 0;
+    tr_rank_state_set_role(r->args->state, trains ? "trainer" : "server",
+                           trains ? r->trainer->index
+                                  : r->topology->rank_server[comm_group_rank(r->group)]);
+    if (!trains) return BASE_OK;
     return tr_hf_weights_load(r->trainer->weights, r->inputs->folder, r->trainer->stream);
 }
 
@@ -146,6 +168,7 @@ static base_status_t on_microbatch(void *user, int64_t microbatch, int64_t docum
 {
     const run_t *r = user;
 
+    tr_rank_state_set_microbatch(r->args->state, microbatch);
     return r->leader ? tr_train_report_microbatch(r->report, microbatch, document_rows) : BASE_OK;
 }
 
@@ -249,8 +272,9 @@ static base_status_t run_all(run_t *r, base_device_t *dev)
 {
     BASE_TRY(check_supported(r->ctx, r->args->config));
     BASE_TRY(open_inputs(r));
-    BASE_TRY(make_folder(r));
     BASE_TRY(make_topology(r));
+    BASE_TRY(check_rows(r));
+    BASE_TRY(make_folder(r));
     BASE_TRY(make_trainer(r, dev));
     BASE_TRY(init_adapters(r));
     BASE_TRY(make_loop(r));

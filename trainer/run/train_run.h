@@ -9,6 +9,7 @@
 
 #include "base/config/config.h"
 #include "comm/comm.h"
+#include "trainer/run/rank_state.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@ typedef struct tr_train_run {
     const char *dump_gradients; /* safetensors file for the gradients of the first global batch of
                                    each job (PEFT's names, not clipped), or NULL */
     FILE *out, *err;            /* tables; progress and errors in a list */
+    tr_rank_state_t *state;     /* of a rank that is a process; NULL for threads */
     /* Written by rank 0. */
     int32_t num_quarantined;
     bool reported; /* the error has been printed already, with others of its kind */

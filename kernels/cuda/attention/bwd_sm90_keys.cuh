@@ -19,8 +19,12 @@ constexpr int GROUP_THREADS = 128, CONSUMERS = 2, THREADS = (1 + CONSUMERS) * GR
 constexpr int GROUP_KEYS = BWD_KEYS / CONSUMERS;
 constexpr int CONSUMER_WARPS = CONSUMERS * GROUP_THREADS / 32;
 constexpr int LOADER_REGISTERS = 24, CONSUMER_REGISTERS = 240;
-constexpr int ALIGNMENT = 1024;
 constexpr int STATISTICS_WARP = 1;
+
+/* A thread's columns of an accumulator are those of packed rows 8 n + 2 j + e, j = lane % 4. Their
+ * lse, and behind them their delta, lie together, LANE_STATISTICS after those of j - 1: a multiple
+ * of 16 bytes that keeps the four j in different banks. */
+template <int D> constexpr int LANE_STATISTICS = BWD_ROWS<D> / 4 + 4;
 
 /* Shared memory: keys, values; stages of q and d_o; EXTRA bytes of the kernel's own; of each stage
  * -lse log2(e) and -delta; then the barriers, of the keys and values ("full" only) and of the
@@ -29,11 +33,12 @@ template <int D, int STAGE_COUNT, int EXTRA, int EXTRA_BARRIERS> struct arena {
     static constexpr int STAGES = STAGE_COUNT, ROWS = BWD_ROWS<D>;
     static constexpr int STAGE_BYTES = 2 * ROW_TILE_BYTES<D>;
     static constexpr int OWN = 2 * KEY_TILE_BYTES<D> + STAGES * STAGE_BYTES;
-    static constexpr int STATISTICS = OWN + EXTRA, STATISTICS_BYTES = 2 * 4 * ROWS;
+    static constexpr int STATISTICS = OWN + EXTRA;
+    static constexpr int STATISTICS_BYTES = 2 * 4 * LANE_STATISTICS<D> * 4;
     static constexpr int BARRIERS = STATISTICS + STAGES * STATISTICS_BYTES;
     static constexpr int BYTES =
         BARRIERS + (1 + STAGES) * stage_barriers::BYTES + 8 * EXTRA_BARRIERS;
-    static_assert(BYTES + ALIGNMENT <= 227 * 1024, "shared memory of a block");
+    static_assert(BYTES <= 227 * 1024, "shared memory of a block");
     using ring = stage_ring<STAGES>;
     uint8_t *memory;
     uint32_t base;
@@ -78,9 +83,9 @@ template <int D, int STAGE_COUNT, int EXTRA, int EXTRA_BARRIERS> struct arena {
 
 template <class ARENA> __device__ __forceinline__ ARENA arena_in(uint8_t *shared)
 {
-    const uint32_t begin = kern_ptx::shared_address(shared);
-    const uint32_t base = (begin + ALIGNMENT - 1) & ~uint32_t{ALIGNMENT - 1};
-    return {shared + (base - begin), base};
+    const uint32_t base = kern_ptx::shared_address(shared);
+    if (base % 1024 != 0) __trap(); /* tiles begin there; `shared` asks for it */
+    return {shared, base};
 }
 
 /* Before the block meets: barriers, by one thread, and rows of the stages that no box fills. */
@@ -156,11 +161,12 @@ __device__ __forceinline__ void load_statistics(const bwd_sm90_params &p, const 
             minus_delta[i] = live ? -delta[packed] : 0.0f;
         }
         barriers.wait_empty(at);
-        float *to = a.statistics(at.stage) + lane;
+        float *to =
+            a.statistics(at.stage) + lane / 2 % 4 * LANE_STATISTICS<D> + lane / 8 * 2 + lane % 2;
 #pragma unroll
         for (int i = 0; i < EACH; i++) {
-            to[32 * i] = minus_lse[i];
-            to[ROWS + 32 * i] = minus_delta[i];
+            to[8 * i] = minus_lse[i];
+            to[4 * LANE_STATISTICS<D> + 8 * i] = minus_delta[i];
         }
         __syncwarp();
         if (lane == 0) kern_ptx::barrier_arrive(barriers.full(at.stage));
@@ -169,17 +175,21 @@ __device__ __forceinline__ void load_statistics(const bwd_sm90_params &p, const 
 
 /* ==== the consumers ==== */
 
-/* dp begins as -delta, so that its products end as dp - delta. statistics: of the thread's first
- * column. */
-template <int ROWS>
-__device__ __forceinline__ void begin_dp(wgmma_accumulator<ROWS> &dp, const float *statistics)
+/* dp begins as -delta, so that its products end as dp - delta. statistics: of the thread's columns.
+ */
+template <int D>
+__device__ __forceinline__ void begin_dp(wgmma_accumulator<BWD_ROWS<D>> &dp,
+                                         const float *statistics)
 {
 #pragma unroll
-    for (int n = 0; n < ROWS / 8; n++) {
-        const float2 minus_delta = *reinterpret_cast<const float2 *>(statistics + ROWS + 8 * n);
+    for (int n = 0; n < BWD_ROWS<D> / 8; n += 2) {
+        const float4 x =
+            *reinterpret_cast<const float4 *>(statistics + 4 * LANE_STATISTICS<D> + 2 * n);
 #pragma unroll
-        for (int e = 0; e < 4; e++)
-            dp[n][e] = e % 2 ? minus_delta.y : minus_delta.x;
+        for (int e = 0; e < 4; e++) {
+            dp[n][e] = e % 2 ? x.y : x.x;
+            dp[n + 1][e] = e % 2 ? x.w : x.z;
+        }
     }
 }
 
@@ -201,18 +211,48 @@ __device__ __forceinline__ void mask_keys(wgmma_accumulator<ROWS> &s, const shap
         }
 }
 
-/* Scores -> p. */
-template <int ROWS>
-__device__ __forceinline__ void probabilities(wgmma_accumulator<ROWS> &s, const float *statistics,
-                                              float scale_log2)
+/* -lse log2(e) of the thread's columns. */
+template <int D> using lane_lse = float4[BWD_ROWS<D> / 16];
+
+template <int D>
+__device__ __forceinline__ void load_lse(lane_lse<D> &minus_lse, const float *statistics)
 {
 #pragma unroll
-    for (int n = 0; n < ROWS / 8; n++) {
-        const float2 minus_lse = *reinterpret_cast<const float2 *>(statistics + 8 * n);
+    for (int i = 0; i < BWD_ROWS<D> / 16; i++)
+        minus_lse[i] = *reinterpret_cast<const float4 *>(statistics + 4 * i);
+}
+
+/* Scores -> p. */
+template <int D>
+__device__ __forceinline__ void probabilities(wgmma_accumulator<BWD_ROWS<D>> &s,
+                                              const lane_lse<D> &minus_lse, float scale_log2)
+{
 #pragma unroll
-        for (int e = 0; e < 4; e++)
-            s[n][e] = kern_ptx::exp2_approx(
-                __fmaf_rn(s[n][e], scale_log2, e % 2 ? minus_lse.y : minus_lse.x));
+    for (int n = 0; n < BWD_ROWS<D> / 8; n += 2) {
+        const float4 &x = minus_lse[n / 2];
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            s[n][e] = kern_ptx::exp2_approx(__fmaf_rn(s[n][e], scale_log2, e % 2 ? x.y : x.x));
+            s[n + 1][e] =
+                kern_ptx::exp2_approx(__fmaf_rn(s[n + 1][e], scale_log2, e % 2 ? x.w : x.z));
+        }
+    }
+}
+
+/* The same, with statistics not loaded before. */
+template <int D>
+__device__ __forceinline__ void probabilities(wgmma_accumulator<BWD_ROWS<D>> &s,
+                                              const float *statistics, float scale_log2)
+{
+#pragma unroll
+    for (int n = 0; n < BWD_ROWS<D> / 8; n += 2) {
+        const float4 x = *reinterpret_cast<const float4 *>(statistics + 2 * n);
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            s[n][e] = kern_ptx::exp2_approx(__fmaf_rn(s[n][e], scale_log2, e % 2 ? x.y : x.x));
+            s[n + 1][e] =
+                kern_ptx::exp2_approx(__fmaf_rn(s[n + 1][e], scale_log2, e % 2 ? x.w : x.z));
+        }
     }
 }
 

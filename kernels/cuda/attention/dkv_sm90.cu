@@ -52,8 +52,8 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dkv_aren
         kern_ptx::wgmma_wait<1>(); /* the operands of the tile before are free */
         if (before >= 0) barriers.release(before);
         before = at.stage;
-        const float *statistics = a.statistics(at.stage) + 2 * (lane % 4);
-        begin_dp<ROWS>(dp, statistics);
+        const float *statistics = a.statistics(at.stage) + lane % 4 * LANE_STATISTICS<D>;
+        begin_dp<D>(dp, statistics);
         kern_ptx::wgmma_fence();
         multiply_rows<D, ROWS, PANEL_BYTES, ROW_PANEL_BYTES<D>, true>(dp, a.values() + own_rows,
                                                                       a.d_o(at.stage));
@@ -65,7 +65,7 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dkv_aren
         if (!all_seen(first_row, first_row + p.box_tokens - 1, warp_key, warp_key + 15,
                       p.dims.window))
             mask_keys<ROWS>(s, p.dims, first_row, warp_key);
-        probabilities<ROWS>(s, statistics, p.dims.scale_log2);
+        probabilities<D>(s, statistics, p.dims.scale_log2);
         if constexpr (EARLY<D>) {
             to_operand<ROWS>(p_left, s);
             kern_ptx::wgmma_fence();
@@ -103,7 +103,7 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dkv_aren
 template <int D>
 __global__ void __launch_bounds__(THREADS, 1) dkv_sm90(const __grid_constant__ bwd_sm90_params p)
 {
-    extern __shared__ uint8_t shared[];
+    extern __shared__ __align__(1024) uint8_t shared[];
     const dkv_arena<D> a = arena_in<dkv_arena<D>>(shared);
     begin_stages<D>(p, a);
     if (threadIdx.x == 0) kern_ptx::barriers_begun();
@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(THREADS, 1) dkv_sm90(const __grid_constant__ b
 
 template <int D> cudaError_t launch(const bwd_sm90_params &params, cudaStream_t stream)
 {
-    constexpr int BYTES = dkv_arena<D>::BYTES + ALIGNMENT;
+    constexpr int BYTES = dkv_arena<D>::BYTES;
     const cudaError_t e =
         cudaFuncSetAttribute(dkv_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
     if (e != cudaSuccess) return e;

@@ -17,7 +17,7 @@ namespace
 
 using namespace bwd_keys;
 
-constexpr int AWAITING_WARP = 2, PASSING_WARP = 3;
+constexpr int ADDING_WARPS = 2; /* the first of two */
 constexpr int SLOT_VECTORS = 8; /* of 4 floats a thread */
 constexpr int CONSUMER_THREADS = CONSUMERS * GROUP_THREADS;
 
@@ -26,11 +26,22 @@ template <int D> constexpr int DS_BYTES = BWD_ROWS<D> / PANEL_COLUMNS *PANEL_BYT
 enum {
     DS_FULL,
     DS_EMPTY = DS_FULL + 2,
-    TURN = DS_EMPTY + 2,
-    DONE = TURN + 2,
-    OWN_BARRIERS = DONE + 2
+    STAGED = DS_EMPTY + 2, /* dq of every other tile */
+    STAGE_EMPTY = STAGED + 2,
+    /* not barriers: */
+    GRANTED, /* two counters of tiles up to which consumers may store dq */
+    ITEM,    /* a key_item, read where it is needed: registers are scarce */
+    OWN_BARRIERS = ITEM + (sizeof(key_item) + 7) / 8
 };
-template <int D> using dqkv_arena = arena<D, 3, 2 * DS_BYTES<D>, OWN_BARRIERS>;
+template <int D> constexpr int STAGE_COUNT = D == 128 ? 3 : 2;
+template <int D>
+using dqkv_arena = arena<D, STAGE_COUNT<D>, 2 * DS_BYTES<D> + 4 * SLOT_FLOATS, OWN_BARRIERS>;
+
+/* The tile's dq on its way to the sum, behind the buffers of ds. */
+template <int D> __device__ __forceinline__ uint32_t staged_dq(const dqkv_arena<D> &a)
+{
+    return a.own() + 2 * DS_BYTES<D>;
+}
 
 /* Whether dv's products begin before those of dp are over: registers for p twice. */
 template <int D> constexpr bool EARLY = D == 128;
@@ -52,32 +63,45 @@ struct dq_turn {
     }
 };
 
-/* One thread: waits for the block's turn at each tile, up to two tiles ahead of the consumers. */
-template <int D>
-__device__ __forceinline__ void await_turns(const bwd_sm90_params &p, const dqkv_arena<D> &a,
-                                            const key_item &w)
+/* Tiles of the block to which others add after it. They come first: later rows see later keys. */
+__device__ __forceinline__ int staged_tiles(const bwd_sm90_params &p, const key_item &w)
 {
-    int count = 0;
-    for (int tile = w.tiles.end - 1; tile >= w.tiles.begin; tile--, count++) {
-        const dq_turn at(p, w, tile);
-        if (at.turn > 0)
-            while (kern_ptx::load_acquire(p.turns + 1 + at.slot) != at.turn) {
-            }
-        kern_ptx::barrier_wait(a.own_barrier(DONE + count % 2), (count / 2 & 1) ^ 1);
-        kern_ptx::barrier_arrive(a.own_barrier(TURN + count % 2));
-    }
+    const bwd_sm90_task &t = p.tasks[w.task];
+    const int tokens = w.first_key + BWD_KEYS - t.q_row0; /* before the first such row */
+    int last = max(tokens, 0) / p.box_tokens;             /* tiles to which nobody does */
+    if (tokens >= t.q_rows) last = t.row_tiles;
+    return max(w.tiles.end - max(last, w.tiles.begin), 0);
 }
 
-/* One thread: passes each turn on when the consumers have added. */
+/* One thread of two, for every other tile that the block visits, beginning with `first`: adds the
+ * consumers' dq to the tile's sum when it is the block's turn, and passes the turn on. */
 template <int D>
-__device__ __forceinline__ void pass_turns(const bwd_sm90_params &p, const dqkv_arena<D> &a,
-                                           const key_item &w)
+__device__ __forceinline__ void add_tiles(const bwd_sm90_params &p, const dqkv_arena<D> &a,
+                                          const key_item &w, int first)
 {
-    int count = 0;
-    for (int tile = w.tiles.end - 1; tile >= w.tiles.begin; tile--, count++) {
-        const dq_turn at(p, w, tile);
-        kern_ptx::barrier_wait(a.own_barrier(DONE + count % 2), count / 2 & 1);
-        if (!at.last) kern_ptx::store_release(p.turns + 1 + at.slot, at.turn + 1);
+    const int tiles = w.tiles.end - w.tiles.begin;
+    for (int count = first; count < tiles; count += 2) {
+        const dq_turn at(p, w, w.tiles.end - 1 - count);
+        int32_t *added = p.turns + 1 + at.slot;
+        if (at.turn > 0)
+            while (kern_ptx::load_acquire(added) != at.turn) {
+            }
+        if (at.last) { /* consumers add and store dq */
+            kern_ptx::store_release_shared(a.own_barrier(GRANTED) + 4 * first, count + 1);
+            continue;
+        }
+        kern_ptx::barrier_wait(a.own_barrier(STAGED + first), count / 2 & 1);
+        engine_fence();
+        float *sum = p.dq_sums + at.slot * SLOT_FLOATS;
+        if (at.turn > 0)
+            add_floats(sum, staged_dq<D>(a), 4 * SLOT_FLOATS);
+        else
+            store_floats(sum, staged_dq<D>(a), 4 * SLOT_FLOATS);
+        floats_read();
+        kern_ptx::barrier_arrive(a.own_barrier(STAGE_EMPTY));
+        floats_in_memory();
+        engine_fence();
+        kern_ptx::store_release(added, at.turn + 1);
     }
 }
 
@@ -103,41 +127,46 @@ __device__ __forceinline__ void store_ds(uint32_t to, const wgmma_left<ROWS> &ds
     }
 }
 
-/* dq of the `count`-th tile that the block visits: this thread's part of its 64 x 64 of it. */
+/* This thread's part of a tile's dq, on its way to the sum; `count` tiles before have been there. */
 template <int D>
-__device__ __forceinline__ void put_dq(const bwd_sm90_params &p, const dqkv_arena<D> &a,
-                                       const key_item &w, int count, int consumer,
-                                       const wgmma_accumulator<64> &part)
+__device__ __forceinline__ void stage_dq(const dqkv_arena<D> &a, int count, int consumer_thread,
+                                         const wgmma_accumulator<64> &part)
+{
+    float4 *to =
+        reinterpret_cast<float4 *>(a.memory + (staged_dq<D>(a) - a.base)) + consumer_thread;
+    kern_ptx::barrier_wait(a.own_barrier(STAGE_EMPTY), (count & 1) ^ 1);
+#pragma unroll
+    for (int i = 0; i < SLOT_VECTORS; i++)
+        to[i * CONSUMER_THREADS] = make_float4(part[i][0], part[i][1], part[i][2], part[i][3]);
+    kern_ptx::stores_for_engines();
+    arrive_as_warp(a.own_barrier(STAGED + count % 2));
+}
+
+/* dq of the `count`-th tile that the block visits, to which it is the last to add: this thread's
+ * part of its 64 x 64 of it. */
+template <int D>
+__device__ __forceinline__ void store_dq(const bwd_sm90_params &p, const dqkv_arena<D> &a,
+                                         const key_item &w, int count, int consumer,
+                                         const wgmma_accumulator<64> &part)
 {
     const int tile = w.tiles.end - 1 - count;
     const dq_turn at(p, w, tile);
     const int thread = threadIdx.x % GROUP_THREADS, lane = thread % 32;
-    float *sums =
-        p.dq_sums +
-        (at.slot * SLOT_VECTORS * CONSUMER_THREADS + consumer * GROUP_THREADS + thread) * 4;
-    kern_ptx::barrier_wait(a.own_barrier(TURN + count % 2), count / 2 & 1);
-    if (!at.last && at.turn > 0) {
-#pragma unroll
-        for (int i = 0; i < SLOT_VECTORS; i++)
-            kern_ptx::add_to_memory(sums + i * 4 * CONSUMER_THREADS, part[i][0], part[i][1],
-                                    part[i][2], part[i][3]);
-        arrive_as_warp(a.own_barrier(DONE + count % 2));
-        return;
+    while (kern_ptx::load_acquire_shared(a.own_barrier(GRANTED) + count % 2 * 4) <= count) {
     }
     wgmma_accumulator<64> dq;
+    const float *sum = p.dq_sums + at.slot * SLOT_FLOATS + (consumer * GROUP_THREADS + thread) * 4;
 #pragma unroll
     for (int i = 0; i < SLOT_VECTORS; i++) {
-        float4 *sum = reinterpret_cast<float4 *>(sums + i * 4 * CONSUMER_THREADS);
-        /* A sum begins as +0: no bit of it tells where it began. */
-        const float4 x = at.turn > 0 ? __ldcg(sum) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        dq[i][0] = __fadd_rn(x.x, part[i][0]);
-        dq[i][1] = __fadd_rn(x.y, part[i][1]);
-        dq[i][2] = __fadd_rn(x.z, part[i][2]);
-        dq[i][3] = __fadd_rn(x.w, part[i][3]);
-        if (!at.last) *sum = make_float4(dq[i][0], dq[i][1], dq[i][2], dq[i][3]);
+        /* A sum of zeros is +0 at the end, wherever it began. */
+        float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (at.turn > 0)
+            x = __ldcg(reinterpret_cast<const float4 *>(sum + i * 4 * CONSUMER_THREADS));
+        dq[i][0] = __fadd_rn(__fadd_rn(x.x, part[i][0]), 0.0f);
+        dq[i][1] = __fadd_rn(__fadd_rn(x.y, part[i][1]), 0.0f);
+        dq[i][2] = __fadd_rn(__fadd_rn(x.z, part[i][2]), 0.0f);
+        dq[i][3] = __fadd_rn(__fadd_rn(x.w, part[i][3]), 0.0f);
     }
-    arrive_as_warp(a.own_barrier(DONE + count % 2));
-    if (!at.last) return;
     const bwd_sm90_task &t = p.tasks[w.task];
     const int R = p.dims.group.divisor, column = D == 128 ? consumer * 64 : 0;
     const int row = (D == 128 ? 0 : consumer * 64) + thread / 32 * 16 + lane / 4;
@@ -174,6 +203,10 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dqkv_are
     /* The half of dq: columns, or rows. */
     const uint32_t dq_keys = a.keys() + (D == 128 ? consumer * PANEL_BYTES : 0);
     const uint32_t dq_ds = a.own() + (D == 128 ? 0 : consumer * PANEL_BYTES);
+    int own_statistics = lane % 4 * LANE_STATISTICS<D>;
+    int consumer_thread = consumer * GROUP_THREADS + threadIdx.x % GROUP_THREADS;
+    kern_ptx::keep(own_statistics);
+    kern_ptx::keep(consumer_thread);
     const stage_barriers barriers = a.barriers();
     wgmma_accumulator<ROWS> s, dp;
     wgmma_accumulator<D> dk, dv;
@@ -190,29 +223,32 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dqkv_are
     typename dqkv_arena<D>::ring at;
     int count = 0;
     kern_ptx::barrier_wait(a.kv_full(), 0);
-    for (int tile = w.tiles.end - 1; tile >= w.tiles.begin; tile--, count++, at.next()) {
+    const int warp_key = w.first_key + group_warp_key, tiles = w.tiles.end - w.tiles.begin;
+    const int staged = staged_tiles(p, w);
+    int first_row = p.tasks[w.task].q_row0 + (w.tiles.end - 1) * p.box_tokens;
+    for (; count < tiles; count++, first_row -= p.box_tokens, at.next()) {
         barriers.wait_full(at);
         kern_ptx::wgmma_fence();
         multiply_rows<D, ROWS, PANEL_BYTES, ROW_PANEL_BYTES<D>>(s, a.keys() + own_rows,
                                                                 a.q(at.stage));
         kern_ptx::wgmma_commit();
         kern_ptx::wgmma_wait<1>(); /* nothing to wait for; ptxas 13.0 waits for all without it */
-        if (count > 1) put_dq<D>(p, a, w, count - 2, consumer, dq);
-        const float *statistics = a.statistics(at.stage) + 2 * (lane % 4);
-        begin_dp<ROWS>(dp, statistics);
+        const float *statistics = a.statistics(at.stage) + own_statistics;
+        lane_lse<D> minus_lse;
+        begin_dp<D>(dp, statistics);
         kern_ptx::wgmma_fence();
         multiply_rows<D, ROWS, PANEL_BYTES, ROW_PANEL_BYTES<D>, true>(dp, a.values() + own_rows,
                                                                       a.d_o(at.stage));
         kern_ptx::wgmma_commit();
+        if constexpr (EARLY<D>) load_lse<D>(minus_lse, statistics);
         kern_ptx::wgmma_wait<1>();
         kern_ptx::wgmma_settle(s);
 
-        const int first_row = p.tasks[w.task].q_row0 + tile * p.box_tokens;
-        const int warp_key = w.first_key + group_warp_key;
         if (!all_seen(first_row, first_row + p.box_tokens - 1, warp_key, warp_key + 15,
                       p.dims.window))
             mask_keys<ROWS>(s, p.dims, first_row, warp_key);
-        probabilities<ROWS>(s, statistics, p.dims.scale_log2);
+        if constexpr (!EARLY<D>) load_lse<D>(minus_lse, statistics);
+        probabilities<D>(s, minus_lse, p.dims.scale_log2);
         if constexpr (EARLY<D>) {
             to_operand<ROWS>(p_left, s);
             kern_ptx::wgmma_fence();
@@ -239,16 +275,20 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dqkv_are
         kern_ptx::wgmma_commit();
         multiply_columns<ROWS, D, ROW_PANEL_BYTES<D>>(dk, ds_left, a.q(at.stage));
         kern_ptx::wgmma_commit();
-        kern_ptx::wgmma_wait<0>();
+        kern_ptx::wgmma_wait<1>();
         kern_ptx::wgmma_settle(dq);
+        if (count > 0) {
+            arrive_as_warp(a.own_barrier(DS_EMPTY + other));
+            if (count <= staged) stage_dq<D>(a, count - 1, consumer_thread, dq);
+        }
+        kern_ptx::wgmma_wait<0>();
         barriers.release(at.stage);
-        if (count > 0) arrive_as_warp(a.own_barrier(DS_EMPTY + other));
+        if (count > staged) store_dq<D>(p, a, w, count - 1, consumer, dq);
     }
     kern_ptx::wgmma_wait<0>();
     kern_ptx::wgmma_settle(dk);
     kern_ptx::wgmma_settle(dv);
     store_gradients<D>(p, w, group_warp_key, dk, dv);
-    if (count > 1) put_dq<D>(p, a, w, count - 2, consumer, dq);
     const int buffer = (count - 1) % 2;
     kern_ptx::barrier_wait(a.own_barrier(DS_FULL + buffer), (count - 1) / 2 & 1);
     kern_ptx::wgmma_fence();
@@ -256,23 +296,28 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dqkv_are
     kern_ptx::wgmma_commit();
     kern_ptx::wgmma_wait<0>();
     kern_ptx::wgmma_settle(dq);
-    put_dq<D>(p, a, w, count - 1, consumer, dq);
+    if (count <= staged)
+        stage_dq<D>(a, count - 1, consumer_thread, dq);
+    else
+        store_dq<D>(p, a, w, count - 1, consumer, dq);
 }
 
 template <int D>
 __global__ void __launch_bounds__(THREADS, 1) dqkv_sm90(const __grid_constant__ bwd_sm90_params p)
 {
-    extern __shared__ uint8_t shared[];
-    __shared__ key_item w; /* read where it is needed: registers are scarce */
+    extern __shared__ __align__(1024) uint8_t shared[];
     const dqkv_arena<D> a = arena_in<dqkv_arena<D>>(shared);
+    key_item &w = *reinterpret_cast<key_item *>(shared + (a.own_barrier(ITEM) - a.base));
     begin_stages<D>(p, a);
     if (threadIdx.x == 0) {
         for (int i = 0; i < 2; i++) {
             kern_ptx::barrier_begin(a.own_barrier(DS_FULL + i), CONSUMER_WARPS);
             kern_ptx::barrier_begin(a.own_barrier(DS_EMPTY + i), CONSUMER_WARPS);
-            kern_ptx::barrier_begin(a.own_barrier(TURN + i), 1);
-            kern_ptx::barrier_begin(a.own_barrier(DONE + i), CONSUMER_WARPS);
+            kern_ptx::barrier_begin(a.own_barrier(STAGED + i), CONSUMER_WARPS);
         }
+        kern_ptx::barrier_begin(a.own_barrier(STAGE_EMPTY), 1);
+        for (int i = 0; i < 2; i++)
+            kern_ptx::store_release_shared(a.own_barrier(GRANTED) + 4 * i, 0);
         kern_ptx::barriers_begun();
         w = key_item_of(p, atomicAdd(p.turns, 1));
     }
@@ -285,10 +330,8 @@ __global__ void __launch_bounds__(THREADS, 1) dqkv_sm90(const __grid_constant__ 
             load_statistics<D>(p, a, w);
         else if (threadIdx.x == 0)
             load_tiles<D>(p, a, w);
-        else if (threadIdx.x == 32 * AWAITING_WARP)
-            await_turns<D>(p, a, w);
-        else if (threadIdx.x == 32 * PASSING_WARP)
-            pass_turns<D>(p, a, w);
+        else if (warp >= ADDING_WARPS && threadIdx.x % 32 == 0)
+            add_tiles<D>(p, a, w, warp - ADDING_WARPS);
     } else {
         kern_ptx::registers_grow<CONSUMER_REGISTERS>();
         consume<D>(p, a, w, warpgroup - 1);
@@ -299,7 +342,7 @@ __global__ void __launch_bounds__(THREADS, 1) dqkv_sm90(const __grid_constant__ 
 
 template <int D> cudaError_t launch(const bwd_sm90_params &params, cudaStream_t stream)
 {
-    constexpr int BYTES = dqkv_arena<D>::BYTES + ALIGNMENT;
+    constexpr int BYTES = dqkv_arena<D>::BYTES;
     cudaError_t e =
         cudaFuncSetAttribute(dqkv_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
     if (e == cudaSuccess)

@@ -17,6 +17,13 @@ __device__ __forceinline__ uint32_t shared_address(const void *p)
     return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
+/* Keeps a value in its register: the compiler would rather work some out anew each time, which here
+ * takes longer. */
+__device__ __forceinline__ void keep(int &x)
+{
+    asm volatile("" : "+r"(x));
+}
+
 /* ==== copies from global to shared memory ==== */
 
 /* 16 bytes, both sides aligned to 16. Not live: 16 zero bytes, and `src` is not read (it may
@@ -107,12 +114,17 @@ __device__ __forceinline__ void store_release(int32_t *p, int32_t x)
     asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
 }
 
-/* Adds four floats at a multiple of 16 bytes, each by itself. sm_90. */
-__device__ __forceinline__ void add_to_memory(float *p, float a, float b, float c, float d)
+/* The same between threads of a block, in shared memory. */
+__device__ __forceinline__ int32_t load_acquire_shared(uint32_t address)
 {
-    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(a),
-                 "f"(b), "f"(c), "f"(d)
-                 : "memory");
+    int32_t x;
+    asm volatile("ld.acquire.cta.shared.s32 %0, [%1];" : "=r"(x) : "r"(address) : "memory");
+    return x;
+}
+
+__device__ __forceinline__ void store_release_shared(uint32_t address, int32_t x)
+{
+    asm volatile("st.release.cta.shared.s32 [%0], %1;" ::"r"(address), "r"(x) : "memory");
 }
 
 /* ==== arithmetic ==== */

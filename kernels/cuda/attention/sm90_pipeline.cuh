@@ -54,7 +54,7 @@ struct stage_barriers {
     {
         kern_ptx::barrier_wait(full(at.stage), at.parity);
     }
-    /* This warp is done with the stage. */
+    /* This warp is done with the stage, which only the engines have read. */
     __device__ __forceinline__ void release(int stage) const
     {
         if (threadIdx.x % 32 == 0) kern_ptx::barrier_arrive(empty(stage));

@@ -118,6 +118,40 @@ __device__ __forceinline__ void load_box(uint32_t to, uint32_t barrier, const CU
     load_at(to, barrier, map, row, 0, head, which);
 }
 
+/* Floats from shared memory to global memory, or added there one by one; both at multiples of 16
+ * bytes. One thread, which then waits: until they have been read, or until they are in memory. */
+__device__ __forceinline__ void store_floats(float *to, uint32_t from, int bytes)
+{
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n"
+                 "cp.async.bulk.commit_group;" ::"l"(to),
+                 "r"(from), "r"(bytes)
+                 : "memory");
+}
+
+__device__ __forceinline__ void add_floats(float *to, uint32_t from, int bytes)
+{
+    asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;\n"
+                 "cp.async.bulk.commit_group;" ::"l"(to),
+                 "r"(from), "r"(bytes)
+                 : "memory");
+}
+
+__device__ __forceinline__ void floats_read()
+{
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+__device__ __forceinline__ void floats_in_memory()
+{
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
+/* Between accesses of the copy engine to global memory and those of threads, in either order. */
+__device__ __forceinline__ void engine_fence()
+{
+    asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
 /* Tokens from `token` on of one panel of that head; `barrier` counts the whole box. */
 __device__ __forceinline__ void load_tokens(uint32_t to, uint32_t barrier, const CUtensorMap *map,
                                             int token, int panel, int head)

@@ -1,0 +1,33 @@
+/* C = op(A) op(B) + (accumulate ? C : 0) through cuBLASLt: bf16 in, fp32 inside, bf16 or fp32 out.
+ * Which algorithm: gemm_plans.h. */
+#include "kernels/cuda/cuda_launch.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/stream_state.h"
+
+extern "C" base_status_t kern_cuda_gemm(base_stream_t *s, const kern_gemm_t *args)
+{
+    const kern_mat_t &c = args->c;
+    const int64_t k = args->transpose_a ? args->a.rows : args->a.cols;
+    const cudaStream_t stream = static_cast<cudaStream_t>(base_stream_native(s));
+    kern_gemm_plans_t *plans = nullptr;
+    kern_gemm_plan_t *plan = nullptr;
+    kern_gemm_problem_t problem;
+
+    if (args->a.dtype != KERN_BF16) return BASE_ERR_UNSUPPORTED;
+    if (c.rows == 0 || c.cols == 0) return BASE_OK;
+    if (k == 0) { /* an empty sum */
+        if (args->accumulate) return BASE_OK;
+        const size_t bytes = static_cast<size_t>(kern_dtype_bytes(c.dtype));
+        return kern_cuda_check(s, "gemm",
+                               cudaMemset2DAsync(kern_cuda_pointer<void>(c.mem),
+                                                 static_cast<size_t>(c.pitch) * bytes, 0,
+                                                 static_cast<size_t>(c.cols) * bytes,
+                                                 static_cast<size_t>(c.rows), stream));
+    }
+    BASE_TRY(kern_cuda_gemm_plans(s, &plans));
+    BASE_TRY(kern_gemm_problem_init(plans, args, &problem));
+    BASE_TRY(kern_gemm_plan_of(plans, &problem, &plan));
+    return base_stream_fail(
+        s, kern_cublaslt_check(plans, "cublasLtMatmul",
+                               kern_gemm_launch(plans, &problem, &plan->algo, nullptr, 0, stream)));
+}

@@ -1,0 +1,355 @@
+/* dA += ds^T dropout(x) and dB += dy^T s: sums over rows, limited by reading x or dy once.
+ *
+ * A segment's rows are cut into pieces of PIECE_ROWS from its first row on; a block sums one piece
+ * for COLS columns and up to MT tiles of 16 ranks, rows ascending, into scratch memory. A second
+ * kernel adds the pieces in the order of the rows. So the order of a sum depends on the lengths of
+ * the adapter's segments alone.
+ *
+ * Both operands are transposed on the way from shared memory (ldmatrix), since the rows that are
+ * summed over lie apart in both. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/lora_route.cuh"
+#include "kernels/cuda/stream_state.h"
+
+using namespace kern_lora;
+
+namespace
+{
+
+constexpr int THREADS = 256, COLS = 128, ROWS = 32, PIECE_ROWS = 1024;
+constexpr int MAX_MT = 4, MAX_GROUPS = 64, MAX_WORK = 256;
+constexpr int WIDE_PITCH = COLS + 8; /* 16 bytes more: rows begin in different banks */
+
+/* Up to 16 ranks of a block. */
+struct rank_tile {
+    int32_t column, ranks; /* in s or ds */
+    float *out;            /* rank j of column i: out[j rank_stride + i column_stride] */
+    int64_t rank_stride, column_stride;
+};
+
+struct group {
+    int64_t first, cols; /* columns [first, first + cols) of x or dy */
+    mask_key mask;
+    float factor;
+    int32_t num_tiles, aligned;
+    int32_t first_work, num_works; /* its pieces, in the order of rows */
+    rank_tile tiles[MAX_MT];
+};
+
+struct work {
+    int32_t group, first_block;
+    int64_t row0, row1;
+    int64_t partial; /* num_tiles 16 x cols floats */
+};
+
+struct sum_params {
+    matrix<const bf16> wide, narrow;
+    row_names names;
+    float *partial;
+    int32_t num_work, num_groups;
+    work works[MAX_WORK];
+    group groups[MAX_GROUPS];
+};
+static_assert(sizeof(sum_params) <= 32000, "parameters of a launch");
+
+template <int MT> struct stage {
+    bf16 wide[ROWS][WIDE_PITCH];
+    bf16 narrow[ROWS][MT * 16 + 8];
+};
+
+constexpr int WIDE_LOADS = ROWS * COLS / CHUNK / THREADS;
+
+/* What a thread brings of the next stage. */
+template <int MT> struct loaded {
+    uint4 wide[WIDE_LOADS];
+    uint16_t narrow[ROWS * MT * 16 / THREADS];
+};
+
+template <bool DROPOUT, int MT>
+__device__ __forceinline__ void fetch(const sum_params &p, const group &g, int64_t row0,
+                                      int64_t row1, int64_t column, loaded<MT> &next)
+{
+#pragma unroll
+    for (int i = 0; i < WIDE_LOADS; i++) {
+        const int at = i * THREADS + threadIdx.x;
+        const int64_t row = row0 + at / (COLS / CHUNK);
+        const int64_t j = column + at % (COLS / CHUNK) * CHUNK;
+        next.wide[i] = make_uint4(0, 0, 0, 0);
+        if (row < row1 && j < g.cols) {
+            next.wide[i] = load_chunk(p.wide.row(row) + g.first, j, g.cols, g.aligned != 0);
+            if constexpr (DROPOUT)
+                next.wide[i] =
+                    keep(next.wide[i], kept_bits(g.mask, name_of(p.names, row), j));
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < ROWS * MT * 16 / THREADS; i++) {
+        const int at = i * THREADS + threadIdx.x;
+        const int64_t row = row0 + at / (MT * 16);
+        const int tile = at % (MT * 16) / 16, j = at % 16;
+        next.narrow[i] = 0;
+        if (row < row1 && tile < g.num_tiles && j < g.tiles[tile].ranks)
+            next.narrow[i] = static_cast<uint16_t>(
+                bits_of(p.narrow.row(row) + g.tiles[tile].column + j));
+    }
+}
+
+template <int MT> __device__ __forceinline__ void put(stage<MT> &to, const loaded<MT> &next)
+{
+#pragma unroll
+    for (int i = 0; i < WIDE_LOADS; i++) {
+        const int at = i * THREADS + threadIdx.x;
+        *reinterpret_cast<uint4 *>(&to.wide[at / (COLS / CHUNK)][at % (COLS / CHUNK) * CHUNK]) =
+            next.wide[i];
+    }
+#pragma unroll
+    for (int i = 0; i < ROWS * MT * 16 / THREADS; i++) {
+        const int at = i * THREADS + threadIdx.x;
+        *reinterpret_cast<uint16_t *>(&to.narrow[at / (MT * 16)][at % (MT * 16)]) = next.narrow[i];
+    }
+}
+
+/* acc[m][n]: ranks 16 m ..., columns 16 warp + 8 n ... */
+template <int MT>
+__device__ __forceinline__ void multiply_stage(const stage<MT> &from, float (&acc)[MT][2][4])
+{
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int k = 0; k < ROWS; k += 16) {
+        /* matrices: rows k and k + 8 of the left 8 columns, then of the right ones */
+        uint32_t b[4];
+        kern_ptx::load_matrices_transposed(
+            b, kern_ptx::shared_address(
+                   &from.wide[k + lane % 16][warp * 16 + lane / 16 * 8]));
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+            /* a[0] ranks 0-7 of rows 0-7, a[1] ranks 8-15, a[2], a[3] the same of rows 8-15 */
+            uint32_t a[4];
+            kern_ptx::load_matrices_transposed(
+                a, kern_ptx::shared_address(
+                       &from.narrow[k + lane % 8 + lane / 16 * 8][m * 16 + lane / 8 % 2 * 8]));
+            kern_ptx::multiply_add(acc[m][0], a, b[0], b[1]);
+            kern_ptx::multiply_add(acc[m][1], a, b[2], b[3]);
+        }
+    }
+}
+
+template <bool DROPOUT, int MT>
+__global__ void __launch_bounds__(THREADS, MT == 1 ? 4 : DROPOUT ? 1 : 2)
+    sum_kernel(const __grid_constant__ sum_params p)
+{
+    __shared__ stage<MT> stages[2];
+    int low = 0, high = p.num_work;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (p.works[middle].first_block <= static_cast<int>(blockIdx.x))
+            low = middle;
+        else
+            high = middle;
+    }
+    const work &item = p.works[low];
+    const group &g = p.groups[item.group];
+    const int64_t column = int64_t{static_cast<int>(blockIdx.x) - item.first_block} * COLS;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    float acc[MT][2][4] = {};
+    loaded<MT> next;
+    int turn = 0;
+    fetch<DROPOUT, MT>(p, g, item.row0, item.row1, column, next);
+    for (int64_t row = item.row0; row < item.row1; row += ROWS, turn ^= 1) {
+        put(stages[turn], next);
+        __syncthreads(); /* a stage is written again only after the barrier of the next one */
+        if (row + ROWS < item.row1)
+            fetch<DROPOUT, MT>(p, g, row + ROWS, item.row1, column, next);
+        multiply_stage(stages[turn], acc);
+    }
+    float *const out = p.partial + item.partial;
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int n = 0; n < 2; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int64_t j = column + warp * 16 + n * 8 + lane % 4 * 2 + i % 2;
+                const int rank = m * 16 + i / 2 * 8 + lane / 4;
+                if (m < g.num_tiles && j < g.cols) out[rank * g.cols + j] = acc[m][n][i];
+            }
+}
+
+/* A thread an element of a group's sums; blockIdx.y the group. */
+__global__ void __launch_bounds__(THREADS) add_kernel(const __grid_constant__ sum_params p)
+{
+    const group &g = p.groups[blockIdx.y];
+    const int64_t at = int64_t{blockIdx.x} * THREADS + threadIdx.x;
+    const int64_t all = g.num_tiles * 16 * g.cols;
+    if (at >= all || g.num_works == 0) return;
+    const int rank = static_cast<int>(at / g.cols);
+    const int64_t column = at - rank * g.cols;
+    const rank_tile &tile = g.tiles[rank / 16];
+    if (rank % 16 >= tile.ranks) return;
+    float sum = 0.0f;
+    for (int w = 0; w < g.num_works; w++)
+        sum += p.partial[p.works[g.first_work + w].partial + at];
+    tile.out[rank % 16 * tile.rank_stride + column * tile.column_stride] += g.factor * sum;
+}
+
+/* ==== the host's lists ==== */
+
+struct builder {
+    base_stream_t *s;
+    const char *op;
+    sum_params p;
+    int64_t used; /* floats of scratch */
+};
+
+template <bool DROPOUT, int MT> void launch_sum(const sum_params &p, int64_t blocks, cudaStream_t st)
+{
+    sum_kernel<DROPOUT, MT><<<static_cast<unsigned>(blocks), THREADS, 0, st>>>(p);
+}
+
+base_status_t flush(builder &b)
+{
+    sum_params &p = b.p;
+    const cudaStream_t stream = native(b.s);
+    const bool dropout = p.num_groups > 0 && p.groups[0].mask.threshold != 0;
+    int64_t blocks = 0, most = 0;
+    int tiles = 0;
+    for (int i = 0; i < p.num_work; i++) {
+        const group &g = p.groups[p.works[i].group];
+        p.works[i].first_block = static_cast<int32_t>(blocks);
+        blocks += (g.cols + COLS - 1) / COLS;
+        if (g.num_tiles > tiles) tiles = g.num_tiles;
+        if (g.num_tiles * 16 * g.cols > most) most = g.num_tiles * 16 * g.cols;
+    }
+    if (blocks > 0) {
+        const dim3 grid(blocks_of(most, THREADS), static_cast<unsigned>(p.num_groups));
+        if (dropout)
+            tiles <= 1 ? launch_sum<true, 1>(p, blocks, stream)
+                       : launch_sum<true, MAX_MT>(p, blocks, stream);
+        else if (tiles <= 1)
+            launch_sum<false, 1>(p, blocks, stream);
+        else
+            tiles <= 2 ? launch_sum<false, 2>(p, blocks, stream)
+                       : launch_sum<false, MAX_MT>(p, blocks, stream);
+        add_kernel<<<grid, THREADS, 0, stream>>>(p);
+    }
+    p.num_work = p.num_groups = 0;
+    b.used = 0;
+    return kern_cuda_check(b.s, b.op, cudaGetLastError());
+}
+
+/* The pieces of the group's rows; scratch that is full is emptied in between. */
+base_status_t add_group(builder &b, const kern_lora_route_t &route, int32_t adapter, const group &g)
+{
+    sum_params &p = b.p;
+    const int64_t floats = g.num_tiles * 16 * g.cols;
+    const int64_t room = KERN_CUDA_SCRATCH_BYTES / 4;
+    if (floats > room)
+        return BASE_FAIL(base_device_ctx(base_stream_device(b.s)), BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "%s: %lld sums of a block, want at most %lld", b.op,
+                         static_cast<long long>(floats), static_cast<long long>(room));
+    if (p.num_groups > 0 &&
+        (p.num_groups == MAX_GROUPS ||
+         (p.groups[0].mask.threshold != 0) != (g.mask.threshold != 0)))
+        BASE_TRY(flush(b));
+    const auto begin = [&] {
+        p.groups[p.num_groups] = g;
+        p.groups[p.num_groups].first_work = p.num_work;
+        p.groups[p.num_groups++].num_works = 0;
+    };
+    begin();
+    for (int64_t i = 0; i < route.num_segments; i++) {
+        const kern_lora_segment_t &segment = route.segments[i];
+        if (segment.adapter != adapter) continue;
+        for (int64_t row = segment.row0; row < segment.row1; row += PIECE_ROWS) {
+            if (p.num_work == MAX_WORK || b.used + floats > room) {
+                BASE_TRY(flush(b));
+                begin();
+            }
+            const int64_t end = row + PIECE_ROWS < segment.row1 ? row + PIECE_ROWS : segment.row1;
+            p.works[p.num_work++] = {p.num_groups - 1, 0, row, end, b.used};
+            p.groups[p.num_groups - 1].num_works++;
+            b.used += floats;
+        }
+    }
+    return BASE_OK;
+}
+
+/* dA: out (r, K); dB: out (outputs, r), whose columns are ranks. */
+void add_tiles(const kern_lora_block_t &block, const kern_mat_t &out, bool is_a, int64_t *rank0,
+               group *g)
+{
+    const int64_t rank_stride = is_a ? out.pitch : 1, column_stride = is_a ? 1 : out.pitch;
+    float *at = kern_cuda_pointer<float>(out.mem);
+    for (; *rank0 < block.rank && g->num_tiles < MAX_MT; *rank0 += 16) {
+        const int64_t left = block.rank - *rank0;
+        g->tiles[g->num_tiles++] = {static_cast<int32_t>(block.column + *rank0),
+                                    static_cast<int32_t>(left < 16 ? left : 16),
+                                    at + *rank0 * rank_stride, rank_stride, column_stride};
+    }
+}
+
+base_status_t run(base_stream_t *s, const char *op, const kern_lora_route_t &route,
+                  const kern_mat_t &wide, const kern_mat_t &narrow, bool is_a)
+{
+    builder b;
+    void *scratch = nullptr;
+    BASE_TRY(kern_cuda_scratch(s, &scratch));
+    b.s = s;
+    b.op = op;
+    b.used = 0;
+    b.p.wide = matrix_of<const bf16>(wide);
+    b.p.narrow = matrix_of<const bf16>(narrow);
+    b.p.names = names_of(route);
+    b.p.partial = static_cast<float *>(scratch);
+    b.p.num_work = b.p.num_groups = 0;
+    /* Blocks of one adapter that read the same columns without a mask share a group. */
+    const auto alike = [&](int64_t i, int32_t adapter) {
+        return is_a && route.blocks[i].adapter == adapter &&
+               kern_dropout_threshold(route.adapters[adapter].dropout) == 0;
+    };
+    for (int64_t i = 0; i < route.num_blocks; i++) {
+        const kern_lora_block_t &block = route.blocks[i];
+        const bool plain = alike(i, block.adapter);
+        bool earlier = false; /* its group was begun by an earlier block */
+        for (int64_t before = 0; before < i; before++)
+            earlier = earlier || (plain && alike(before, block.adapter));
+        if (earlier) continue;
+        int64_t member = i, rank0 = 0;
+        while (member < route.num_blocks) {
+            const kern_lora_block_t &first = route.blocks[member];
+            group g = {};
+            g.first = is_a ? 0 : first.out_column;
+            g.cols = is_a ? wide.cols : first.db.rows;
+            if (is_a) g.mask = mask_of(route, first);
+            g.factor = is_a ? mask_of(route, first).factor : 1.0f;
+            g.aligned = rows_aligned(wide, g.first);
+            /* as many blocks as fit, then the next group begins where this one ended */
+            for (;;) {
+                const kern_lora_block_t &m = route.blocks[member];
+                add_tiles(m, is_a ? m.da : m.db, is_a, &rank0, &g);
+                if (rank0 < m.rank) break;
+                rank0 = 0;
+                do
+                    member++;
+                while (member < route.num_blocks && !(plain && alike(member, block.adapter)));
+                if (member == route.num_blocks || g.num_tiles == MAX_MT) break;
+            }
+            BASE_TRY(add_group(b, route, block.adapter, g));
+        }
+    }
+    return flush(b);
+}
+
+} // namespace
+
+extern "C" base_status_t kern_cuda_lora_da(base_stream_t *s, const kern_lora_da_t *args)
+{
+    if (args->x.dtype != KERN_BF16) return BASE_ERR_UNSUPPORTED;
+    return run(s, "lora_da", args->route, args->x, args->ds, true);
+}
+
+extern "C" base_status_t kern_cuda_lora_db(base_stream_t *s, const kern_lora_db_t *args)
+{
+    if (args->dy.dtype != KERN_BF16) return BASE_ERR_UNSUPPORTED;
+    return run(s, "lora_db", args->route, args->dy, args->s, false);
+}

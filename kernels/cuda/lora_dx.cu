@@ -1,0 +1,269 @@
+/* dx += mask o (ds A) / (1 - p): one pass over dx, which is read and written once for all blocks of
+ * an adapter. A warp has 32 columns for ROWS rows; A's columns stay in its registers, up to STEPS
+ * times 16 ranks of the adapter's blocks (more: another launch, with a rounding of dx in between).
+ *
+ * Lane c of four holds columns 8 c ... 8 c + 7: tile i of the product has columns 8 c + 2 i and the
+ * next, so that a lane's results are 16 neighbouring bytes and two blocks of Philox. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/lora_route.cuh"
+
+using namespace kern_lora;
+
+namespace
+{
+
+constexpr int THREADS = 256, WARPS = THREADS / 32, COLS = 32 * WARPS, ROWS = 128;
+constexpr int MAX_STEPS = 8, MAX_GROUPS = 48, MAX_WORK = 256;
+
+/* Up to 16 ranks of a block. */
+struct rank_step {
+    const bf16 *a; /* (ranks, K) */
+    int64_t a_pitch;
+    int32_t column, ranks; /* in ds */
+    int32_t last;          /* of its block: the mask is applied */
+    mask_key mask;
+};
+
+struct group {
+    int32_t num_steps;
+    rank_step steps[MAX_STEPS];
+};
+
+struct work {
+    int32_t group, first_block;
+    int64_t row0, row1;
+};
+
+struct dx_params {
+    matrix<const bf16> ds;
+    matrix<bf16> dx;
+    row_names names;
+    int64_t cols;
+    int32_t aligned, column_blocks, num_work, num_groups;
+    work works[MAX_WORK];
+    group groups[MAX_GROUPS];
+};
+static_assert(sizeof(dx_params) <= 32000, "parameters of a launch");
+
+struct fragment {
+    uint32_t low, high; /* ranks 2 c, 2 c + 1; 2 c + 8, 2 c + 9 */
+};
+
+__device__ __forceinline__ uint32_t pair_of(const bf16 *p, int64_t stride, int rank, int ranks,
+                                            bool live)
+{
+    return (live && rank < ranks ? bits_of(p + rank * stride) : 0u) |
+           (live && rank + 1 < ranks ? bits_of(p + (rank + 1) * stride) << 16 : 0u);
+}
+
+template <int STEPS>
+__device__ __forceinline__ void load_a(const group &g, int64_t column, int64_t cols,
+                                       fragment (&b)[STEPS][4])
+{
+    const int lane = threadIdx.x % 32, c = lane % 4, n = lane / 4;
+#pragma unroll
+    for (int s = 0; s < STEPS; s++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            b[s][i] = {0, 0};
+            if (s >= g.num_steps) continue;
+            const rank_step &step = g.steps[s];
+            const int64_t j = column + n / 2 * 8 + 2 * i + n % 2;
+            b[s][i].low = pair_of(step.a + j, step.a_pitch, 2 * c, step.ranks, j < cols);
+            b[s][i].high = pair_of(step.a + j, step.a_pitch, 2 * c + 8, step.ranks, j < cols);
+        }
+}
+
+/* sum[r][n]: row lane / 4 + 8 r, column 8 (lane % 4) + n. acc's element i of tile t is column
+ * 2 t + i % 2 of row i / 2. */
+__device__ __forceinline__ void add_masked(const dx_params &p, const mask_key &mask, int64_t row,
+                                           int64_t row1, int64_t j, const float (&acc)[4][4],
+                                           float (&sum)[2][8])
+{
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        uint32_t bits = 0xff;
+        if (mask.threshold != 0 && row + 8 * r < row1)
+            bits = kept_bits(mask, name_of(p.names, row + 8 * r), j);
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            if (bits >> n & 1u) sum[r][n] += mask.factor * acc[n / 2][2 * r + n % 2];
+    }
+}
+
+__device__ __forceinline__ void update_row(const dx_params &p, int64_t row, int64_t j,
+                                           const float (&sum)[8])
+{
+    bf16 *at = p.dx.row(row) + j;
+    if (p.aligned && j + CHUNK <= p.cols) {
+        values<8> x = load<8>(at);
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            x.v[n] += sum[n];
+        store<8>(at, x);
+        return;
+    }
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+        if (j + n < p.cols) at[n] = __float2bfloat16_rn(__bfloat162float(at[n]) + sum[n]);
+}
+
+template <int STEPS>
+__global__ void __launch_bounds__(THREADS, STEPS <= 4 ? 2 : 1)
+    dx_kernel(const __grid_constant__ dx_params p)
+{
+    int low = 0, high = p.num_work;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (p.works[middle].first_block <= static_cast<int>(blockIdx.x))
+            low = middle;
+        else
+            high = middle;
+    }
+    const work &item = p.works[low];
+    const group &g = p.groups[item.group];
+    const int place = static_cast<int>(blockIdx.x) - item.first_block;
+    const int lane = threadIdx.x % 32, c = lane % 4;
+    const int64_t column = int64_t{place % p.column_blocks} * COLS + threadIdx.x / 32 * 32;
+    const int64_t begin = item.row0 + int64_t{place / p.column_blocks} * ROWS;
+    const int64_t end = begin + ROWS < item.row1 ? begin + ROWS : item.row1;
+    const int64_t j = column + 8 * c;
+    fragment b[STEPS][4];
+    if (column >= p.cols) return;
+    load_a<STEPS>(g, column, p.cols, b);
+    for (int64_t tile = begin; tile < end; tile += 16) {
+        const int64_t row = tile + lane / 4;
+        float acc[4][4] = {}, sum[2][8] = {};
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            if (s >= g.num_steps) break;
+            const rank_step &step = g.steps[s];
+            const bf16 *top = p.ds.row(row) + step.column, *bottom = p.ds.row(row + 8) + step.column;
+            const bool live = row < end, live8 = row + 8 < end;
+            const uint32_t a[4] = {pair_of(top, 1, 2 * c, step.ranks, live),
+                                   pair_of(bottom, 1, 2 * c, step.ranks, live8),
+                                   pair_of(top, 1, 2 * c + 8, step.ranks, live),
+                                   pair_of(bottom, 1, 2 * c + 8, step.ranks, live8)};
+#pragma unroll
+            for (int t = 0; t < 4; t++)
+                kern_ptx::multiply_add(acc[t], a, b[s][t].low, b[s][t].high);
+            if (step.last) {
+                add_masked(p, step.mask, row, end, j, acc, sum);
+#pragma unroll
+                for (int t = 0; t < 4; t++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        acc[t][i] = 0.0f;
+            }
+        }
+        if (row < end && j < p.cols) update_row(p, row, j, sum[0]);
+        if (row + 8 < end && j < p.cols) update_row(p, row + 8, j, sum[1]);
+    }
+}
+
+/* ==== the host's lists ==== */
+
+template <int STEPS> void launch(const dx_params &p, int64_t blocks, cudaStream_t stream)
+{
+    dx_kernel<STEPS><<<static_cast<unsigned>(blocks), THREADS, 0, stream>>>(p);
+}
+
+base_status_t flush(base_stream_t *s, dx_params &p)
+{
+    const cudaStream_t stream = native(s);
+    int64_t blocks = 0;
+    int steps = 0;
+    for (int i = 0; i < p.num_work; i++) {
+        p.works[i].first_block = static_cast<int32_t>(blocks);
+        blocks += (p.works[i].row1 - p.works[i].row0 + ROWS - 1) / ROWS * p.column_blocks;
+    }
+    for (int i = 0; i < p.num_groups; i++)
+        steps = p.groups[i].num_steps > steps ? p.groups[i].num_steps : steps;
+    if (blocks > 0) {
+        if (steps <= 1)
+            launch<1>(p, blocks, stream);
+        else if (steps <= 2)
+            launch<2>(p, blocks, stream);
+        else if (steps <= 4)
+            launch<4>(p, blocks, stream);
+        else
+            launch<MAX_STEPS>(p, blocks, stream);
+    }
+    p.num_work = p.num_groups = 0;
+    return kern_cuda_check(s, "lora_dx_dropout", cudaGetLastError());
+}
+
+/* The adapter's steps [first, first + MAX_STEPS), blocks in order; how many there were. */
+int32_t steps_of(const kern_lora_route_t &route, int32_t adapter, int64_t first, group *g)
+{
+    int64_t at = 0;
+    g->num_steps = 0;
+    for (int64_t i = 0; i < route.num_blocks; i++) {
+        const kern_lora_block_t &block = route.blocks[i];
+        if (block.adapter != adapter) continue;
+        for (int64_t rank0 = 0; rank0 < block.rank; rank0 += 16, at++) {
+            const int64_t left = block.rank - rank0;
+            if (at < first || g->num_steps == MAX_STEPS) continue;
+            rank_step &step = g->steps[g->num_steps++];
+            step = {kern_cuda_pointer<const bf16>(block.a.mem) + rank0 * block.a.pitch,
+                    block.a.pitch,
+                    static_cast<int32_t>(block.column + rank0),
+                    static_cast<int32_t>(left < 16 ? left : 16),
+                    left <= 16,
+                    mask_of(route, block)};
+        }
+    }
+    /* A block that does not fit is masked here and goes on in the next launch. */
+    if (g->num_steps > 0) g->steps[g->num_steps - 1].last = 1;
+    return g->num_steps;
+}
+
+base_status_t add_group(base_stream_t *s, const kern_lora_route_t &route, int32_t adapter,
+                        const group &g, dx_params &p)
+{
+    if (p.num_groups == MAX_GROUPS) BASE_TRY(flush(s, p));
+    p.groups[p.num_groups++] = g;
+    for (int64_t i = 0; i < route.num_segments; i++) {
+        const kern_lora_segment_t &segment = route.segments[i];
+        if (segment.adapter != adapter || segment.row0 == segment.row1) continue;
+        if (p.num_work == MAX_WORK) {
+            BASE_TRY(flush(s, p));
+            p.groups[p.num_groups++] = g;
+        }
+        p.works[p.num_work++] = {p.num_groups - 1, 0, segment.row0, segment.row1};
+    }
+    return BASE_OK;
+}
+
+} // namespace
+
+extern "C" base_status_t kern_cuda_lora_dx_dropout(base_stream_t *s,
+                                                   const kern_lora_dx_dropout_t *args)
+{
+    if (args->dx.dtype != KERN_BF16) return BASE_ERR_UNSUPPORTED;
+    const kern_lora_route_t &route = args->route;
+    dx_params p;
+    p.ds = matrix_of<const bf16>(args->ds);
+    p.dx = matrix_of<bf16>(args->dx);
+    p.names = names_of(route);
+    p.cols = args->dx.cols;
+    p.aligned = rows_aligned(args->dx);
+    p.column_blocks = static_cast<int32_t>((p.cols + COLS - 1) / COLS);
+    p.num_work = p.num_groups = 0;
+    /* Launch after launch takes the next steps of every adapter: rows meet one group in each. */
+    for (int64_t first = 0, more = 1; more; first += MAX_STEPS) {
+        more = 0;
+        for (int64_t i = 0; i < route.num_blocks; i++) {
+            const int32_t adapter = route.blocks[i].adapter;
+            bool earlier = false;
+            group g;
+            for (int64_t before = 0; before < i; before++)
+                earlier = earlier || route.blocks[before].adapter == adapter;
+            if (earlier || steps_of(route, adapter, first, &g) == 0) continue;
+            more = 1;
+            BASE_TRY(add_group(s, route, adapter, g, p));
+        }
+        BASE_TRY(flush(s, p));
+    }
+    return BASE_OK;
+}

@@ -1,0 +1,312 @@
+/* s = scale dropout(x) A^T and ds = scale dy B: many rows times a few columns, limited by reading x
+ * or dy once. A block takes rows of one segment and up to NT tiles of 8 columns; its warps share
+ * out the inner dimension in steps of 32.
+ *
+ * Fragments come straight from global memory, 16 bytes a lane. The order of the inner dimension
+ * within a product is free as long as both operands have the same: lane c of four holds columns
+ * 8 c ... 8 c + 7 of a step of 32, which is also what two blocks of Philox serve.
+ *
+ * The order of a sum: a warp's steps ascending, then the warps in order. It depends on the inner
+ * dimension alone. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/lora_route.cuh"
+
+#include <climits>
+
+using namespace kern_lora;
+
+namespace
+{
+
+constexpr int THREADS = 256, WARPS = THREADS / 32, STEP = 32;
+constexpr int MAX_TILES = 8, MAX_GROUPS = 48, MAX_WORK = 256;
+
+/* Up to 8 columns of a block. */
+struct column_tile {
+    const bf16 *w; /* element (column j, inner k): A: w[j pitch + k], B: w[k pitch + j] */
+    int64_t pitch;
+    int32_t cols, out; /* valid columns; where they begin in s */
+};
+
+struct group {
+    int64_t first, inner; /* columns [first, first + inner) of x */
+    mask_key mask;
+    float alpha;
+    int32_t num_tiles, aligned;
+    column_tile tiles[MAX_TILES];
+};
+
+struct work {
+    int32_t group, first_block;
+    int64_t row0, row1;
+};
+
+struct product_params {
+    matrix<const bf16> x;
+    matrix<bf16> out;
+    row_names names;
+    int32_t num_work, blocks, num_groups;
+    work works[MAX_WORK];
+    group groups[MAX_GROUPS];
+};
+static_assert(sizeof(product_params) <= 32000, "parameters of a launch");
+
+template <bool ALONG> /* A: the inner dimension is contiguous */
+__device__ __forceinline__ uint4 load_weights(const column_tile &tile, int j, int64_t k,
+                                              int64_t inner, bool aligned)
+{
+    if (j >= tile.cols) return make_uint4(0, 0, 0, 0);
+    if constexpr (ALONG) {
+        return load_chunk(tile.w + j * tile.pitch, k, inner, aligned);
+    } else {
+        uint32_t pair[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int64_t at = k + 2 * i;
+            pair[i] = (at < inner ? bits_of(tile.w + at * tile.pitch + j) : 0u) |
+                      (at + 1 < inner ? bits_of(tile.w + (at + 1) * tile.pitch + j) << 16 : 0u);
+        }
+        return make_uint4(pair[0], pair[1], pair[2], pair[3]);
+    }
+}
+
+__device__ __forceinline__ const work &find_work(const product_params &p)
+{
+    int low = 0, high = p.num_work;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (p.works[middle].first_block <= static_cast<int>(blockIdx.x))
+            low = middle;
+        else
+            high = middle;
+    }
+    return p.works[low];
+}
+
+/* Adds the warps' sums of one tile and stores them. */
+template <int MT>
+__device__ __forceinline__ void store_tile(const product_params &p, const group &g,
+                                           const column_tile &tile, int64_t row0, int64_t row1,
+                                           const float (&acc)[MT][4],
+                                           float (*part)[MT * 16][8])
+{
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    __syncthreads();
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            part[warp][m * 16 + i / 2 * 8 + lane / 4][lane % 4 * 2 + i % 2] = acc[m][i];
+    __syncthreads();
+    for (int i = threadIdx.x; i < MT * 16 * 8; i += THREADS) {
+        const int r = i / 8, j = i % 8;
+        float sum = part[0][r][j];
+#pragma unroll
+        for (int w = 1; w < WARPS; w++)
+            sum += part[w][r][j];
+        if (row0 + r < row1 && j < tile.cols)
+            p.out.row(row0 + r)[tile.out + j] = __float2bfloat16_rn(g.alpha * sum);
+    }
+}
+
+template <bool ALONG, bool DROPOUT, int MT, int NT>
+__global__ void __launch_bounds__(THREADS, MT *NT <= 8 ? 2 : 1)
+    product_kernel(const __grid_constant__ product_params p)
+{
+    __shared__ float part[WARPS][MT * 16][8];
+    const work &item = find_work(p);
+    const group &g = p.groups[item.group];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int64_t row0 =
+        item.row0 + int64_t{static_cast<int>(blockIdx.x) - item.first_block} * (MT * 16);
+    const int64_t mine = row0 + lane / 4; /* and every eighth row after it */
+    const bool aligned = g.aligned != 0;
+    float acc[NT][MT][4] = {};
+    row_name names[DROPOUT ? 2 * MT : 1];
+    if constexpr (DROPOUT) {
+#pragma unroll
+        for (int r = 0; r < 2 * MT; r++)
+            if (mine + 8 * r < item.row1) names[r] = name_of(p.names, mine + 8 * r);
+    }
+    for (int64_t k = warp * STEP + lane % 4 * CHUNK; k - lane % 4 * CHUNK < g.inner;
+         k += WARPS * STEP) {
+        uint4 x[2 * MT];
+#pragma unroll
+        for (int r = 0; r < 2 * MT; r++) {
+            x[r] = make_uint4(0, 0, 0, 0);
+            if (mine + 8 * r < item.row1)
+                x[r] = load_chunk(p.x.row(mine + 8 * r) + g.first, k, g.inner, aligned);
+        }
+        if constexpr (DROPOUT) {
+#pragma unroll
+            for (int r = 0; r < 2 * MT; r++)
+                if (mine + 8 * r < item.row1) x[r] = keep(x[r], kept_bits(g.mask, names[r], k));
+        }
+#pragma unroll
+        for (int n = 0; n < NT; n++) {
+            if (n >= g.num_tiles) break;
+            const uint4 w = load_weights<ALONG>(g.tiles[n], lane / 4, k, g.inner, aligned);
+#pragma unroll
+            for (int m = 0; m < MT; m++) {
+                const uint4 &lo = x[2 * m], &hi = x[2 * m + 1];
+                const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
+                kern_ptx::multiply_add(acc[n][m], a0, w.x, w.y);
+                kern_ptx::multiply_add(acc[n][m], a1, w.z, w.w);
+            }
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+        if (n < g.num_tiles) store_tile<MT>(p, g, g.tiles[n], row0, item.row1, acc[n], part);
+}
+
+/* ==== the host's lists ==== */
+
+/* Rows that a block takes: many while the sums fit in registers. */
+template <bool DROPOUT, int NT> constexpr int row_tiles()
+{
+    return DROPOUT || NT == 4 ? 2 : 4;
+}
+
+template <bool ALONG, bool DROPOUT, int NT>
+base_status_t launch(base_stream_t *s, const char *op, product_params &p)
+{
+    constexpr int MT = row_tiles<DROPOUT, NT>();
+    int64_t blocks = 0;
+    for (int i = 0; i < p.num_work; i++) {
+        p.works[i].first_block = static_cast<int32_t>(blocks);
+        blocks += (p.works[i].row1 - p.works[i].row0 + MT * 16 - 1) / (MT * 16);
+    }
+    if (blocks > 0)
+        product_kernel<ALONG, DROPOUT, MT, NT>
+            <<<static_cast<unsigned>(blocks), THREADS, 0, native(s)>>>(p);
+    return kern_cuda_check(s, op, cudaGetLastError());
+}
+
+/* Launches what has been collected: its groups all have dropout, or none has. */
+template <bool ALONG> base_status_t flush(base_stream_t *s, const char *op, product_params &p)
+{
+    int tiles = 0;
+    base_status_t st = BASE_OK;
+    for (int i = 0; i < p.num_groups; i++)
+        tiles = p.groups[i].num_tiles > tiles ? p.groups[i].num_tiles : tiles;
+    if (p.num_work > 0) {
+        const bool dropout = ALONG && p.groups[0].mask.threshold != 0;
+        if (dropout && tiles <= 2)
+            st = launch<ALONG, ALONG, 2>(s, op, p);
+        else if (dropout)
+            st = launch<ALONG, ALONG, 8>(s, op, p);
+        else if (tiles <= 2)
+            st = launch<ALONG, false, 2>(s, op, p);
+        else if (tiles <= 4)
+            st = launch<ALONG, false, 4>(s, op, p);
+        else
+            st = launch<ALONG, false, 8>(s, op, p);
+    }
+    p.num_work = p.num_groups = 0;
+    return st;
+}
+
+/* The rows of the group that was added last. */
+template <bool ALONG>
+base_status_t add_rows_of(base_stream_t *s, const char *op, const kern_lora_route_t &route,
+                          int32_t adapter, product_params &p)
+{
+    for (int64_t i = 0; i < route.num_segments; i++) {
+        const kern_lora_segment_t &segment = route.segments[i];
+        if (segment.adapter != adapter || segment.row0 == segment.row1) continue;
+        if (p.num_work == MAX_WORK) {
+            const group last = p.groups[p.num_groups - 1];
+            BASE_TRY(flush<ALONG>(s, op, p));
+            p.groups[p.num_groups++] = last;
+        }
+        p.works[p.num_work++] = {p.num_groups - 1, 0, segment.row0, segment.row1};
+    }
+    return BASE_OK;
+}
+
+void add_tiles(const kern_lora_block_t &block, const kern_mat_t &w, bool along, int64_t *rank0,
+               group *g)
+{
+    const bf16 *at = kern_cuda_pointer<const bf16>(w.mem);
+    for (; *rank0 < block.rank && g->num_tiles < MAX_TILES; *rank0 += 8) {
+        const int64_t left = block.rank - *rank0;
+        g->tiles[g->num_tiles++] = {at + (along ? *rank0 * w.pitch : *rank0), w.pitch,
+                                    static_cast<int32_t>(left < 8 ? left : 8),
+                                    static_cast<int32_t>(block.column + *rank0)};
+    }
+    g->aligned = g->aligned && (!along || rows_aligned(w));
+}
+
+template <bool ALONG>
+base_status_t run(base_stream_t *s, const char *op, const kern_lora_route_t &route,
+                  const kern_mat_t &x, const kern_mat_t &out)
+{
+    product_params p;
+    p.x = matrix_of<const bf16>(x);
+    p.out = matrix_of<bf16>(out);
+    p.names = names_of(route);
+    p.num_work = p.num_groups = 0;
+    if (out.rows > 0 && out.cols > 0)
+        BASE_TRY(kern_cuda_check(
+            s, op,
+            cudaMemset2DAsync(base_mem_address(out.mem), static_cast<size_t>(out.pitch) * 2, 0,
+                              static_cast<size_t>(out.cols) * 2, static_cast<size_t>(out.rows),
+                              native(s))));
+    /* Blocks of one adapter that read the same columns without a mask share a group. */
+    const auto alike = [&](int64_t b, int32_t adapter) {
+        return ALONG && route.blocks[b].adapter == adapter &&
+               kern_dropout_threshold(route.adapters[adapter].dropout) == 0;
+    };
+    for (int64_t b = 0; b < route.num_blocks; b++) {
+        const kern_lora_block_t &block = route.blocks[b];
+        const bool plain = alike(b, block.adapter);
+        bool earlier = false; /* its group was begun by an earlier block */
+        for (int64_t before = 0; before < b; before++)
+            earlier = earlier || (plain && alike(before, block.adapter));
+        if (earlier) continue;
+        int64_t member = b, rank0 = 0;
+        while (member < route.num_blocks) {
+            const kern_lora_block_t &first = route.blocks[member];
+            group g = {};
+            g.first = ALONG ? 0 : first.out_column;
+            g.inner = ALONG ? x.cols : first.b.rows;
+            g.mask = mask_of(route, first);
+            g.alpha = static_cast<float>(scale_of(route, first) *
+                                         (ALONG ? 1.0 / (1.0 - route.adapters[first.adapter].dropout)
+                                                : 1.0));
+            g.aligned = rows_aligned(x, g.first);
+            /* as many blocks as fit, then the next group begins where this one ended */
+            for (;;) {
+                const kern_lora_block_t &m = route.blocks[member];
+                add_tiles(m, ALONG ? m.a : m.b, ALONG, &rank0, &g);
+                if (rank0 < m.rank) break;
+                rank0 = 0;
+                do
+                    member++;
+                while (member < route.num_blocks && !(plain && alike(member, block.adapter)));
+                if (member == route.num_blocks || g.num_tiles == MAX_TILES) break;
+            }
+            if (p.num_groups > 0 && (p.num_groups == MAX_GROUPS ||
+                                     (p.groups[0].mask.threshold != 0) != (g.mask.threshold != 0)))
+                BASE_TRY(flush<ALONG>(s, op, p));
+            p.groups[p.num_groups++] = g;
+            BASE_TRY(add_rows_of<ALONG>(s, op, route, block.adapter, p));
+        }
+    }
+    return flush<ALONG>(s, op, p);
+}
+
+} // namespace
+
+extern "C" base_status_t kern_cuda_lora_s(base_stream_t *s, const kern_lora_s_t *args)
+{
+    if (args->x.dtype != KERN_BF16) return BASE_ERR_UNSUPPORTED;
+    return run<true>(s, "lora_s", args->route, args->x, args->s);
+}
+
+extern "C" base_status_t kern_cuda_lora_ds(base_stream_t *s, const kern_lora_ds_t *args)
+{
+    if (args->dy.dtype != KERN_BF16) return BASE_ERR_UNSUPPORTED;
+    return run<false>(s, "lora_ds", args->route, args->dy, args->ds);
+}

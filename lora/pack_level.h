@@ -1,0 +1,17 @@
+/* Spreads supervised rows: exchanges documents between microbatches of a schedule. Private to the
+ * packer. */
+#ifndef CADRE_LORA_PACK_LEVEL_H
+#define CADRE_LORA_PACK_LEVEL_H
+
+#include "lora/pack_window.h"
+
+/* int64_t values that `scratch` needs. */
+int64_t lora_level_scratch(int32_t max_documents);
+
+/* Exchanges two documents of one global batch that lie in two microbatches wherever the supervised
+ * rows of the two come closer to each other and both still have room. Microbatches, adapters and
+ * the order of batches stay as they are. Nothing without window->supervised. */
+void lora_level_supervised(const lora_window_t *window, lora_schedule_t *schedule,
+                           int64_t *scratch);
+
+#endif

@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# tests/cli/cli_train.sh CADRE CLI_DATASET: `cadre train` as users call it. Two adapters go on from PEFT folders (init:)
+# and have the gradients, losses, norms and final values of transformers and PEFT (tests/golden); what a run leaves; what
+# it refuses.
+set -euo pipefail
+cadre=$1 tool=$2
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/cli/expect.sh
+. "$here/expect.sh"
+cat >golden.py <<'PY'
+import array, json, struct, sys
+
+def read(path):
+    data = open(path, "rb").read()
+    size = struct.unpack("<Q", data[:8])[0]
+    found = {}
+    for name, entry in json.loads(data[8 : 8 + size]).items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            found[name] = array.array({"F32": "f", "F64": "d"}[entry["dtype"]], data[8 + size + begin : 8 + size + end])
+    return found
+
+def distance(a, b):
+    assert len(a) == len(b)
+    return (sum((x - y) ** 2 for x, y in zip(a, b)) / sum(y * y for y in b)) ** 0.5
+
+what, run, family, adapter = sys.argv[1:]
+if what == "tensors":  # every tensor of a file against the golden one
+    ours, theirs = read(run), read(family)
+    assert ours.keys() == theirs.keys(), sorted(ours.keys() ^ theirs.keys())
+    scale = float(adapter)  # of B in our file
+    print(max(distance([x / (scale if "lora_B" in n else 1) for x in ours[n]], theirs[n]) for n in theirs))
+else:  # losses and norms of each step
+    expected = read(family + "/expected.safetensors")
+    records = [json.loads(line) for line in open(run + "/metrics.jsonl")]
+    records = [record for record in records if record["adapter"] == adapter]
+    assert [record["step"] for record in records] == list(range(1, 11))
+    print(max(distance([record[key] for record in records], expected[f"{adapter}.{name}"])
+              for key, name in (("loss", "losses"), ("grad_norm", "grad_norms"), ("learning_rate", "learning_rates"))))
+PY
+within() { # within LIMIT WORD...: what golden.py finds is at most that
+    local found
+    found=$(python3 golden.py "${@:2}") || { fail "golden.py ${*:2} failed"; return; }
+    python3 -c 'import sys; sys.exit(float(sys.argv[1]) > float(sys.argv[2]))' "$found" "$1" ||
+        fail "golden.py ${*:2}: found $found, wanted at most $1"
+}
+state() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1] + "/status.json"))["state"])' "$1"; }
+
+for family in llama qwen3; do
+    golden_model "$family"
+    dataset "$family-wide.h5" "$family" --golden "$family" wide >tool.out
+    dataset "$family-narrow.h5" "$family" --golden "$family" narrow >tool.out
+    cat >"$family.yaml" <<YAML
+model: $family
+output: runs/$family
+batch:
+  tokens_per_trainer: 1024
+defaults:
+  steps: 10
+  order: file
+  learning_rate: 1e-3
+  warmup_steps: 2
+  weight_decay: 0.01
+  clip_norm: 0.5
+adapters:
+  - name: wide
+    data: $family-wide.h5
+    init: $golden/$family/wide
+    rank: 4
+    alpha: 6
+    rslora: true
+    global_batch_documents: 3
+  - name: narrow
+    data: $family-narrow.h5
+    init: $golden/$family/narrow
+    rank: 8
+    targets: [q_proj, v_proj, down_proj]
+    global_batch_documents: 4
+YAML
+    words="train $family.yaml"
+    "$cadre" train "$family.yaml" --dump-gradients "g-$family.safetensors" >out 2>err || fail "exit code $?"
+    for adapter in wide narrow; do
+        scale=$([ $adapter = wide ] && echo 3 || echo 2)
+        within 1e-4 tensors "g-$family.$adapter.safetensors" "$golden/$family/$adapter-gradients.safetensors" 1
+        within 1e-4 steps "runs/$family" "$golden/$family" "$adapter"
+        within 1e-4 tensors "runs/$family/adapters/$adapter/adapter_model.safetensors" \
+            "$golden/$family/$adapter-final.safetensors" "$scale"
+    done
+    [ "$(state "runs/$family")" = "done" ] || fail "status.json does not say done"
+done
+out "^wide +10/10 "
+[ "$(wc -l <runs/llama/metrics.jsonl)" -eq 20 ] || fail "metrics.jsonl has not 20 lines"
+python3 - <<'PY' || fail "run.json"
+import json
+run = json.load(open("runs/llama/run.json"))
+assert run["config"]["adapters"][0]["rank"] == 4 and len(run["model"]["hash"]) == 16
+assert run["command"][0].endswith("cadre") and run["command"][1] == "train", run["command"]
+PY
+
+# All weights of the model, and its gradients under Hugging Face's names.
+cat >full.yaml <<'YAML'
+model: llama
+output: runs/full
+data: llama-wide.h5
+train: {mode: full}
+defaults: {steps: 2, global_batch_documents: 2, learning_rate: 1e-3}
+YAML
+words="train full.yaml"
+"$cadre" train full.yaml --dump-gradients full.safetensors >out 2>err || fail "exit code $?"
+python3 - <<'PY' || fail "names of gradients"
+import json, struct
+def names(path):
+    data = open(path, "rb").read()
+    return set(json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])) - {"__metadata__"}
+assert names("full.safetensors") == names("llama/model.safetensors") == names("runs/full/model/model.safetensors")
+PY
+
+# What is refused, and loses nothing.
+expect 2 train llama.yaml
+err "RUN-01"
+expect 2 train llama.yaml --set output=runs/new --set adapters.wide.rnak=8
+err "nearest is \"rank\""
+expect 3 train llama.yaml --set output=runs/new --set batch.tokens_per_trainer=256
+err "PLAN-01"
+err "line "
+expect 3 train llama.yaml --set output=runs/new --set model=qwen3
+err "DATA-13"
+expect 2 train llama.yaml --set output=runs/new --set adapters.wide.rank=8
+err "DATA-46"
+cp -r "$golden/llama/wide" dora
+sed -i 's/"use_dora": false/"use_dora": true/' dora/adapter_config.json
+expect 3 train llama.yaml --set output=runs/new --set adapters.wide.init=./dora
+err "use_dora"
+expect 3 train llama.yaml --set output=runs/new --set train.dtype=bf16
+err "DEV-01"
+expect 0 train llama.yaml --print-config
+out "rank: 4"
+expect 0 train --help
+expect 2 train --thraeds 2
+err "nearest is \"--threads\""
+finish "train: gradients, losses, norms and final adapters of two families; what a run leaves; refusals"

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# tests/faults/launch_run.sh CADRE CLI_DATASET: launch/run starts ranks, passes exit codes on, and ends them.
+set -euo pipefail
+cadre=$1 tool=$2
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/cli/expect.sh
+. "$here/../cli/expect.sh"
+run=$CADRE_SOURCE_DIR/launch/run
+
+launched() { # launched CODE WORD...
+    local want=$1 got=0
+    shift
+    words="(launch/run) $*"
+    timeout 60 "$run" "$@" >out 2>err || got=$?
+    if [ "$got" -ne "$want" ]; then fail "exit code $got, wanted $want"; fi
+}
+# begin NAME: a long run in the background, until it trains.
+begin() {
+    words="(launch/run, $1)"
+    bash "$run" -n 2 --cadre "$cadre" train run.yaml --set output="runs/$1" --set attention.placement=pool \
+        --set defaults.steps=100000 >out 2>err &
+    launcher=$!
+    for _ in $(seq 200); do
+        if grep -q 'step' err; then return 0; fi
+        sleep 0.05
+    done
+    fail "it does not train"
+}
+ended() { # ended CODE
+    local got=0 start=$SECONDS
+    wait "$launcher" || got=$?
+    if [ "$got" -ne "$1" ]; then fail "exit code $got, wanted $1"; fi
+    [ $((SECONDS - start)) -le 10 ] || fail "it ended after $((SECONDS - start)) s"
+    if pgrep -f "output=runs/$2" >/dev/null; then fail "ranks are left"; fi
+}
+
+golden_model llama
+dataset code.h5 llama 1 40 50 60 70 >tool.out
+cat >run.yaml <<'YAML'
+model: llama
+output: runs/x
+batch:
+  tokens_per_trainer: 512
+defaults:
+  steps: 3
+  global_batch_documents: 2
+  learning_rate: 1e-2
+adapters:
+  - name: code
+    data: code.h5
+YAML
+
+launched 0 -n 3 --cadre "$cadre" train run.yaml --set output=runs/three --set attention.placement=pool
+err 'launch/run: 3 ranks on'
+err 'each'
+[ -f runs/three/adapters/code/adapter_model.safetensors ] || fail "no adapter"
+launched 0 --cadre "$cadre" train run.yaml --set output=runs/one
+launched 2 -n 2 --cadre "$cadre" train run.yaml --set output=runs/three
+errors 1
+err 'RUN-01'
+if grep -q -- '-----' err; then fail "mpirun speaks"; fi
+launched 2 -n 2 --cadre "$cadre" score run.yaml
+err 'score runs on one rank'
+launched 2 -n two train run.yaml
+launched 2
+err 'no verb'
+launched 2 --m 2 train run.yaml
+err 'unknown option "--m"'
+launched 3 --cadre ./none train run.yaml
+err './none: not there'
+
+begin signalled
+kill -TERM "$launcher"
+ended 143 signalled
+err 'launch/run: SIGTERM: ending all ranks'
+err 'rank 0: told to end (SIGTERM)'
+
+begin dies
+victim=$(pgrep -f "^$cadre train run.yaml --set output=runs/dies" | tail -1)
+kill -9 "$victim"
+ended 5 dies
+err 'launch/run: a rank was killed by signal 9:'
+grep -qE "^    rank [01] \((trainer|server) 0, process $victim\): at work after [0-9]+ microbatches" err ||
+    fail "it does not say which rank"
+
+finish "launch/run as wanted"

@@ -1,0 +1,127 @@
+/* The ops of an adapter's step. */
+#include "tests/gpu/ops_case.cuh"
+
+#include <cmath>
+
+namespace
+{
+
+struct tensor_shape {
+    int64_t rows, cols, pad, shift;
+};
+const std::vector<tensor_shape> LISTS[] = {
+    {},
+    {{1, 1, 0, 0}},
+    {{3, 7, 2, 1}, {0, 5, 0, 0}, {16, 4096, 0, 0}, {200, 16, 48, 0}},
+    {{1, 40000, 0, 0}, {40, 1000, 0, 3}, {5, 16384, 8, 0}, {16384, 16, 0, 0}},
+};
+
+void norms(ops_bench *b, size_t list, bool broken)
+{
+    const std::string name = std::to_string(list) + (broken ? " broken" : "");
+    const auto value = [&](const ops_value &normal) {
+        return [normal, broken](int64_t i, int64_t j) -> double {
+            if (broken && (i * 7 + j) % 13 == 5) return i % 2 ? NAN : -INFINITY;
+            return normal(i, j) * 1e-4;
+        };
+    };
+    {
+        ops_case c(b, "grad_norm " + name);
+        std::vector<kern_mat_t> mats[2];
+        for (const tensor_shape &s : LISTS[list]) {
+            const ops_tensor t = c.input(s.rows, s.cols, s.pad, s.shift, KERN_F32, value(c.normal()));
+            for (const ops_side d : {GPU, CPU})
+                mats[d].push_back(t(d));
+        }
+        const ops_tensor sum = c.output(1, 1, 0, 0, KERN_F32, {0x1p-18, 0});
+        const auto args = [&](ops_side d) {
+            return kern_grad_norm_t{static_cast<int64_t>(mats[d].size()), mats[d].data(), sum(d)};
+        };
+        OPS_RUN(c, grad_norm, args);
+    }
+    for (const kern_dtype_t dtype : {KERN_F32, KERN_BF16}) {
+        ops_case c(b, "finite_check " + name + kern_dtype_name(dtype));
+        std::vector<kern_mat_t> mats[2];
+        for (const tensor_shape &s : LISTS[list]) {
+            const ops_tensor t = c.input(s.rows, s.cols, s.pad, s.shift, dtype, value(c.normal()));
+            for (const ops_side d : {GPU, CPU})
+                mats[d].push_back(t(d));
+        }
+        const ops_tensor count = c.output(1, 1, 0, 0, KERN_I32, EXACT);
+        const auto args = [&](ops_side d) {
+            return kern_finite_check_t{d == GPU ? dtype : KERN_F64,
+                                       static_cast<int64_t>(mats[d].size()), mats[d].data(),
+                                       count(d)};
+        };
+        OPS_RUN(c, finite_check, args);
+    }
+}
+
+void clip(ops_bench *b)
+{
+    for (const double sum : {0.0, 1e-9, 0.5, 4.0, 1e12, static_cast<double>(NAN)})
+        for (const double limit : {1.0, 0.01, static_cast<double>(INFINITY)}) {
+            ops_case c(b, "clip_factor " + std::to_string(sum) + " " + std::to_string(limit),
+                       oracle::f32);
+            const ops_tensor in =
+                c.input(1, 1, 0, 0, KERN_F32, [sum](int64_t, int64_t) { return sum; });
+            const ops_tensor norm = c.output(1, 1, 0, 0, KERN_F32, EXACT);
+            const ops_tensor factor = c.output(1, 1, 0, 0, KERN_F32, {0x1p-23, 0});
+            const auto args = [&](ops_side d) {
+                return kern_clip_factor_t{in(d), norm(d), factor(d), limit};
+            };
+            OPS_RUN(c, clip_factor, args);
+        }
+}
+
+/* Against the fp32 oracle: masters and moments have its bits. */
+void adamw(ops_bench *b, size_t list, int64_t step, int skip)
+{
+    ops_case c(b, "adamw " + std::to_string(list) + " " + std::to_string(step) + " " +
+                      std::to_string(skip), oracle::f32);
+    std::vector<kern_adamw_tensor_t> tensors[2];
+    for (const tensor_shape &s : LISTS[list]) {
+        const ops_value v0 = c.normal(1e-3);
+        const auto squared = [v0](int64_t i, int64_t j) { return v0(i, j) * v0(i, j); };
+        const ops_tensor w = c.inout(s.rows, s.cols, 0, s.shift, KERN_F32, EXACT, c.normal());
+        const ops_tensor m = c.inout(s.rows, s.cols, 0, 0, KERN_F32, EXACT, c.normal(1e-3));
+        const ops_tensor v = c.inout(s.rows, s.cols, 0, 0, KERN_F32, EXACT, squared);
+        const ops_tensor g = c.input(s.rows, s.cols, s.pad, s.shift, KERN_F32, c.normal(1e-2));
+        const ops_tensor copy = c.inout(s.rows, s.cols, s.pad, 0, KERN_BF16, ROUNDED, c.normal());
+        for (const ops_side d : {GPU, CPU})
+            tensors[d].push_back({w(d), m(d), v(d), g(d), copy(d)});
+    }
+    const ops_tensor factor =
+        c.input(1, 1, 0, 0, KERN_F32, [](int64_t, int64_t) { return 0.3125; });
+    const ops_tensor flag = c.input(1, 1, 0, 0, KERN_I32, [skip](int64_t, int64_t) { return skip; });
+    const auto args = [&](ops_side d) {
+        kern_adamw_t a = {};
+        a.dtype = d == GPU ? KERN_BF16 : KERN_F32;
+        a.num_tensors = static_cast<int64_t>(tensors[d].size());
+        a.tensors = tensors[d].data();
+        a.learning_rate = 1e-3;
+        a.beta1 = 0.9;
+        a.beta2 = 0.999;
+        a.eps = 1e-8;
+        a.weight_decay = 0.01;
+        a.step = step;
+        a.clip = factor(d);
+        a.skip = flag(d);
+        return a;
+    };
+    OPS_RUN(c, adamw, args);
+}
+
+} // namespace
+
+void ops_check_step(ops_bench *b)
+{
+    for (size_t list = 0; list < sizeof LISTS / sizeof LISTS[0]; list++) {
+        norms(b, list, false);
+        norms(b, list, true);
+        adamw(b, list, 1, 0);
+        adamw(b, list, 1000, 0);
+        adamw(b, list, 7, 3);
+    }
+    clip(b);
+}

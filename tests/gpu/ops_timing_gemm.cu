@@ -1,0 +1,332 @@
+/* Products on the shapes of Llama-3.1-8B: cuBLASLt's first candidate, the searched algorithm, and the
+ * best of all candidates with a workspace; and a linear layer with LoRA, as lora/linear.c calls it. */
+#include "tests/gpu/ops_timing.cuh"
+
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/stream_state.h"
+#include "tests/gpu/ops_sides.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace
+{
+
+constexpr int64_t T = 16384, C = 64;
+
+struct linear {
+    const char *name;
+    int64_t n, k;
+    std::vector<int64_t> modules; /* outputs of each */
+};
+const linear LINEARS[] = {
+    {"qkv", 6144, 4096, {4096, 1024, 1024}},
+    {"o", 4096, 4096, {4096}},
+    {"gate_up", 28672, 4096, {14336, 14336}},
+    {"down", 4096, 14336, {4096}},
+};
+
+/* x (T, k + C), w (n + C, k + C), y (T, n + C) in one buffer of normal values. */
+struct layer {
+    gpu_fixture *fx;
+    base_buffer_t *buffer;
+    const linear &l;
+    kern_mat_t x, w, y;
+
+    layer(gpu_fixture *f, const linear &shape) : fx(f), buffer(nullptr), l(shape)
+    {
+        const int64_t kp = l.k + C, np = l.n + C;
+        const int64_t x_bytes = T * kp * 2, w_bytes = np * kp * 2, y_bytes = T * np * 2;
+        GPU_OK(fx, base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, x_bytes + w_bytes + y_bytes, "layer",
+                                     &buffer));
+        gpu_fill_normal(fx, static_cast<__nv_bfloat16 *>(base_mem_address(base_mem(buffer, 0))),
+                        (x_bytes + w_bytes + y_bytes) / 2, 7, 0.5f);
+        x = kern_mat(base_mem(buffer, 0), T, l.k, kp, KERN_BF16);
+        w = kern_mat(base_mem(buffer, x_bytes), l.n, l.k, kp, KERN_BF16);
+        y = kern_mat(base_mem(buffer, x_bytes + w_bytes), T, l.n, np, KERN_BF16);
+    }
+    ~layer() { base_buffer_free(buffer); }
+
+    /* y = [x s] [W B]^T and dx = [dy ds] [W; A], `extra` columns taken along; dx lies in x. */
+    kern_gemm_t forward(int64_t extra) const
+    {
+        kern_gemm_t g = {x, w, y, 0, 1, 0};
+        g.a.cols = g.b.cols = l.k + extra;
+        return g;
+    }
+    kern_gemm_t backward(int64_t extra) const
+    {
+        kern_gemm_t g = {y, w, x, 0, 0, 0};
+        g.a.cols = l.n + extra;
+        g.b.rows = l.n + extra;
+        return g;
+    }
+};
+
+int32_t config(const kern_gemm_plans_t *plans, const cublasLtMatmulAlgo_t &algo,
+               cublasLtMatmulAlgoConfigAttributes_t attribute)
+{
+    uint32_t value = 0;
+    size_t written = 0;
+    const cublasStatus_t status = plans->lt.cublasLtMatmulAlgoConfigGetAttribute(
+        &algo, attribute, &value, sizeof value, &written);
+    if (status == CUBLAS_STATUS_SUCCESS) return static_cast<int32_t>(value);
+    uint16_t small = 0;
+    return plans->lt.cublasLtMatmulAlgoConfigGetAttribute(&algo, attribute, &small, sizeof small,
+                                                          &written) == CUBLAS_STATUS_SUCCESS
+               ? small
+               : -1;
+}
+
+/* All candidates with their times; returns the best and the first. */
+struct best_of {
+    double first, best;
+    int count;
+};
+best_of time_candidates(gpu_fixture *fx, const kern_gemm_t &args, int64_t workspace_bytes, FILE *json,
+                        const char *comma, const char *name)
+{
+    kern_gemm_plans_t *plans = nullptr;
+    kern_gemm_problem_t problem;
+    void *workspace = nullptr;
+    best_of out = {0, INFINITY, 0};
+    GPU_OK(fx, kern_cuda_gemm_plans(fx->s, &plans));
+    GPU_OK(fx, kern_cuda_scratch(fx->s, &workspace));
+    GPU_OK(fx, kern_gemm_problem_init(plans, &args, &problem));
+    GPU_OK(fx, kern_gemm_candidates(plans, &problem, workspace_bytes, &out.count));
+    if (json != nullptr)
+        fprintf(json, "%s\n{\"shape\": \"%s\", \"workspace\": %lld, \"candidates\": [", comma, name,
+                static_cast<long long>(workspace_bytes));
+    for (int i = 0; i < out.count; i++) {
+        const cublasLtMatmulAlgo_t algo = plans->candidates[i].algo;
+        const double ms = ops_time(
+            fx,
+            [&] {
+                const cublasStatus_t status = kern_gemm_launch(plans, &problem, &algo, workspace,
+                                                               workspace_bytes, fx->native);
+                GPU_OK(fx, kern_cublaslt_check(plans, "timing", status));
+            },
+            1, 3);
+        if (i == 0) out.first = ms;
+        out.best = std::min(out.best, ms);
+        if (json != nullptr)
+            fprintf(json,
+                    "%s{\"ms\": %.4f, \"id\": %d, \"tile\": %d, \"stages\": %d, \"cluster\": %d, "
+                    "\"inner\": %d, \"custom\": %d, \"swizzle\": %d, \"splitk\": %d, \"waves\": %.3f}",
+                    i > 0 ? ", " : "", ms, config(plans, algo, CUBLASLT_ALGO_CONFIG_ID),
+                    config(plans, algo, CUBLASLT_ALGO_CONFIG_TILE_ID),
+                    config(plans, algo, CUBLASLT_ALGO_CONFIG_STAGES_ID),
+                    config(plans, algo, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID),
+                    config(plans, algo, CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID),
+                    config(plans, algo, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION),
+                    config(plans, algo, CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING),
+                    config(plans, algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM),
+                    static_cast<double>(plans->candidates[i].wavesCount));
+    }
+    if (json != nullptr) fprintf(json, "]}");
+    return out;
+}
+
+/* Do the candidates differ in bits? Elements that differ from the first one's result. */
+int64_t differing_bits(gpu_fixture *fx, const kern_gemm_t &args)
+{
+    kern_gemm_plans_t *plans = nullptr;
+    kern_gemm_problem_t problem;
+    const kern_mat_t &c = args.c;
+    const size_t bytes = static_cast<size_t>(c.rows * c.pitch * 2);
+    char *first = nullptr;
+    int64_t differing = 0;
+    int count = 0;
+    GPU_OK(fx, kern_cuda_gemm_plans(fx->s, &plans));
+    GPU_OK(fx, kern_gemm_problem_init(plans, &args, &problem));
+    GPU_OK(fx, kern_gemm_candidates(plans, &problem, 0, &count));
+    GPU_CUDA(cudaMalloc(reinterpret_cast<void **>(&first), bytes));
+    for (int i = 0; i < count; i++) {
+        const cublasLtMatmulAlgo_t algo = plans->candidates[i].algo;
+        GPU_OK(fx, kern_cublaslt_check(plans, "bits",
+                                       kern_gemm_launch(plans, &problem, &algo, nullptr, 0, fx->native)));
+        if (i == 0)
+            GPU_CUDA(cudaMemcpyAsync(first, problem.c_data, bytes, cudaMemcpyDefault, fx->native));
+        else
+            differing += gpu_count_different(fx, first, problem.c_data, static_cast<int64_t>(bytes));
+    }
+    gpu_sync(fx);
+    GPU_CUDA(cudaFree(first));
+    return differing;
+}
+
+/* ==== LoRA ==== */
+
+struct adapters {
+    std::vector<kern_lora_segment_t> segments;
+    std::vector<kern_lora_adapter_t> list;
+    std::vector<kern_lora_block_t> blocks;
+    base_buffer_t *gradients, *names;
+    kern_lora_route_t route;
+
+    /* `num` adapters of rank 16, equal parts of the rows, one block for each module. */
+    adapters(gpu_fixture *fx, const layer &y, int num, double p)
+    {
+        const linear &l = y.l;
+        int64_t floats = 0, out = 0, column = 0;
+        for (int i = 0; i < num; i++) {
+            segments.push_back({T * i / num, T * (i + 1) / num, i, 0});
+            list.push_back({2.0, p, static_cast<uint64_t>(i), 1, 0});
+        }
+        GPU_OK(fx, base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, int64_t{256} << 20, "gradients",
+                                     &gradients));
+        GPU_OK(fx, base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, T * 12, "names", &names));
+        GPU_CUDA(cudaMemsetAsync(base_mem_address(base_mem(names, 0)), 0, static_cast<size_t>(T) * 12,
+                                 fx->native));
+        GPU_CUDA(cudaMemsetAsync(base_mem_address(base_mem(gradients, 0)), 0, size_t{256} << 20,
+                                 fx->native));
+        for (size_t m = 0; m < l.modules.size(); m++) {
+            for (int i = 0; i < num; i++) {
+                kern_lora_block_t b = {};
+                b.adapter = i;
+                b.module = static_cast<int32_t>(m);
+                b.column = column;
+                b.rank = 16;
+                b.out_column = out;
+                /* A below W, B beside it, as in [W B; A 0]; columns beyond C wrap round: only bits */
+                b.a = kern_mat(base_mem_at(y.w.mem, (l.n + column % C) * y.w.pitch * 2), 16, l.k,
+                               y.w.pitch, KERN_BF16);
+                b.b = kern_mat(base_mem_at(y.w.mem, (out * y.w.pitch + l.k + column % C) * 2),
+                               l.modules[m], 16, y.w.pitch, KERN_BF16);
+                b.da = kern_mat(base_mem(gradients, floats * 4), 16, l.k, l.k, KERN_F32);
+                floats += 16 * l.k;
+                b.db = kern_mat(base_mem(gradients, floats * 4), l.modules[m], 16, 16, KERN_F32);
+                floats += 16 * l.modules[m];
+                blocks.push_back(b);
+                column += 16;
+            }
+            out += l.modules[m];
+        }
+        route = {};
+        route.num_segments = route.num_adapters = num;
+        route.num_blocks = static_cast<int64_t>(blocks.size());
+        route.segments = segments.data();
+        route.adapters = list.data();
+        route.blocks = blocks.data();
+        route.documents = kern_mat(base_mem(names, 0), T, 2, 2, KERN_I32);
+        route.positions = kern_vec(base_mem(names, T * 8), T, KERN_I32);
+    }
+    ~adapters()
+    {
+        base_buffer_free(gradients);
+        base_buffer_free(names);
+    }
+};
+
+kern_mat_t beside(kern_mat_t mat, int64_t cols)
+{
+    mat.mem = base_mem_at(mat.mem, mat.cols * 2);
+    mat.cols = cols;
+    return mat;
+}
+
+struct parts {
+    double s, forward, ds, da, db, backward, dx;
+    double sum() const { return s + forward + ds + da + db + backward + dx; }
+};
+
+/* With several adapters the extra columns may not hold all blocks of a fused layer: the products are
+ * timed with as many columns as there are, up to C. */
+parts time_linear(gpu_fixture *fx, const layer &y, int num, double p)
+{
+    adapters a(fx, y, num, p);
+    const int64_t columns = std::min(C, static_cast<int64_t>(a.blocks.size()) * 16);
+    while (a.route.num_blocks * 16 > C)
+        a.route.num_blocks--;
+    const kern_mat_t s = beside(y.x, columns), ds = beside(y.y, columns);
+    const kern_lora_s_t to_s = {a.route, y.x, s};
+    const kern_lora_ds_t to_ds = {a.route, y.y, ds};
+    const kern_lora_da_t da = {a.route, y.x, ds};
+    const kern_lora_db_t db = {a.route, y.y, s};
+    const kern_lora_dx_dropout_t dx = {a.route, ds, y.x};
+    const kern_gemm_t forward = y.forward(C), backward = y.backward(p > 0 ? 0 : C);
+    parts t = {};
+    t.s = ops_time(fx, [&] { GPU_OK(fx, gpu_lora_s(fx->s, &to_s)); });
+    t.ds = ops_time(fx, [&] { GPU_OK(fx, gpu_lora_ds(fx->s, &to_ds)); });
+    t.da = ops_time(fx, [&] { GPU_OK(fx, gpu_lora_da(fx->s, &da)); });
+    t.db = ops_time(fx, [&] { GPU_OK(fx, gpu_lora_db(fx->s, &db)); });
+    if (p > 0) t.dx = ops_time(fx, [&] { GPU_OK(fx, gpu_lora_dx_dropout(fx->s, &dx)); });
+    t.forward = ops_time(fx, [&] { GPU_OK(fx, gpu_gemm(fx->s, &forward)); });
+    t.backward = ops_time(fx, [&] { GPU_OK(fx, gpu_gemm(fx->s, &backward)); });
+    return t;
+}
+
+} // namespace
+
+void ops_timing_gemm(gpu_fixture *fx, FILE *json)
+{
+    const char *comma = "";
+    if (json != nullptr) fprintf(json, "\"gemm\": [");
+    for (const linear &l : LINEARS) {
+        layer y(fx, l);
+        for (int backward = 0; backward < 2; backward++)
+            for (const int64_t extra : {int64_t{0}, int64_t{16}, C}) {
+                if (extra == 16 && l.n != 4096) continue; /* what the plain heuristic lost */
+                const kern_gemm_t g = backward ? y.backward(extra) : y.forward(extra);
+                char name[64];
+                snprintf(name, sizeof name, "%s %s +%d", l.name, backward ? "dx" : "y",
+                         static_cast<int>(extra));
+                GPU_OK(fx, kern_cuda_gemm_search(fx->s, &g));
+                const best_of plain = time_candidates(fx, g, 0, json, comma, name);
+                comma = ",";
+                const best_of free = time_candidates(fx, g, KERN_CUDA_SCRATCH_BYTES, json, comma, name);
+                const double op = ops_time(fx, [&] { GPU_OK(fx, gpu_gemm(fx->s, &g)); });
+                const double flops = 2.0 * T * static_cast<double>(l.n * l.k);
+                printf("gemm %-14s first %.3f, best of %d plain %.3f, of %d with workspace: first %.3f, "
+                       "best %.3f; op %.3f ms, %.0f TF/s of the frozen flops\n",
+                       name, plain.first, plain.count, plain.best, free.count, free.first, free.best,
+                       op, flops / op * 1e-9);
+                if (json != nullptr)
+                    fprintf(json, ",\n{\"shape\": \"%s\", \"op_ms\": %.4f}", name, op);
+            }
+        if (l.n == 4096 && l.k == 4096)
+            printf("elements of o's y and dx that differ between plain candidates: %lld, %lld\n",
+                   static_cast<long long>(differing_bits(fx, y.forward(C))),
+                   static_cast<long long>(differing_bits(fx, y.backward(C))));
+    }
+    if (json != nullptr) fprintf(json, "],\n");
+}
+
+void ops_timing_linear(gpu_fixture *fx, FILE *json)
+{
+    const char *comma = "";
+    const struct {
+        int adapters;
+        double p;
+    } ways[] = {{1, 0.0}, {1, 0.1}, {4, 0.0}};
+    double frozen_sum = 0, sums[3] = {};
+    if (json != nullptr) fprintf(json, "\"linear\": [");
+    for (const linear &l : LINEARS) {
+        layer y(fx, l);
+        const kern_gemm_t forward = y.forward(0), backward = y.backward(0);
+        const double frozen = ops_time(fx, [&] { GPU_OK(fx, gpu_gemm(fx->s, &forward)); }) +
+                              ops_time(fx, [&] { GPU_OK(fx, gpu_gemm(fx->s, &backward)); });
+        frozen_sum += frozen;
+        for (int i = 0; i < 3; i++) {
+            const parts t = time_linear(fx, y, ways[i].adapters, ways[i].p);
+            sums[i] += t.sum();
+            printf("linear %-8s adapters %d p %.1f: frozen %.3f, lora %.3f ms (%+.1f %%): s %.1f, "
+                   "ds %.1f, da %.1f, db %.1f, dx %.1f us, y %.3f, dx %.3f ms\n",
+                   l.name, ways[i].adapters, ways[i].p, frozen, t.sum(), 100 * (t.sum() / frozen - 1),
+                   t.s * 1e3, t.ds * 1e3, t.da * 1e3, t.db * 1e3, t.dx * 1e3, t.forward, t.backward);
+            if (json != nullptr)
+                fprintf(json,
+                        "%s\n{\"linear\": \"%s\", \"adapters\": %d, \"p\": %.2f, \"frozen_ms\": %.4f, "
+                        "\"s_us\": %.2f, \"ds_us\": %.2f, \"da_us\": %.2f, \"db_us\": %.2f, \"dx_us\": %.2f, "
+                        "\"y_ms\": %.4f, \"dx_gemm_ms\": %.4f}",
+                        comma, l.name, ways[i].adapters, ways[i].p, frozen, t.s * 1e3, t.ds * 1e3,
+                        t.da * 1e3, t.db * 1e3, t.dx * 1e3, t.forward, t.backward);
+            comma = ",";
+        }
+    }
+    for (int i = 0; i < 3; i++)
+        printf("linears together, adapters %d p %.1f: %+.1f %% over the frozen %.3f ms\n",
+               ways[i].adapters, ways[i].p, 100 * (sums[i] / frozen_sum - 1), frozen_sum);
+    if (json != nullptr) fprintf(json, "],\n");
+}
