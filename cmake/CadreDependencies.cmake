@@ -61,9 +61,14 @@ else()
     message(STATUS "cadre: openblas ${CADRE_OPENBLAS_VERSION} (pkg-config; flavour unknown)")
 endif()
 
-# CBC, for the exact packer; nothing links it yet. Its absence is an error all the same, so that a machine is set up
-# once and not again when the packer arrives.
+# CBC, for the exact packer, by its two libraries alone: what they need comes along, and their pkg-config's -lblas would
+# put another BLAS beside ours.
 pkg_check_modules(CADRE_CBC REQUIRED cbc)
+find_library(CADRE_CBC_SOLVER NAMES CbcSolver HINTS ${CADRE_CBC_LIBRARY_DIRS} REQUIRED)
+find_library(CADRE_CBC_CBC NAMES Cbc HINTS ${CADRE_CBC_LIBRARY_DIRS} REQUIRED)
+add_library(cadre_dep_cbc INTERFACE)
+target_link_libraries(cadre_dep_cbc INTERFACE "${CADRE_CBC_SOLVER}" "${CADRE_CBC_CBC}")
+message(STATUS "cadre: cbc ${CADRE_CBC_VERSION}")
 
 if(CADRE_CUDA)
     find_package(CUDAToolkit 13.0 REQUIRED)

@@ -1,5 +1,7 @@
 #include "tests/support/seam_case.h"
 
+#include "tests/support/mpi_world.h"
+
 #include "base/clock.h"
 #include "base/memory.h"
 #include "lora/pack.h"
@@ -467,6 +469,64 @@ static base_status_t rank_main(comm_group_t *group, base_ctx_t *ctx, base_device
     return st;
 }
 
+/* The same over MPI. Each element was written by the rank that owns it, and is zero on the others. */
+static base_status_t run_processes(const seam_case_t *c, const comm_threads_options_t *o,
+                                   run_t *run, seam_result_t *result)
+{
+    const comm_mpi_options_t options = {.num_ranks = o->num_ranks,
+                                        .device = o->device,
+                                        .seed = o->seed,
+                                        .deadline_ms = o->deadline_ms,
+                                        .delay_ns = o->delay_ns,
+                                        .direct_bytes = c->cut_seed % 2 == 0 ? 0 : 2048};
+    const int rank = comm_mpi_rank(mpi_world());
+    struct {
+        seam_facts_t facts;
+        int64_t planned, planned_local;
+        base_status_t status;
+        base_error_t error;
+    } first; /* rank 0's */
+    int64_t sums[4][16];
+
+    memset(&first, 0, sizeof first);
+    memset(sums, 0, sizeof sums);
+    const base_status_t st = comm_mpi_run(mpi_world(), &options, rank_main, run, &result->error);
+    if (rank == 0) {
+        first.facts = result->facts;
+        first.planned = result->planned;
+        first.planned_local = result->planned_local;
+        first.status = st;
+        first.error = result->error;
+        first.error.file = NULL; /* an address of this process */
+    }
+    sums[0][rank] = result->served;
+    sums[1][rank] = result->served_local;
+    sums[2][rank] = result->sent_bytes;
+    sums[3][rank] = result->steady_allocations;
+    const int64_t q_bytes = result->o_elements * result->element_bytes;
+    const int64_t kv_bytes = result->kv_elements * result->element_bytes;
+    const mpi_piece_t pieces[] = {{&first, (int64_t)sizeof first},
+                                  {sums, (int64_t)sizeof sums},
+                                  {result->o, q_bytes},
+                                  {result->lse, result->lse_elements * result->element_bytes},
+                                  {result->dq, q_bytes},
+                                  {result->dk, kv_bytes},
+                                  {result->dv, kv_bytes}};
+    mpi_world_merge(pieces, (int)(sizeof pieces / sizeof pieces[0]));
+    result->facts = first.facts;
+    result->planned = first.planned;
+    result->planned_local = first.planned_local;
+    result->error = first.error;
+    result->served = result->served_local = result->sent_bytes = result->steady_allocations = 0;
+    for (int r = 0; r < 16; r++) {
+        result->served += sums[0][r];
+        result->served_local += sums[1][r];
+        result->sent_bytes += sums[2][r];
+        result->steady_allocations += sums[3][r];
+    }
+    return first.status;
+}
+
 base_status_t seam_case_run(const seam_case_t *c, seam_result_t *result)
 {
     *result = (seam_result_t){.element_bytes = element_bytes(c)};
@@ -487,6 +547,7 @@ base_status_t seam_case_run(const seam_case_t *c, seam_result_t *result)
                                             .seed = c->device_seed,
                                             .deadline_ms = 60000,
                                             .delay_ns = c->delay_ns};
+    if (mpi_world() != NULL) return run_processes(c, &options, &run, result);
     return comm_threads_run(&options, rank_main, &run, &result->error);
 }
 
