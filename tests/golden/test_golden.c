@@ -128,7 +128,9 @@ static void check_family(const char *family, const char *folder, kern_dtype_t dt
     fixture_ctx_end(ctx);
 }
 
-static void test_fp32(void **state)
+/* Complaints 1 and 2: adapters of one resident base, each with its own rank, alpha and targets, in
+ * the same step; golden_run.h packs both into one microbatch. */
+static void complaints_1_and_2_fp32(void **state)
 {
     (void)state;
     check_family("llama", "llama/model", KERN_F32);
@@ -213,7 +215,7 @@ static void test_export(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fp32),
+        cmocka_unit_test(complaints_1_and_2_fp32),
         cmocka_unit_test(test_fp64),
         cmocka_unit_test(test_other_folders),
         cmocka_unit_test(test_export),
