@@ -8,8 +8,7 @@
 
 #define ROWS_EACH      65536
 #define MODEL_KV_HEADS 8
-#define GROUP          4
-#define HEAD_DIM       128
+#define GROUP          4 /* of the derived profile */
 #define MAX_ARMS       16
 
 /* ==== arms ==== */
@@ -196,8 +195,8 @@ static tr_plan_setting_t setting_of(const writer_t *w, tr_lengths_t lengths, int
                                .num_servers = servers,
                                .ranks_per_host = 1,
                                .num_kv_heads = kv_heads,
-                               .group = GROUP,
-                               .head_dim = HEAD_DIM,
+                               .group = w->options->profile->group,
+                               .head_dim = w->options->profile->head_dim,
                                .profile = w->options->profile,
                                .draws = w->options->draws,
                                .seed = 1};
@@ -216,8 +215,8 @@ static base_status_t main_table(const writer_t *w, int32_t kv_heads)
             "layer: with links and dense layers, over its bound; plan: ms of one thread\n\n"
             "%-27s  %-13s  %-13s  %-13s  %-13s  %8s  %-19s  %-17s  %s\n"
             "%-27s  %-13s  %-13s  %-13s  %-13s  %8s  %-19s  %-17s  %s\n",
-            kv_heads > 1 ? "KV heads can be cut: 8 KV heads of 4 query heads on a server"
-                         : "KV heads cannot be cut: 1 KV head of 4 query heads on a server",
+            kv_heads > 1 ? "KV heads can be cut: 8 KV heads on a server"
+                         : "KV heads cannot be cut: 1 KV head on a server",
             "lengths  shape   max serv", "cadre", "cuts by layout", "published", "shipped", "cadre",
             "over DistCA's link", "layer over bound", "plan ms", "", "", "", "", "", "MB",
             "bf16 cut  fp32 same", "cadre pub. ship.", "cadre   cut     published");
