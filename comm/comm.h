@@ -91,8 +91,8 @@ typedef struct comm_ticket {
 int comm_group_rank(const comm_group_t *group);
 int comm_group_size(const comm_group_t *group);
 const char *comm_group_transport(const comm_group_t *group); /* "threads", "mpi" */
-/* [size] the host of each rank, numbered from 0 in the order of their first ranks; NULL: all on one.
- * Valid while the group lives. */
+/* [size] the host of each rank, numbered from 0 in the order of their first ranks; NULL: all on
+ * one. Valid while the group lives. */
 const int32_t *comm_group_hosts(const comm_group_t *group);
 /* After a barrier, on all ranks; after a stop on each rank for itself. NULL is legal. */
 void comm_group_destroy(comm_group_t *group);
@@ -136,10 +136,10 @@ void comm_group_stop(comm_group_t *group, const base_error_t *error);
  * on the contributions only. `members` (ascending, NULL: all) take part and get the sum; the
  * other ranks of the group (servers of a pool) call it too, with the same members, count and
  * element, and only keep the sequence: their data, scratch and stream are not looked at. In
- * place, `count` elements of `element` float or double. It uses the sequence of COMM_CHANNEL_PING and blocks
- * no longer than its exchanges. Built on exchanges: comm/reduce.c. Offsets are multiples of the
- * element's size. `scratch` holds comm_reduce_scratch_bytes (enough for any members) and belongs
- * to the call until `stream` has passed it. */
+ * place, `count` elements of `element` float or double. It uses the sequence of COMM_CHANNEL_PING
+ * and blocks no longer than its exchanges. Built on exchanges: comm/reduce.c. Offsets are multiples
+ * of the element's size. `scratch` holds comm_reduce_scratch_bytes (enough for any members) and
+ * belongs to the call until `stream` has passed it. */
 typedef enum comm_element { COMM_F32, COMM_F64 } comm_element_t;
 
 /* Queues on `stream` dst[i] = parts[0][i] + parts[1][i] + ..., added in the order listed, each sum

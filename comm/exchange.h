@@ -45,8 +45,8 @@ typedef struct comm_pair {
  * else writes both sides, with tags, counts and bytes, as one clause. */
 int comm_pair_disagrees(const comm_pair_t *pair, char *text, size_t text_bytes);
 
-/* That clause, for a transport that knows of the other side's list only its length, its bytes and its
- * first ranges: `difference` is one of them, or -1 (then not in the text). */
+/* That clause, for a transport that knows of the other side's list only its length, its bytes and
+ * its first ranges: `difference` is one of them, or -1 (then not in the text). */
 void comm_pair_text(const comm_pair_t *pair, int64_t send_bytes, int64_t recv_bytes, int difference,
                     char *text, size_t text_bytes);
 

@@ -73,7 +73,7 @@ base_status_t comm_mpi_ask(comm_mpi_t *mpi, int what, int64_t limit_ns, const ch
     (void)pthread_mutex_lock(&mpi->mutex);
     mpi->asked = what;
     (void)pthread_cond_signal(&mpi->work);
-    while ((int)mpi->state != what && mpi->state != COMM_MPI_EXIT) {
+    while (mpi->state != what && mpi->state != COMM_MPI_EXIT) {
         const int64_t waited_ns = base_clock_ns() - start_ns;
 
         if (waited_ns > limit_ns) {
@@ -189,10 +189,10 @@ static void *progress_main(void *arg)
     mpi->state = COMM_MPI_IDLE;
     (void)pthread_cond_broadcast(&mpi->changed);
     while (mpi->asked != COMM_MPI_EXIT && st >= 0) {
-        const int asked = (int)mpi->asked;
+        const int asked = mpi->asked;
         base_status_t did = BASE_OK;
 
-        if (asked == (int)mpi->state) {
+        if (asked == mpi->state) {
             comm_mpi_sleep(mpi, &mpi->work, POLL_NS);
             continue;
         }

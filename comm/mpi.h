@@ -5,12 +5,12 @@
  * moves large messages only while it is called.
  *
  * How an exchange goes: when `ready` has happened the rank posts its receives and sends each peer a
- * header {sequence, tag, sizes of both lists}; what it sends leaves when that peer's header has come
- * and agrees. So receives are posted before sends, nothing is moved before both sides were compared,
- * and every message has a known sender, tag and size. One communicator a channel and one for
- * collectives and stops. Ranges of many bytes that lie in one piece go from and to their place; the
- * others, and all of the strict device (whose memory is open only while it is copied), by way of
- * staging buffers, packed together. A message holds at most chunk_bytes.
+ * header {sequence, tag, sizes of both lists}; what it sends leaves when that peer's header has
+ * come and agrees. So receives are posted before sends, nothing is moved before both sides were
+ * compared, and every message has a known sender, tag and size. One communicator a channel and one
+ * for collectives and stops. Ranges of many bytes that lie in one piece go from and to their place;
+ * the others, and all of the strict device (whose memory is open only while it is copied), by way
+ * of staging buffers, packed together. A message holds at most chunk_bytes.
  *
  *   comm_mpi_t *mpi;
  *   BASE_TRY(comm_mpi_create(ctx, &mpi));                             once in a process
@@ -27,16 +27,16 @@ extern "C" {
 
 typedef struct comm_mpi comm_mpi_t;
 
-/* Whether a launcher of MPI ranks started this process (mpirun, srun with PMIx): then *rank and *size
- * say which one of how many. Reads the environment only. */
+/* Whether a launcher of MPI ranks started this process (mpirun, srun with PMIx): then *rank and
+ * *size say which one of how many. Reads the environment only. */
 int comm_mpi_launched(int *rank, int *size);
 
 /* Starts the progress thread, which initializes MPI. Once in the life of a process, on all ranks.
- * BASE_ERR_COMM (COMM-04) when MPI refuses, BASE_ERR_TIMEOUT (COMM-02) when it does not come back in
- * the context's deadline. Borrows ctx. */
+ * BASE_ERR_COMM (COMM-04) when MPI refuses, BASE_ERR_TIMEOUT (COMM-02) when it does not come back
+ * in the context's deadline. Borrows ctx. */
 base_status_t comm_mpi_create(base_ctx_t *ctx, comm_mpi_t **mpi_p) BASE_MUST_CHECK;
-/* Finalizes MPI. After a failure it waits a few seconds for that, since a dead rank would keep it for
- * ever; the process then ends without. NULL is legal. */
+/* Finalizes MPI. After a failure it waits a few seconds for that, since a dead rank would keep it
+ * for ever; the process then ends without. NULL is legal. */
 void comm_mpi_destroy(comm_mpi_t *mpi);
 
 int comm_mpi_rank(const comm_mpi_t *mpi);
@@ -53,10 +53,10 @@ typedef struct comm_mpi_options {
     base_log_t *log;      /* may be NULL */
 } comm_mpi_options_t;
 
-/* Runs `fn` on this process's rank, with a context, device and group of its own, and returns when all
- * ranks have ended: BASE_OK or the status of the rank that failed first, as far as this rank knows,
- * whose error is copied to *error (if not NULL). What comm_threads_run asks of fn holds. Collective
- * over all processes, ranks that do not take part included. */
+/* Runs `fn` on this process's rank, with a context, device and group of its own, and returns when
+ * all ranks have ended: BASE_OK or the status of the rank that failed first, as far as this rank
+ * knows, whose error is copied to *error (if not NULL). What comm_threads_run asks of fn holds.
+ * Collective over all processes, ranks that do not take part included. */
 base_status_t comm_mpi_run(comm_mpi_t *mpi, const comm_mpi_options_t *options, comm_rank_fn fn,
                            void *user, base_error_t *error) BASE_MUST_CHECK;
 

@@ -21,7 +21,7 @@ static void take_note(comm_mpi_group_t *g, comm_mpi_news_t news)
     comm_mpi_note_t *note = &g->note_out[news];
 
     note->magic = COMM_MPI_MAGIC;
-    note->news = news;
+    note->news = (int32_t)news;
     note->concerns = COMM_MPI_CONCERNS_NONE;
     note->rank = g->group.rank;
     note->collective_begun = g->gather.begun;

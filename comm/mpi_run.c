@@ -32,7 +32,8 @@ static int all_left(const comm_mpi_group_t *g)
 }
 
 /* Its lists and buffers are gone when its function returns, so an exchange that is still open is a
- * fault. Then it stays until all have ended, however long that takes: rank 0 may still be writing. */
+ * fault. Then it stays until all have ended, however long that takes: rank 0 may still be writing.
+ * */
 static void end_rank(runner_t *run)
 {
     comm_mpi_group_t *g = run->g;
@@ -110,12 +111,14 @@ static base_status_t run_group(comm_mpi_t *mpi, comm_mpi_group_t *g, comm_rank_f
         return st;
     }
     st = run_thread(&run, g->group.ctx);
+    (void)pthread_mutex_lock(&mpi->mutex); /* news may still come in */
     if (g->has_failed) {
         st = g->error.status;
         if (error != NULL) *error = g->error;
     } else if (st < 0 && error != NULL) {
         comm_watch_error(g->group.ctx, st, error);
     }
+    (void)pthread_mutex_unlock(&mpi->mutex);
     const base_status_t closed = comm_mpi_ask(mpi, COMM_MPI_CLOSE, limit_ns, "closing");
     if (st >= 0 && closed < 0 && error != NULL) comm_watch_error(mpi->ctx, closed, error);
     return st < 0 ? st : closed;

@@ -1,8 +1,8 @@
 /* The state of the MPI transport; private to comm/mpi*.c.
  *
  * Everything is guarded by process->mutex, which is never held while the progress thread packs or
- * unpacks, sleeps, or makes the blocking calls that open and close groups. The rank's thread and its
- * streams wait on `changed`, the progress thread on `work`.
+ * unpacks, sleeps, or makes the blocking calls that open and close groups. The rank's thread and
+ * its streams wait on `changed`, the progress thread on `work`.
  *
  * Life of an exchange of one rank on one channel (comm_mpi_slot_t):
  *   FREE      nobody uses the slot
@@ -11,8 +11,9 @@
  *   POSTED    receives are posted, headers are sent; the progress thread's own
  *   COMPLETE  everything has arrived and is sent; as FREE, but tickets of it are legal
  *
- * Failure. Whoever detects one calls comm_mpi_fail: it keeps the error, raises the stop flag and has
- * the progress thread tell every peer (comm_mpi_note_t), which records it in its own context. */
+ * Failure. Whoever detects one calls comm_mpi_fail: it keeps the error, raises the stop flag and
+ * has the progress thread tell every peer (comm_mpi_note_t), which records it in its own context.
+ * */
 #ifndef CADRE_COMM_MPI_STATE_H
 #define CADRE_COMM_MPI_STATE_H
 
@@ -153,6 +154,14 @@ typedef struct comm_mpi_group {
     int quiet;          /* after a stop: nothing of the rank's memory is used any more */
 } comm_mpi_group_t;
 
+typedef enum comm_mpi_work {
+    COMM_MPI_IDLE,
+    COMM_MPI_OPEN,
+    COMM_MPI_RUN,
+    COMM_MPI_CLOSE,
+    COMM_MPI_EXIT
+} comm_mpi_work_t;
+
 struct comm_mpi {
     base_ctx_t *ctx;
     pthread_t thread;
@@ -161,10 +170,10 @@ struct comm_mpi {
     int rank, size;
     int32_t *hosts; /* [size] */
     /* What the progress thread is asked to do: opens, runs, closes `group`. */
-    enum { COMM_MPI_IDLE, COMM_MPI_OPEN, COMM_MPI_RUN, COMM_MPI_CLOSE, COMM_MPI_EXIT } asked, state;
-    int open_ranks; /* COMM_MPI_OPEN: ranks of the group */
-    int failed;     /* some group was stopped: MPI may not finalize */
-    int stuck;      /* the progress thread does not come back: nothing of the group may be freed */
+    int asked, state; /* comm_mpi_work_t */
+    int open_ranks;   /* COMM_MPI_OPEN: ranks of the group */
+    int failed;       /* some group was stopped: MPI may not finalize */
+    int stuck; /* the progress thread does not come back: nothing of the group may be freed */
     base_status_t status;
     comm_mpi_group_t *group;
 };

@@ -8,8 +8,8 @@
 extern "C" {
 #endif
 
-/* One line: the library's own words up to its first comma, "Open MPI v4.1.4", and the MPI standard it follows. Legal
- * before MPI_Init and after MPI_Finalize. Cut to `bytes`. */
+/* One line: the library's own words up to its first comma, "Open MPI v4.1.4", and the MPI standard
+ * it follows. Legal before MPI_Init and after MPI_Finalize. Cut to `bytes`. */
 void comm_mpi_version(char *text, size_t bytes);
 
 #ifdef __cplusplus

@@ -140,8 +140,10 @@ static void add_microbatch(program_t *p, int32_t m)
     int32_t n = 0;
 
     if (w->adapter_align == 1) {
+        /* One longer than the capacity fills a microbatch of its own. */
         for (int32_t d = 0; d < w->num_documents; d++)
-            term(p, &n, column(p, p->x, d, m), (double)w->rows[d]);
+            term(p, &n, column(p, p->x, d, m),
+                 (double)(w->rows[d] < w->capacity ? w->rows[d] : w->capacity));
     } else {
         for (int32_t b = 0; b < w->num_batches; b++)
             add_units(p, b, m);

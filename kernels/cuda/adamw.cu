@@ -66,7 +66,7 @@ __device__ __forceinline__ bool all_chunks(const adamw_entry &e, int copy_bytes)
 }
 
 template <class Copy>
-__global__ void __launch_bounds__(LIST_THREADS)
+__global__ void __launch_bounds__(LIST_THREADS, 4)
     adamw_kernel(const __grid_constant__ adamw_params p)
 {
     if (p.skip != nullptr && *p.skip != 0) return;
@@ -75,13 +75,13 @@ __global__ void __launch_bounds__(LIST_THREADS)
     const float clip = p.clip == nullptr ? 1.0f : *p.clip;
     if (all_chunks(e, sizeof(Copy))) {
         for (int64_t i = at.begin + threadIdx.x * CHUNK; i < at.end; i += LIST_THREADS * CHUNK) {
-            const int64_t row = i / e.cols;
+            const int64_t row = row_of(i, e.cols);
             update_chunk<Copy, CHUNK>(p, e, clip, row, i - row * e.cols);
         }
         return;
     }
     for (int64_t i = at.begin + threadIdx.x; i < at.end; i += LIST_THREADS) {
-        const int64_t row = i / e.cols;
+        const int64_t row = row_of(i, e.cols);
         update_chunk<Copy, 1>(p, e, clip, row, i - row * e.cols);
     }
 }

@@ -19,7 +19,7 @@ struct sum_shape {
 inline sum_shape sum_shape_of(int64_t rows, int64_t cols)
 {
     const int64_t room = KERN_CUDA_SCRATCH_BYTES / 4 / (cols > 0 ? cols : 1);
-    const int64_t most = room < 256 ? (room > 1 ? room : 1) : 256;
+    const int64_t most = room < 64 ? (room > 1 ? room : 1) : 64;
     int64_t per_block = (rows + most - 1) / most;
     if (per_block < SUM_ROWS) per_block = SUM_ROWS;
     return {rows, cols, per_block, (rows + per_block - 1) / per_block};
@@ -64,6 +64,7 @@ static __global__ void __launch_bounds__(256)
     const int64_t j = int64_t{blockIdx.x} * 256 + threadIdx.x;
     if (j >= shape.cols) return;
     float x = sum[j];
+#pragma unroll 8
     for (int64_t block = 0; block < shape.blocks; block++)
         x += partial[block * shape.cols + j];
     sum[j] = x;

@@ -27,7 +27,14 @@ extern "C" base_status_t kern_cuda_gemm(base_stream_t *s, const kern_gemm_t *arg
     BASE_TRY(kern_cuda_gemm_plans(s, &plans));
     BASE_TRY(kern_gemm_problem_init(plans, args, &problem));
     BASE_TRY(kern_gemm_plan_of(plans, &problem, &plan));
-    return base_stream_fail(
-        s, kern_cublaslt_check(plans, "cublasLtMatmul",
-                               kern_gemm_launch(plans, &problem, &plan->algo, nullptr, 0, stream)));
+    cublasStatus_t status = kern_gemm_launch(plans, &problem, &plan->algo, nullptr, 0, stream);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
+        /* An algorithm found for another M of the same plan may not do for this one: then the first
+         * candidate for exactly these arguments. */
+        int count = 0;
+        BASE_TRY(kern_gemm_candidates(plans, &problem, 0, &count));
+        status = kern_gemm_launch(plans, &problem, &plans->candidates[0].algo, nullptr, 0, stream);
+    }
+    const base_status_t st = kern_cublaslt_check(plans, "cublasLtMatmul", status);
+    return st < 0 ? base_stream_fail(s, st) : st;
 }

@@ -35,6 +35,16 @@ template <class T, class Term> __device__ float thread_sum(const tensor_entry &e
     const T *data = static_cast<const T *>(e.at);
     float sum = 0.0f;
     const bool flat = e.rows == 1 || e.pitch == e.cols;
+    if (flat && reinterpret_cast<uintptr_t>(data) % 16 == 0 && at.end - at.begin == PIECE) {
+#pragma unroll 4
+        for (int i = 0; i < PIECE; i += LIST_THREADS * CHUNK) {
+            const values<CHUNK> x = load<CHUNK>(data + at.begin + i + threadIdx.x * CHUNK);
+#pragma unroll
+            for (int n = 0; n < CHUNK; n++)
+                sum = Term::add(sum, x.v[n]);
+        }
+        return sum;
+    }
     if (flat && reinterpret_cast<uintptr_t>(data) % 16 == 0) {
         for (int64_t i = at.begin + threadIdx.x * CHUNK; i < at.end; i += LIST_THREADS * CHUNK) {
             if (i + CHUNK <= at.end) {
@@ -50,7 +60,7 @@ template <class T, class Term> __device__ float thread_sum(const tensor_entry &e
         return sum;
     }
     for (int64_t i = at.begin + threadIdx.x; i < at.end; i += LIST_THREADS) {
-        const int64_t row = i / e.cols;
+        const int64_t row = row_of(i, e.cols);
         sum = Term::add(sum, load<1>(data + row * e.pitch + i - row * e.cols).v[0]);
     }
     return sum;

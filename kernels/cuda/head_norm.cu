@@ -38,15 +38,17 @@ template <int N> __global__ void __launch_bounds__(THREADS) forward_kernel(head_
     const bool live = at.row < p.rows;
     const int64_t first = int64_t{at.head} * p.dim;
     float sum = 0.0f;
+    values<N> x; /* the last chunk, the only one of most heads, is not read again */
     for (int j = at.lane * N; live && j < p.dim; j += LANES * N) {
-        const values<N> x = load<N>(p.x.row(at.row) + first + j);
+        x = load<N>(p.x.row(at.row) + first + j);
 #pragma unroll
         for (int i = 0; i < N; i++)
             sum = __fmaf_rn(x.v[i], x.v[i], sum);
     }
     const float rstd = 1.0f / sqrtf(lane_sum<LANES>(sum) / static_cast<float>(p.dim) + p.eps);
     for (int j = at.lane * N; live && j < p.dim; j += LANES * N) {
-        const values<N> x = load<N>(p.x.row(at.row) + first + j), w = load<N>(p.w + j);
+        if (p.dim > LANES * N) x = load<N>(p.x.row(at.row) + first + j);
+        const values<N> w = load<N>(p.w + j);
         values<N> y;
 #pragma unroll
         for (int i = 0; i < N; i++)
@@ -63,9 +65,11 @@ template <int N> __global__ void __launch_bounds__(THREADS) backward_kernel(head
     const bool live = at.row < p.rows;
     const int64_t first = int64_t{at.head} * p.dim;
     float sum = 0.0f;
+    values<N> x, dy, w;
     for (int j = at.lane * N; live && j < p.dim; j += LANES * N) {
-        const values<N> x = load<N>(p.x.row(at.row) + first + j), w = load<N>(p.w + j);
-        const values<N> dy = load<N>(p.dy.row(at.row) + first + j);
+        x = load<N>(p.x.row(at.row) + first + j);
+        dy = load<N>(p.dy.row(at.row) + first + j);
+        w = load<N>(p.w + j);
 #pragma unroll
         for (int i = 0; i < N; i++)
             sum = __fmaf_rn(w.v[i] * dy.v[i], x.v[i], sum);
@@ -73,8 +77,11 @@ template <int N> __global__ void __launch_bounds__(THREADS) backward_kernel(head
     const float mean = lane_sum<LANES>(sum) / static_cast<float>(p.dim);
     const float rstd = live ? p.rstd.row(at.row)[at.head] : 0.0f, back = rstd * rstd * mean;
     for (int j = at.lane * N; live && j < p.dim; j += LANES * N) {
-        const values<N> x = load<N>(p.x.row(at.row) + first + j), w = load<N>(p.w + j);
-        const values<N> dy = load<N>(p.dy.row(at.row) + first + j);
+        if (p.dim > LANES * N) {
+            x = load<N>(p.x.row(at.row) + first + j);
+            dy = load<N>(p.dy.row(at.row) + first + j);
+            w = load<N>(p.w + j);
+        }
         values<N> dx;
 #pragma unroll
         for (int i = 0; i < N; i++)

@@ -16,7 +16,7 @@ using namespace kern_lora;
 namespace
 {
 
-constexpr int THREADS = 256, COLS = 128, ROWS = 32, PIECE_ROWS = 1024;
+constexpr int THREADS = 256, COLS = 128, PIECE_ROWS = 1024;
 constexpr int MAX_MT = 4, MAX_GROUPS = 64, MAX_WORK = 256;
 constexpr int WIDE_PITCH = COLS + 8; /* 16 bytes more: rows begin in different banks */
 
@@ -46,31 +46,34 @@ struct sum_params {
     matrix<const bf16> wide, narrow;
     row_names names;
     float *partial;
-    int32_t num_work, num_groups;
+    int32_t num_work, num_groups, narrow_aligned;
     work works[MAX_WORK];
     group groups[MAX_GROUPS];
 };
 static_assert(sizeof(sum_params) <= 32000, "parameters of a launch");
 
+/* Rows of a stage: many while two stages fit in shared memory. */
+template <int MT> constexpr int ROWS_OF = MT <= 2 ? 64 : 32;
+
 template <int MT> struct stage {
-    bf16 wide[ROWS][WIDE_PITCH];
-    bf16 narrow[ROWS][MT * 16 + 8];
+    bf16 wide[ROWS_OF<MT>][WIDE_PITCH];
+    bf16 narrow[ROWS_OF<MT>][MT * 16 + 8];
 };
 
-constexpr int WIDE_LOADS = ROWS * COLS / CHUNK / THREADS;
-
-/* What a thread brings of the next stage. */
+/* What a thread brings of the next stage: chunks of x or dy, and at most one of s or ds. */
 template <int MT> struct loaded {
-    uint4 wide[WIDE_LOADS];
-    uint16_t narrow[ROWS * MT * 16 / THREADS];
+    uint4 wide[ROWS_OF<MT> * COLS / CHUNK / THREADS];
+    uint4 narrow;
 };
 
 template <bool DROPOUT, int MT>
 __device__ __forceinline__ void fetch(const sum_params &p, const group &g, int64_t row0,
                                       int64_t row1, int64_t column, loaded<MT> &next)
 {
+    constexpr int ROWS = ROWS_OF<MT>;
+    static_assert(ROWS * MT * 2 <= THREADS, "a chunk a thread");
 #pragma unroll
-    for (int i = 0; i < WIDE_LOADS; i++) {
+    for (int i = 0; i < ROWS * COLS / CHUNK / THREADS; i++) {
         const int at = i * THREADS + threadIdx.x;
         const int64_t row = row0 + at / (COLS / CHUNK);
         const int64_t j = column + at % (COLS / CHUNK) * CHUNK;
@@ -78,35 +81,30 @@ __device__ __forceinline__ void fetch(const sum_params &p, const group &g, int64
         if (row < row1 && j < g.cols) {
             next.wide[i] = load_chunk(p.wide.row(row) + g.first, j, g.cols, g.aligned != 0);
             if constexpr (DROPOUT)
-                next.wide[i] =
-                    keep(next.wide[i], kept_bits(g.mask, name_of(p.names, row), j));
+                next.wide[i] = keep(next.wide[i], kept_bits(g.mask, name_of(p.names, row), j));
         }
     }
-#pragma unroll
-    for (int i = 0; i < ROWS * MT * 16 / THREADS; i++) {
-        const int at = i * THREADS + threadIdx.x;
-        const int64_t row = row0 + at / (MT * 16);
-        const int tile = at % (MT * 16) / 16, j = at % 16;
-        next.narrow[i] = 0;
-        if (row < row1 && tile < g.num_tiles && j < g.tiles[tile].ranks)
-            next.narrow[i] = static_cast<uint16_t>(
-                bits_of(p.narrow.row(row) + g.tiles[tile].column + j));
-    }
+    const int at = threadIdx.x, tile = at % (MT * 2) / 2;
+    const int64_t row = row0 + at / (MT * 2);
+    next.narrow = make_uint4(0, 0, 0, 0);
+    if (at < ROWS * MT * 2 && row < row1 && tile < g.num_tiles)
+        next.narrow = load_chunk(p.narrow.row(row) + g.tiles[tile].column, at % 2 * CHUNK,
+                                 g.tiles[tile].ranks, p.narrow_aligned != 0 &&
+                                     g.tiles[tile].column % CHUNK == 0);
 }
 
 template <int MT> __device__ __forceinline__ void put(stage<MT> &to, const loaded<MT> &next)
 {
+    constexpr int ROWS = ROWS_OF<MT>;
 #pragma unroll
-    for (int i = 0; i < WIDE_LOADS; i++) {
+    for (int i = 0; i < ROWS * COLS / CHUNK / THREADS; i++) {
         const int at = i * THREADS + threadIdx.x;
         *reinterpret_cast<uint4 *>(&to.wide[at / (COLS / CHUNK)][at % (COLS / CHUNK) * CHUNK]) =
             next.wide[i];
     }
-#pragma unroll
-    for (int i = 0; i < ROWS * MT * 16 / THREADS; i++) {
-        const int at = i * THREADS + threadIdx.x;
-        *reinterpret_cast<uint16_t *>(&to.narrow[at / (MT * 16)][at % (MT * 16)]) = next.narrow[i];
-    }
+    const int at = threadIdx.x;
+    if (at < ROWS * MT * 2)
+        *reinterpret_cast<uint4 *>(&to.narrow[at / (MT * 2)][at % (MT * 2) * CHUNK]) = next.narrow;
 }
 
 /* acc[m][n]: ranks 16 m ..., columns 16 warp + 8 n ... */
@@ -115,7 +113,7 @@ __device__ __forceinline__ void multiply_stage(const stage<MT> &from, float (&ac
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
-    for (int k = 0; k < ROWS; k += 16) {
+    for (int k = 0; k < ROWS_OF<MT>; k += 16) {
         /* matrices: rows k and k + 8 of the left 8 columns, then of the right ones */
         uint32_t b[4];
         kern_ptx::load_matrices_transposed(
@@ -135,10 +133,11 @@ __device__ __forceinline__ void multiply_stage(const stage<MT> &from, float (&ac
 }
 
 template <bool DROPOUT, int MT>
-__global__ void __launch_bounds__(THREADS, MT == 1 ? 4 : DROPOUT ? 1 : 2)
+__global__ void __launch_bounds__(THREADS, MT == 1 ? 4 : DROPOUT ? 1 : MT == 2 ? 2 : 3)
     sum_kernel(const __grid_constant__ sum_params p)
 {
-    __shared__ stage<MT> stages[2];
+    constexpr int ROWS = ROWS_OF<MT>;
+    __shared__ __align__(16) stage<MT> stages[2];
     int low = 0, high = p.num_work;
     while (high - low > 1) {
         const int middle = (low + high) / 2;
@@ -300,6 +299,7 @@ base_status_t run(base_stream_t *s, const char *op, const kern_lora_route_t &rou
     b.p.wide = matrix_of<const bf16>(wide);
     b.p.narrow = matrix_of<const bf16>(narrow);
     b.p.names = names_of(route);
+    b.p.narrow_aligned = rows_aligned(narrow);
     b.p.partial = static_cast<float *>(scratch);
     b.p.num_work = b.p.num_groups = 0;
     /* Blocks of one adapter that read the same columns without a mask share a group. */

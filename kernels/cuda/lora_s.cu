@@ -2,9 +2,11 @@
  * or dy once. A block takes rows of one segment and up to NT tiles of 8 columns; its warps share
  * out the inner dimension in steps of 32.
  *
- * Fragments come straight from global memory, 16 bytes a lane. The order of the inner dimension
- * within a product is free as long as both operands have the same: lane c of four holds columns
- * 8 c ... 8 c + 7 of a step of 32, which is also what two blocks of Philox serve.
+ * Each warp has a queue of its steps' operands in shared memory, filled ahead by asynchronous copies
+ * of 16 bytes; what a lane multiplies it has brought itself, except B, which lies the other way
+ * round and is transposed on the way out. The order of the inner dimension within a product is free
+ * as long as both operands have the same: lane c of four holds columns 8 c ... 8 c + 7 of a step of
+ * 32, which is also what two blocks of Philox serve.
  *
  * The order of a sum: a warp's steps ascending, then the warps in order. It depends on the inner
  * dimension alone. */
@@ -51,25 +53,6 @@ struct product_params {
 };
 static_assert(sizeof(product_params) <= 32000, "parameters of a launch");
 
-template <bool ALONG> /* A: the inner dimension is contiguous */
-__device__ __forceinline__ uint4 load_weights(const column_tile &tile, int j, int64_t k,
-                                              int64_t inner, bool aligned)
-{
-    if (j >= tile.cols) return make_uint4(0, 0, 0, 0);
-    if constexpr (ALONG) {
-        return load_chunk(tile.w + j * tile.pitch, k, inner, aligned);
-    } else {
-        uint32_t pair[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int64_t at = k + 2 * i;
-            pair[i] = (at < inner ? bits_of(tile.w + at * tile.pitch + j) : 0u) |
-                      (at + 1 < inner ? bits_of(tile.w + (at + 1) * tile.pitch + j) << 16 : 0u);
-        }
-        return make_uint4(pair[0], pair[1], pair[2], pair[3]);
-    }
-}
-
 __device__ __forceinline__ const work &find_work(const product_params &p)
 {
     int low = 0, high = p.num_work;
@@ -109,18 +92,81 @@ __device__ __forceinline__ void store_tile(const product_params &p, const group 
     }
 }
 
+/* Stages of a queue: as many as shared memory has room for. */
+template <int MT, int NT> constexpr int STAGES_OF = MT * 2 + NT > 12 ? 3 : 4;
+template <int MT, int NT>
+constexpr int QUEUE_BYTES = WARPS *STAGES_OF<MT, NT> *(2 * MT + NT) * 512;
+
+/* The queue's slots are 512 bytes: 16 a lane. */
+__device__ __forceinline__ uint4 *lane_slot(uint4 *stage, int slot)
+{
+    return stage + slot * 32 + threadIdx.x % 32;
+}
+
+__device__ __forceinline__ void bring(uint4 *to, const bf16 *row, int64_t k, int64_t inner,
+                                      bool live, bool aligned)
+{
+    if (aligned)
+        kern_ptx::copy16(kern_ptx::shared_address(to), row + k, live && k < inner);
+    else
+        *to = live ? load_chunk(row, k, inner, false) : make_uint4(0, 0, 0, 0);
+}
+
+/* Row k of B as 8 columns, where load_matrices_transposed gives lane c of four rows 8 c ... 8 c + 7:
+ * matrix q of four holds rows 8 i + 2 q and 8 i + 2 q + 1. */
+__device__ __forceinline__ void bring_across(uint4 *slot, const column_tile &tile, int64_t k0,
+                                             int64_t inner, bool aligned)
+{
+    const int lane = threadIdx.x % 32;
+    uint4 *const to = slot + lane % 8 / 2 * 8 + lane / 8 * 2 + lane % 2;
+    const bf16 *row = tile.w + (k0 + lane) * tile.pitch;
+    const bool live = k0 + lane < inner;
+    if (aligned)
+        kern_ptx::copy16(kern_ptx::shared_address(to), row, live);
+    else
+        *to = live ? load_chunk(row, 0, tile.cols, false) : make_uint4(0, 0, 0, 0);
+}
+
+template <bool ALONG, int MT, int NT>
+__device__ __forceinline__ void bring_step(const product_params &p, const group &g, int64_t k0,
+                                           int64_t row, int64_t row1, uint4 *stage)
+{
+    const int lane = threadIdx.x % 32;
+    const int64_t k = k0 + lane % 4 * CHUNK;
+    const bool aligned = g.aligned != 0;
+    if (k0 < g.inner) {
+#pragma unroll
+        for (int r = 0; r < 2 * MT; r++)
+            bring(lane_slot(stage, r), p.x.row(row + 8 * r) + g.first, k, g.inner,
+                  row + 8 * r < row1, aligned);
+#pragma unroll
+        for (int n = 0; n < NT; n++) {
+            if (n >= g.num_tiles) break;
+            const column_tile &tile = g.tiles[n];
+            if constexpr (ALONG)
+                bring(lane_slot(stage, 2 * MT + n), tile.w + lane / 4 * tile.pitch, k, g.inner,
+                      lane / 4 < tile.cols, aligned);
+            else
+                bring_across(stage + (2 * MT + n) * 32, tile, k0, g.inner, aligned);
+        }
+    }
+    kern_ptx::copy_commit();
+}
+
 template <bool ALONG, bool DROPOUT, int MT, int NT>
-__global__ void __launch_bounds__(THREADS, MT *NT <= 8 ? 2 : 1)
+__global__ void __launch_bounds__(THREADS, DROPOUT ? 2 : 1)
     product_kernel(const __grid_constant__ product_params p)
 {
+    constexpr int STAGES = STAGES_OF<MT, NT>, SLOTS = 2 * MT + NT;
+    extern __shared__ uint4 queues[];
     __shared__ float part[WARPS][MT * 16][8];
     const work &item = find_work(p);
     const group &g = p.groups[item.group];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    uint4 *const queue = queues + warp * STAGES * SLOTS * 32;
     const int64_t row0 =
         item.row0 + int64_t{static_cast<int>(blockIdx.x) - item.first_block} * (MT * 16);
     const int64_t mine = row0 + lane / 4; /* and every eighth row after it */
-    const bool aligned = g.aligned != 0;
     float acc[NT][MT][4] = {};
     row_name names[DROPOUT ? 2 * MT : 1];
     if constexpr (DROPOUT) {
@@ -128,32 +174,46 @@ __global__ void __launch_bounds__(THREADS, MT *NT <= 8 ? 2 : 1)
         for (int r = 0; r < 2 * MT; r++)
             if (mine + 8 * r < item.row1) names[r] = name_of(p.names, mine + 8 * r);
     }
-    for (int64_t k = warp * STEP + lane % 4 * CHUNK; k - lane % 4 * CHUNK < g.inner;
-         k += WARPS * STEP) {
+    for (int s = 0; s < STAGES - 1; s++)
+        bring_step<ALONG, MT, NT>(p, g, (s * WARPS + warp) * STEP, mine, item.row1,
+                                  queue + s * SLOTS * 32);
+    int at = 0;
+    for (int64_t k0 = warp * STEP; k0 < g.inner; k0 += WARPS * STEP) {
+        const uint4 *stage = queue + at * SLOTS * 32;
+        kern_ptx::copy_wait<STAGES - 2>();
+        __syncwarp(); /* also: every lane is done with the stage that is filled now */
+        bring_step<ALONG, MT, NT>(p, g, k0 + (STAGES - 1) * WARPS * STEP, mine, item.row1,
+                                  queue + (at + STAGES - 1) % STAGES * SLOTS * 32);
         uint4 x[2 * MT];
 #pragma unroll
-        for (int r = 0; r < 2 * MT; r++) {
-            x[r] = make_uint4(0, 0, 0, 0);
-            if (mine + 8 * r < item.row1)
-                x[r] = load_chunk(p.x.row(mine + 8 * r) + g.first, k, g.inner, aligned);
-        }
+        for (int r = 0; r < 2 * MT; r++)
+            x[r] = stage[r * 32 + lane];
         if constexpr (DROPOUT) {
 #pragma unroll
             for (int r = 0; r < 2 * MT; r++)
-                if (mine + 8 * r < item.row1) x[r] = keep(x[r], kept_bits(g.mask, names[r], k));
+                if (mine + 8 * r < item.row1)
+                    x[r] = keep(x[r], kept_bits(g.mask, names[r], k0 + lane % 4 * CHUNK));
         }
 #pragma unroll
         for (int n = 0; n < NT; n++) {
             if (n >= g.num_tiles) break;
-            const uint4 w = load_weights<ALONG>(g.tiles[n], lane / 4, k, g.inner, aligned);
+            uint32_t w[4];
+            if constexpr (ALONG) {
+                const uint4 w4 = stage[(2 * MT + n) * 32 + lane];
+                w[0] = w4.x, w[1] = w4.y, w[2] = w4.z, w[3] = w4.w;
+            } else {
+                kern_ptx::load_matrices_transposed(
+                    w, kern_ptx::shared_address(stage + (2 * MT + n) * 32 + lane));
+            }
 #pragma unroll
             for (int m = 0; m < MT; m++) {
                 const uint4 &lo = x[2 * m], &hi = x[2 * m + 1];
                 const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
-                kern_ptx::multiply_add(acc[n][m], a0, w.x, w.y);
-                kern_ptx::multiply_add(acc[n][m], a1, w.z, w.w);
+                kern_ptx::multiply_add(acc[n][m], a0, w[0], w[1]);
+                kern_ptx::multiply_add(acc[n][m], a1, w[2], w[3]);
             }
         }
+        at = at + 1 == STAGES ? 0 : at + 1;
     }
 #pragma unroll
     for (int n = 0; n < NT; n++)
@@ -165,7 +225,7 @@ __global__ void __launch_bounds__(THREADS, MT *NT <= 8 ? 2 : 1)
 /* Rows that a block takes: many while the sums fit in registers. */
 template <bool DROPOUT, int NT> constexpr int row_tiles()
 {
-    return DROPOUT || NT == 4 ? 2 : 4;
+    return DROPOUT ? 2 : 4;
 }
 
 template <bool ALONG, bool DROPOUT, int NT>
@@ -177,9 +237,14 @@ base_status_t launch(base_stream_t *s, const char *op, product_params &p)
         p.works[i].first_block = static_cast<int32_t>(blocks);
         blocks += (p.works[i].row1 - p.works[i].row0 + MT * 16 - 1) / (MT * 16);
     }
-    if (blocks > 0)
-        product_kernel<ALONG, DROPOUT, MT, NT>
-            <<<static_cast<unsigned>(blocks), THREADS, 0, native(s)>>>(p);
+    if (blocks == 0) return BASE_OK;
+    constexpr int bytes = QUEUE_BYTES<MT, NT>;
+    BASE_TRY(kern_cuda_check(s, op,
+                             cudaFuncSetAttribute(product_kernel<ALONG, DROPOUT, MT, NT>,
+                                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                  bytes)));
+    product_kernel<ALONG, DROPOUT, MT, NT>
+        <<<static_cast<unsigned>(blocks), THREADS, bytes, native(s)>>>(p);
     return kern_cuda_check(s, op, cudaGetLastError());
 }
 
@@ -235,7 +300,9 @@ void add_tiles(const kern_lora_block_t &block, const kern_mat_t &w, bool along, 
                                     static_cast<int32_t>(left < 8 ? left : 8),
                                     static_cast<int32_t>(block.column + *rank0)};
     }
-    g->aligned = g->aligned && (!along || rows_aligned(w));
+    /* Whole chunks of x's columns and A's, or whole tiles of B's. */
+    g->aligned = g->aligned && g->inner % CHUNK == 0 && rows_aligned(w) &&
+                 (along || block.rank % 8 == 0);
 }
 
 template <bool ALONG>

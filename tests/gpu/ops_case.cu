@@ -153,6 +153,7 @@ double ops_case::compare(const ops_tensor &t, const std::vector<unsigned char> &
     const unsigned char *on_cpu = static_cast<unsigned char *>(base_mem_address(c.mem));
     double max = 0, worst = 0;
     char text[256];
+    if (std::isinf(t.tol.relative)) return 0; /* scratch */
     for (int64_t i = 0; i < g.rows; i++)
         for (int64_t j = 0; j < g.cols; j++) {
             const double w = std::fabs(get(on_cpu, c.dtype, i * c.pitch + j));

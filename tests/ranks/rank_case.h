@@ -1,9 +1,9 @@
-/* Frame of the tests that run several ranks: as threads of the test program, or over MPI, when mpirun
- * started it on RANKS_MAX processes (then every case runs on the first num_ranks of them).
+/* Frame of the tests that run several ranks: as threads of the test program, or over MPI, when
+ * mpirun started it on RANKS_MAX processes (then every case runs on the first num_ranks of them).
  *
- * Over MPI every process runs the same test functions. What ranks found is shared before any of them
- * asserts, so that all assert the same and none waits for one that has left; a process that waits for
- * the others for a minute aborts, and mpirun ends the rest.
+ * Over MPI every process runs the same test functions. What ranks found is shared before any of
+ * them asserts, so that all assert the same and none waits for one that has left; a process that
+ * waits for the others for a minute aborts, and mpirun ends the rest.
  *
  * A failing cmocka assertion on a rank's thread would hang or kill the others, so ranks never
  * assert: they note the first thing that is wrong in their verdict (RANK_CHECK) and go on or

@@ -215,8 +215,8 @@ static void test_random_strict(void **state)
     run_random(BASE_DEVICE_STRICT, 4, 0, 0);
 }
 
-/* Messages cut as those over 1 GiB are, and ranges that go from and to their place: both far smaller
- * than they are outside of tests. */
+/* Messages cut as those over 1 GiB are, and ranges that go from and to their place: both far
+ * smaller than they are outside of tests. */
 static void test_random_chunks(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
-/* The processes of a property test that mpirun started. The same program without mpirun runs its ranks
- * as threads. Every process runs the same tests and must come to the same verdicts: what a case gave
- * on some of them is merged into all before anything is asserted. */
+/* The processes of a property test that mpirun started. The same program without mpirun runs its
+ * ranks as threads. Every process runs the same tests and must come to the same verdicts: what a
+ * case gave on some of them is merged into all before anything is asserted. */
 #ifndef CADRE_TESTS_SUPPORT_MPI_WORLD_H
 #define CADRE_TESTS_SUPPORT_MPI_WORLD_H
 

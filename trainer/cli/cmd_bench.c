@@ -1,10 +1,11 @@
-/* cadre bench plan | profile | step: measurements that need no job. */
+/* cadre bench plan | profile | step | pack: measurements that need no job. */
 #include "base/file.h"
 #include "trainer/bench/bench_plan.h"
 #include "trainer/bench/bench_plan_balance.h"
 #include "trainer/bench/bench_plan_case.h"
 #include "trainer/bench/bench_plan_profile.h"
 #include "trainer/cli/cli_error.h"
+#include "trainer/cli/cmd_bench_pack.h"
 #include "trainer/cli/cmd_bench_step.h"
 #include "trainer/cli/options.h"
 #include "trainer/cli/verb.h"
@@ -17,14 +18,16 @@
 static const char PAGE[] =
     "Usage: cadre bench plan [OPTION...]\n"
     "       cadre bench profile [OPTION...]\n"
-    "       cadre bench step [OPTION...]\n\n"
+    "       cadre bench step [OPTION...]\n"
+    "       cadre bench pack [OPTION...]\n\n"
     "plan     compares the planner with DistCA's on layouts drawn from its two distributions of\n"
     "         document lengths: makespan, bytes of the busiest link, time to plan, and each term\n"
     "         of the objective left out. docs/planner.md explains the columns.\n"
     "profile  times core attention of this CPU and writes the profile that the planner needs;\n"
     "         run it with OMP_NUM_THREADS=1. Exit code 1 when a task that was not used for the\n"
     "         profile is foretold worse than 5 %.\n\n"
-    "step     times one training step and its parts; `cadre bench step --help` has its options.\n\n"
+    "step     times one training step and its parts; `cadre bench step --help` has its options.\n"
+    "pack     compares the packer with LoRAFusion's; `cadre bench pack --help` has its options.\n\n"
     "Options of plan:\n"
     "  --profile FILE     time of attention (an H200's, derived from published figures)\n"
     "  --draws N          layouts of each row, 1 to 64 (30)\n"
@@ -176,6 +179,7 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
     int code = TR_EXIT_DONE;
 
     if (argc > 1 && strcmp(argv[1], "step") == 0) return tr_cmd_bench_step(cli, argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "pack") == 0) return tr_cmd_bench_pack(cli, argc - 1, argv + 1);
     base_status_t st = tr_options_parse(cli->ctx, argc, argv, SPECS, NUM_OPTIONS, 1, &o);
     if (st < 0) return tr_cli_exit_code(st);
     if (o.help) {
@@ -188,6 +192,6 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
         st = bench_profile(cli->ctx, &o, &code);
     else
         st = BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
-                       "bench: say what: plan, profile or step");
+                       "bench: say what: plan, profile, step or pack");
     return st < 0 ? tr_cli_exit_code(st) : code;
 }

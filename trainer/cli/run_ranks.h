@@ -22,9 +22,9 @@ typedef struct tr_run_ranks {
  * environment only. */
 bool tr_run_ranks_speaks(void);
 
-/* `threads` is the value of --threads, NULL when it was not given: then the ranks are those of mpirun
- * if that started this process, else one. CLI-02 for a bad number, and for --threads under mpirun on
- * several ranks. Starts MPI. The caller closes it. */
+/* `threads` is the value of --threads, NULL when it was not given: then the ranks are those of
+ * mpirun if that started this process, else one. CLI-02 for a bad number, and for --threads under
+ * mpirun on several ranks. Starts MPI. The caller closes it. */
 base_status_t tr_run_ranks_open(base_ctx_t *ctx, const char *threads,
                                 tr_run_ranks_t *ranks) BASE_MUST_CHECK;
 /* Ends MPI; what is to be printed has been printed: mpirun may end a rank that comes last. */

@@ -1,9 +1,10 @@
 /* What all ranks must know alike: decisions that follow from numbers which only trainers have.
  *
  * A pool rank runs the same loop over the same jobs as a trainer, but no dense layers: it does not
- * know whether a gradient was finite or what an evaluation gave, and so not which job goes on. At each
- * such place of the program every rank calls tr_control_share, and goes on with what the first trainer
- * knows. Where every rank is a trainer all have computed it from the same bits, and nothing is sent. */
+ * know whether a gradient was finite or what an evaluation gave, and so not which job goes on. At
+ * each such place of the program every rank calls tr_control_share, and goes on with what the first
+ * trainer knows. Where every rank is a trainer all have computed it from the same bits, and nothing
+ * is sent. */
 #ifndef CADRE_TRAINER_LOOP_CONTROL_H
 #define CADRE_TRAINER_LOOP_CONTROL_H
 
@@ -18,10 +19,10 @@ base_status_t tr_control_create(const tr_trainer_t *trainer,
                                 tr_control_t **control_p) BASE_MUST_CHECK;
 void tr_control_destroy(tr_control_t *control); /* NULL is legal */
 
-/* Collective where there are pool ranks: `bytes` (at most TR_CONTROL_MAX_BYTES) of every rank become
- * the first trainer's. The trainers' are compared byte by byte: BASE_ERR_MISMATCH (COMM-03), naming
- * `what` and the rank, when one has another result. Blocks the host; only where the stream has been
- * waited for. */
+/* Collective where there are pool ranks: `bytes` (at most TR_CONTROL_MAX_BYTES) of every rank
+ * become the first trainer's. The trainers' are compared byte by byte: BASE_ERR_MISMATCH (COMM-03),
+ * naming `what` and the rank, when one has another result. Blocks the host; only where the stream
+ * has been waited for. */
 base_status_t tr_control_share(tr_control_t *control, const char *what, void *data,
                                int64_t bytes) BASE_MUST_CHECK;
 

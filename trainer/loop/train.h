@@ -6,11 +6,11 @@
  * An ended job frees its place: its rows go to the others. What a job learned is kept in the
  * trainer, and of a job with evaluations the best so far on the host (tr_train_values).
  *
- * All ranks run it with equal jobs, pool ranks too: what a step or an evaluation gave is shared with
- * them (control.h), so that all ranks end a job in the same place. What happens is told to `events`,
- * on every rank, in the same order; what they do with it must not change the jobs. Between
- * microbatches nothing is allocated
- * after the first two (the events' own business aside). One thread. */
+ * All ranks run it with equal jobs, pool ranks too: what a step or an evaluation gave is shared
+ * with them (control.h), so that all ranks end a job in the same place. What happens is told to
+ * `events`, on every rank, in the same order; what they do with it must not change the jobs.
+ * Between microbatches nothing is allocated after the first two (the events' own business aside).
+ * One thread. */
 #ifndef CADRE_TRAINER_LOOP_TRAIN_H
 #define CADRE_TRAINER_LOOP_TRAIN_H
 

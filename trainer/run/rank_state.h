@@ -18,8 +18,8 @@ typedef struct tr_rank_state tr_rank_state_t;
 
 /* Blocks SIGTERM for this thread and those that it starts from now on, so it comes before any other
  * thread exists. `out` (NULL: silent) gets the line on SIGTERM; `exit_code` ends the process then.
- * Without CADRE_RANK_STATE, or when its folder cannot be written, there is no file. The caller frees
- * *state_p with tr_rank_state_close. */
+ * Without CADRE_RANK_STATE, or when its folder cannot be written, there is no file. The caller
+ * frees *state_p with tr_rank_state_close. */
 base_status_t tr_rank_state_open(base_ctx_t *ctx, int rank, FILE *out, int exit_code,
                                  tr_rank_state_t **state_p) BASE_MUST_CHECK;
 /* The line says that the rank has ended by itself. NULL is legal. */

@@ -2,8 +2,9 @@
  *
  * Ranks that are processes each have a log in it, rank-NNNN.log; threads share that of rank 0.
  *
- * Rank 0 owns the run folder: it writes manifest, status, metrics, the adapters as they end (best by
- * evaluation, else the last values), with train.mode full the model, and speaks on the terminal. */
+ * Rank 0 owns the run folder: it writes manifest, status, metrics, the adapters as they end (best
+ * by evaluation, else the last values), with train.mode full the model, and speaks on the terminal.
+ * */
 #ifndef CADRE_TRAINER_RUN_TRAIN_RUN_H
 #define CADRE_TRAINER_RUN_TRAIN_RUN_H
 

@@ -95,7 +95,7 @@ __device__ __forceinline__ void begin_stages(const bwd_sm90_params &p, const ARE
     constexpr int WORDS = PANEL_COLUMNS * 2 / 16; /* a row of a panel */
     if (threadIdx.x == 0) {
         kern_ptx::barrier_begin(a.kv_full(), 1);
-        a.barriers().begin(ARENA::STAGES, 2, CONSUMER_WARPS);
+        a.barriers().begin(ARENA::STAGES, 1 + 32, CONSUMERS * GROUP_THREADS);
     }
     const int first = p.box_tokens * p.dims.group.divisor, words = (BWD_ROWS<D> - first) * WORDS;
     uint8_t *panel = a.memory + 2 * KEY_TILE_BYTES<D> + first * PANEL_COLUMNS * 2;
@@ -168,8 +168,7 @@ __device__ __forceinline__ void load_statistics(const bwd_sm90_params &p, const 
             to[8 * i] = minus_lse[i];
             to[4 * LANE_STATISTICS<D> + 8 * i] = minus_delta[i];
         }
-        __syncwarp();
-        if (lane == 0) kern_ptx::barrier_arrive(barriers.full(at.stage));
+        kern_ptx::barrier_arrive(barriers.full(at.stage));
     }
 }
 

@@ -39,7 +39,7 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dkv_aren
     int tile = w.tiles.end - 1;
     for (; tile >= own.end; tile--, at.next()) { /* only the other warpgroup's keys are seen */
         barriers.wait_full(at);
-        barriers.release(at.stage);
+        barriers.release_as_thread(at.stage);
     }
     int before = -1; /* the stage whose products are under way */
     if (tile >= own.begin) kern_ptx::barrier_wait(a.kv_full(), 0);
@@ -50,7 +50,7 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dkv_aren
                                                                 a.q(at.stage));
         kern_ptx::wgmma_commit();
         kern_ptx::wgmma_wait<1>(); /* the operands of the tile before are free */
-        if (before >= 0) barriers.release(before);
+        if (before >= 0) barriers.release_as_thread(before);
         before = at.stage;
         const float *statistics = a.statistics(at.stage) + lane % 4 * LANE_STATISTICS<D>;
         begin_dp<D>(dp, statistics);
@@ -88,10 +88,10 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dkv_aren
     kern_ptx::wgmma_wait<0>();
     kern_ptx::wgmma_settle(dk);
     kern_ptx::wgmma_settle(dv);
-    if (before >= 0) barriers.release(before);
+    if (before >= 0) barriers.release_as_thread(before);
     for (; tile >= w.tiles.begin; tile--, at.next()) {
         barriers.wait_full(at);
-        barriers.release(at.stage);
+        barriers.release_as_thread(at.stage);
     }
 
     const int64_t to = t.dkv + w.head * t.dkv_head;

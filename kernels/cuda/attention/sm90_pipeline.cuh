@@ -37,11 +37,11 @@ struct stage_barriers {
     {
         return full(stage) + 8;
     }
-    __device__ __forceinline__ void begin(int stages, int full_arrivals, int consumer_warps) const
+    __device__ __forceinline__ void begin(int stages, int full_arrivals, int empty_arrivals) const
     {
         for (int i = 0; i < stages; i++) {
             kern_ptx::barrier_begin(full(i), full_arrivals);
-            kern_ptx::barrier_begin(empty(i), consumer_warps);
+            kern_ptx::barrier_begin(empty(i), empty_arrivals);
         }
     }
     template <int STAGES>
@@ -53,6 +53,11 @@ struct stage_barriers {
     __device__ __forceinline__ void wait_full(const stage_ring<STAGES> &at) const
     {
         kern_ptx::barrier_wait(full(at.stage), at.parity);
+    }
+    /* This thread is done with the stage. */
+    __device__ __forceinline__ void release_as_thread(int stage) const
+    {
+        kern_ptx::barrier_arrive(empty(stage));
     }
     /* This warp is done with the stage, which only the engines have read. */
     __device__ __forceinline__ void release(int stage) const
