@@ -150,12 +150,13 @@ base_status_t kern_attention_bwd_check(base_ctx_t *ctx, const kern_attention_bwd
 int64_t kern_attention_bwd_workspace(const kern_attention_bwd_t *args)
 {
     const int64_t tile_elements = 8192, align = 256;
-    const int64_t tokens = tile_elements / args->head_dim / args->group;
-    int64_t tiles = 0;
+    int64_t tokens = 0, tiles = 0;
 
     if (args->dtype != KERN_BF16 || (args->head_dim != 64 && args->head_dim != 128) ||
-        tokens == 0 || (args->window > 0 && args->window <= KERN_ATTENTION_NARROW_WINDOW))
+        (args->window > 0 && args->window <= KERN_ATTENTION_NARROW_WINDOW))
         return 0;
+    if (args->group > 0) tokens = tile_elements / args->head_dim / args->group;
+    if (tokens == 0) return 0;
     for (int64_t i = 0; i < args->num_tasks; i++)
         tiles += (args->tasks[i].q_rows + tokens - 1) / tokens * args->tasks[i].kv_heads;
     if (tiles == 0) return 0;
