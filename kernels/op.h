@@ -50,7 +50,8 @@ int kern_mat_absent(const kern_mat_t *mat);
 
 /* C = op(A) op(B) + (accumulate ? C : 0); op transposes when its flag is set. A linear layer with
  * weight W (N, K): forward y = x W^T (transpose_b), input gradient dx = dy W, weight gradient dW =
- * dy^T x (transpose_a, accumulate). acc inside; one rounding. c is real or acc. */
+ * dy^T x (transpose_a, accumulate). acc inside; one rounding (CUDA, real c and accumulate: the
+ * product is rounded before it is added). c is real or acc. */
 typedef struct kern_gemm {
     kern_mat_t a, b, c; /* (M,K) or (K,M); (K,N) or (N,K); (M,N) */
     int transpose_a, transpose_b, accumulate;

@@ -24,7 +24,10 @@ template <int N> struct bias_work {
 template <int N> struct row_value {
     matrix<const bf16> x;
 
-    __device__ values<N> operator()(int64_t t, int64_t j) const { return load<N>(x.row(t) + j); }
+    __device__ values<N> operator()(int64_t t, int64_t j) const
+    {
+        return load<N>(x.row(t) + j);
+    }
 };
 
 template <int N> base_status_t run_add(base_stream_t *s, const kern_bias_add_t *args)

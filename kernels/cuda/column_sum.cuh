@@ -1,6 +1,6 @@
 /* Sums over rows into a vector, rows in a fixed order: rows are cut into blocks whose number
  * depends on the shape alone, a block's rows are added in 8 interleaved runs, ascending, then the
- * runs and the blocks in order. Two kernels; the partial sums lie in the stream's scratch memory. */
+ * runs and the blocks in order. Two kernels; partial sums lie in the stream's scratch memory. */
 #ifndef CADRE_KERNELS_CUDA_COLUMN_SUM_CUH
 #define CADRE_KERNELS_CUDA_COLUMN_SUM_CUH
 

@@ -22,7 +22,7 @@ static base_status_t library_open(base_ctx_t *ctx, const char *device, kern_cubl
 {
     lt->library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (lt->library == NULL) return fail_library(ctx, device);
-    /* ISO C has no cast from an object pointer to a function pointer. */
+        /* ISO C has no cast from an object pointer to a function pointer. */
 #define X(name)                                                                                    \
     {                                                                                              \
         void *const function = dlsym(lt->library, #name);                                          \
@@ -55,8 +55,7 @@ base_status_t kern_gemm_plans_create(base_device_t *dev, kern_gemm_plans_t **pla
     plans->device = base_device_name(dev);
     st = library_open(ctx, plans->device, &plans->lt);
     if (st == BASE_OK)
-        st = kern_cublaslt_check(plans, "cublasLtCreate",
-                                 plans->lt.cublasLtCreate(&plans->handle));
+        st = kern_cublaslt_check(plans, "cublasLtCreate", plans->lt.cublasLtCreate(&plans->handle));
     if (st < 0) {
         kern_gemm_plans_destroy(plans);
         return st;
@@ -162,10 +161,10 @@ base_status_t kern_gemm_problem_init(const kern_gemm_plans_t *plans, const kern_
     problem->first_data = base_mem_address(args->b.mem);
     problem->second_data = base_mem_address(args->a.mem);
     problem->c_data = base_mem_address(args->c.mem);
-    BASE_TRY(kern_cublaslt_check(plans, "cublasLtMatmulDescInit",
-                                 lt->cublasLtMatmulDescInit_internal(
-                                     &problem->desc, sizeof problem->desc, CUBLAS_COMPUTE_32F,
-                                     CUDA_R_32F)));
+    BASE_TRY(kern_cublaslt_check(
+        plans, "cublasLtMatmulDescInit",
+        lt->cublasLtMatmulDescInit_internal(&problem->desc, sizeof problem->desc,
+                                            CUBLAS_COMPUTE_32F, CUDA_R_32F)));
     BASE_TRY(kern_cublaslt_check(plans, "transpose of b",
                                  lt->cublasLtMatmulDescSetAttribute(&problem->desc,
                                                                     CUBLASLT_MATMUL_DESC_TRANSA,
@@ -205,8 +204,8 @@ static cublasStatus_t preference_init(const kern_cublaslt_t *lt, const kern_gemm
     const uint64_t workspace = (uint64_t)workspace_bytes;
     const uint32_t a = (uint32_t)key->b_align, b = (uint32_t)key->a_align,
                    c = (uint32_t)key->c_align;
-    const uint32_t reduction = workspace_bytes > 0 ? CUBLASLT_REDUCTION_SCHEME_MASK
-                                                   : CUBLASLT_REDUCTION_SCHEME_NONE;
+    const uint32_t reduction =
+        workspace_bytes > 0 ? CUBLASLT_REDUCTION_SCHEME_MASK : CUBLASLT_REDUCTION_SCHEME_NONE;
     const struct {
         cublasLtMatmulPreferenceAttributes_t attribute;
         const void *value;
@@ -223,8 +222,8 @@ static cublasStatus_t preference_init(const kern_cublaslt_t *lt, const kern_gemm
 
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
         if (status == CUBLAS_STATUS_SUCCESS)
-            status = lt->cublasLtMatmulPreferenceSetAttribute(
-                pref, settings[i].attribute, settings[i].value, settings[i].bytes);
+            status = lt->cublasLtMatmulPreferenceSetAttribute(pref, settings[i].attribute,
+                                                              settings[i].value, settings[i].bytes);
     return status;
 }
 

@@ -78,8 +78,8 @@ typedef struct kern_gemm_problem {
     kern_gemm_key_t key;
 } kern_gemm_problem_t;
 
-base_status_t kern_gemm_plans_create(base_device_t *dev, kern_gemm_plans_t **plans_p)
-    BASE_MUST_CHECK;
+base_status_t kern_gemm_plans_create(base_device_t *dev,
+                                     kern_gemm_plans_t **plans_p) BASE_MUST_CHECK;
 void kern_gemm_plans_destroy(kern_gemm_plans_t *plans); /* NULL is legal */
 
 /* BASE_ERR_DEVICE with cuBLASLt's status. `what` is a literal. */

@@ -23,10 +23,16 @@ using list_t = tensor_list<tensor_entry, MAX_TENSORS>;
 static_assert(sizeof(list_t) <= 32000, "parameters of a launch");
 
 template <class T> struct square {
-    __device__ static float add(float sum, float x) { return __fmaf_rn(x, x, sum); }
+    __device__ static float add(float sum, float x)
+    {
+        return __fmaf_rn(x, x, sum);
+    }
 };
 template <class T> struct not_finite {
-    __device__ static float add(float sum, float x) { return sum + (isfinite(x) ? 0.0f : 1.0f); }
+    __device__ static float add(float sum, float x)
+    {
+        return sum + (isfinite(x) ? 0.0f : 1.0f);
+    }
 };
 
 /* Adds over a piece; counts and sums of 64 elements are exact enough in fp32. */
@@ -83,8 +89,8 @@ __global__ void __launch_bounds__(LIST_THREADS)
     piece_kernel(const __grid_constant__ list_t list, double *partial)
 {
     const piece_place at = find_piece(list);
-    const double sum = block_sum_double(
-        static_cast<double>(thread_sum<T, Term<T>>(list.entries[at.entry], at)));
+    const double sum =
+        block_sum_double(static_cast<double>(thread_sum<T, Term<T>>(list.entries[at.entry], at)));
     if (threadIdx.x == 0) partial[list.before + blockIdx.x] = sum;
 }
 

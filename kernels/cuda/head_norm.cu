@@ -65,11 +65,9 @@ template <int N> __global__ void __launch_bounds__(THREADS) backward_kernel(head
     const bool live = at.row < p.rows;
     const int64_t first = int64_t{at.head} * p.dim;
     float sum = 0.0f;
-    values<N> x, dy, w;
     for (int j = at.lane * N; live && j < p.dim; j += LANES * N) {
-        x = load<N>(p.x.row(at.row) + first + j);
-        dy = load<N>(p.dy.row(at.row) + first + j);
-        w = load<N>(p.w + j);
+        const values<N> x = load<N>(p.x.row(at.row) + first + j), w = load<N>(p.w + j);
+        const values<N> dy = load<N>(p.dy.row(at.row) + first + j);
 #pragma unroll
         for (int i = 0; i < N; i++)
             sum = __fmaf_rn(w.v[i] * dy.v[i], x.v[i], sum);
@@ -77,11 +75,8 @@ template <int N> __global__ void __launch_bounds__(THREADS) backward_kernel(head
     const float mean = lane_sum<LANES>(sum) / static_cast<float>(p.dim);
     const float rstd = live ? p.rstd.row(at.row)[at.head] : 0.0f, back = rstd * rstd * mean;
     for (int j = at.lane * N; live && j < p.dim; j += LANES * N) {
-        if (p.dim > LANES * N) {
-            x = load<N>(p.x.row(at.row) + first + j);
-            dy = load<N>(p.dy.row(at.row) + first + j);
-            w = load<N>(p.w + j);
-        }
+        const values<N> x = load<N>(p.x.row(at.row) + first + j), w = load<N>(p.w + j);
+        const values<N> dy = load<N>(p.dy.row(at.row) + first + j);
         values<N> dx;
 #pragma unroll
         for (int i = 0; i < N; i++)
@@ -113,7 +108,8 @@ template <int N> struct weight_gradient {
 template <int N> base_status_t add_dw(base_stream_t *s, const kern_head_norm_bwd_t *args)
 {
     const int32_t heads = static_cast<int32_t>(args->x.cols / args->head_dim);
-    const weight_gradient<N> value = {matrix_of<const bf16>(args->dy), matrix_of<const bf16>(args->x),
+    const weight_gradient<N> value = {matrix_of<const bf16>(args->dy),
+                                      matrix_of<const bf16>(args->x),
                                       matrix_of<const float>(args->rstd), heads, args->head_dim};
     return add_rows<N>(s, "head_norm_bwd", args->x.rows * heads, args->head_dim, value,
                        kern_cuda_pointer<float>(args->dw.mem));

@@ -89,8 +89,8 @@ __device__ __forceinline__ void fetch(const sum_params &p, const group &g, int64
     next.narrow = make_uint4(0, 0, 0, 0);
     if (at < ROWS * MT * 2 && row < row1 && tile < g.num_tiles)
         next.narrow = load_chunk(p.narrow.row(row) + g.tiles[tile].column, at % 2 * CHUNK,
-                                 g.tiles[tile].ranks, p.narrow_aligned != 0 &&
-                                     g.tiles[tile].column % CHUNK == 0);
+                                 g.tiles[tile].ranks,
+                                 p.narrow_aligned != 0 && g.tiles[tile].column % CHUNK == 0);
 }
 
 template <int MT> __device__ __forceinline__ void put(stage<MT> &to, const loaded<MT> &next)
@@ -117,8 +117,7 @@ __device__ __forceinline__ void multiply_stage(const stage<MT> &from, float (&ac
         /* matrices: rows k and k + 8 of the left 8 columns, then of the right ones */
         uint32_t b[4];
         kern_ptx::load_matrices_transposed(
-            b, kern_ptx::shared_address(
-                   &from.wide[k + lane % 16][warp * 16 + lane / 16 * 8]));
+            b, kern_ptx::shared_address(&from.wide[k + lane % 16][warp * 16 + lane / 16 * 8]));
 #pragma unroll
         for (int m = 0; m < MT; m++) {
             /* a[0] ranks 0-7 of rows 0-7, a[1] ranks 8-15, a[2], a[3] the same of rows 8-15 */
@@ -133,7 +132,10 @@ __device__ __forceinline__ void multiply_stage(const stage<MT> &from, float (&ac
 }
 
 template <bool DROPOUT, int MT>
-__global__ void __launch_bounds__(THREADS, MT == 1 ? 4 : DROPOUT ? 1 : MT == 2 ? 2 : 3)
+__global__ void __launch_bounds__(THREADS, MT == 1   ? (DROPOUT ? 3 : 4)
+                                           : DROPOUT ? 1
+                                           : MT == 2 ? 2
+                                                     : 3)
     sum_kernel(const __grid_constant__ sum_params p)
 {
     constexpr int ROWS = ROWS_OF<MT>;
@@ -157,8 +159,7 @@ __global__ void __launch_bounds__(THREADS, MT == 1 ? 4 : DROPOUT ? 1 : MT == 2 ?
     for (int64_t row = item.row0; row < item.row1; row += ROWS, turn ^= 1) {
         put(stages[turn], next);
         __syncthreads(); /* a stage is written again only after the barrier of the next one */
-        if (row + ROWS < item.row1)
-            fetch<DROPOUT, MT>(p, g, row + ROWS, item.row1, column, next);
+        if (row + ROWS < item.row1) fetch<DROPOUT, MT>(p, g, row + ROWS, item.row1, column, next);
         multiply_stage(stages[turn], acc);
     }
     float *const out = p.partial + item.partial;
@@ -200,7 +201,8 @@ struct builder {
     int64_t used; /* floats of scratch */
 };
 
-template <bool DROPOUT, int MT> void launch_sum(const sum_params &p, int64_t blocks, cudaStream_t st)
+template <bool DROPOUT, int MT>
+void launch_sum(const sum_params &p, int64_t blocks, cudaStream_t st)
 {
     sum_kernel<DROPOUT, MT><<<static_cast<unsigned>(blocks), THREADS, 0, st>>>(p);
 }
@@ -246,9 +248,8 @@ base_status_t add_group(builder &b, const kern_lora_route_t &route, int32_t adap
         return BASE_FAIL(base_device_ctx(base_stream_device(b.s)), BASE_ERR_ARG, BASE_MSG_INT_01,
                          "%s: %lld sums of a block, want at most %lld", b.op,
                          static_cast<long long>(floats), static_cast<long long>(room));
-    if (p.num_groups > 0 &&
-        (p.num_groups == MAX_GROUPS ||
-         (p.groups[0].mask.threshold != 0) != (g.mask.threshold != 0)))
+    if (p.num_groups > 0 && (p.num_groups == MAX_GROUPS ||
+                             (p.groups[0].mask.threshold != 0) != (g.mask.threshold != 0)))
         BASE_TRY(flush(b));
     const auto begin = [&] {
         p.groups[p.num_groups] = g;

@@ -138,7 +138,8 @@ __global__ void __launch_bounds__(THREADS, STEPS <= 4 ? 2 : 1)
         for (int s = 0; s < STEPS; s++) {
             if (s >= g.num_steps) break;
             const rank_step &step = g.steps[s];
-            const bf16 *top = p.ds.row(row) + step.column, *bottom = p.ds.row(row + 8) + step.column;
+            const bf16 *top = p.ds.row(row) + step.column,
+                       *bottom = p.ds.row(row + 8) + step.column;
             const bool live = row < end, live8 = row + 8 < end;
             const uint32_t a[4] = {pair_of(top, 1, 2 * c, step.ranks, live),
                                    pair_of(bottom, 1, 2 * c, step.ranks, live8),

@@ -60,8 +60,8 @@ struct row_name {
 __device__ __forceinline__ row_name name_of(const row_names &names, int64_t row)
 {
     const int32_t *pair = names.documents + row * names.documents_pitch;
-    const uint64_t document =
-        static_cast<uint64_t>(static_cast<uint32_t>(pair[1])) << 32 | static_cast<uint32_t>(pair[0]);
+    const uint64_t document = static_cast<uint64_t>(static_cast<uint32_t>(pair[1])) << 32 |
+                              static_cast<uint32_t>(pair[0]);
     return {static_cast<int64_t>(document), names.positions[row]};
 }
 
@@ -106,16 +106,19 @@ __device__ __forceinline__ uint4 load_chunk(const bf16 *row, int64_t j, int64_t 
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int64_t k = j + 2 * i;
-        pair[i] = (k < cols ? bits_of(row + k) : 0u) |
-                  (k + 1 < cols ? bits_of(row + k + 1) << 16 : 0u);
+        pair[i] =
+            (k < cols ? bits_of(row + k) : 0u) | (k + 1 < cols ? bits_of(row + k + 1) << 16 : 0u);
     }
     return make_uint4(pair[0], pair[1], pair[2], pair[3]);
 }
 
 inline bool rows_aligned(const kern_mat_t &mat, int64_t column = 0)
 {
-    return (reinterpret_cast<uintptr_t>(base_mem_address(mat.mem)) + 2 * static_cast<uintptr_t>(column)) %
-                   16 == 0 && mat.pitch % CHUNK == 0;
+    return (reinterpret_cast<uintptr_t>(base_mem_address(mat.mem)) +
+            2 * static_cast<uintptr_t>(column)) %
+                   16 ==
+               0 &&
+           mat.pitch % CHUNK == 0;
 }
 
 } // namespace kern_lora

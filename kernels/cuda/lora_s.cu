@@ -2,8 +2,8 @@
  * or dy once. A block takes rows of one segment and up to NT tiles of 8 columns; its warps share
  * out the inner dimension in steps of 32.
  *
- * Each warp has a queue of its steps' operands in shared memory, filled ahead by asynchronous copies
- * of 16 bytes; what a lane multiplies it has brought itself, except B, which lies the other way
+ * Each warp has a queue of its steps' operands in shared memory, filled ahead by asynchronous
+ * copies of 16 bytes; what a lane multiplies it has brought itself, except B, which lies the other way
  * round and is transposed on the way out. The order of the inner dimension within a product is free
  * as long as both operands have the same: lane c of four holds columns 8 c ... 8 c + 7 of a step of
  * 32, which is also what two blocks of Philox serve.
@@ -70,8 +70,7 @@ __device__ __forceinline__ const work &find_work(const product_params &p)
 template <int MT>
 __device__ __forceinline__ void store_tile(const product_params &p, const group &g,
                                            const column_tile &tile, int64_t row0, int64_t row1,
-                                           const float (&acc)[MT][4],
-                                           float (*part)[MT * 16][8])
+                                           const float (&acc)[MT][4], float (*part)[MT * 16][8])
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     __syncthreads();
@@ -94,8 +93,7 @@ __device__ __forceinline__ void store_tile(const product_params &p, const group 
 
 /* Stages of a queue: as many as shared memory has room for. */
 template <int MT, int NT> constexpr int STAGES_OF = MT * 2 + NT > 12 ? 3 : 4;
-template <int MT, int NT>
-constexpr int QUEUE_BYTES = WARPS *STAGES_OF<MT, NT> *(2 * MT + NT) * 512;
+template <int MT, int NT> constexpr int QUEUE_BYTES = WARPS *STAGES_OF<MT, NT> *(2 * MT + NT) * 512;
 
 /* The queue's slots are 512 bytes: 16 a lane. */
 __device__ __forceinline__ uint4 *lane_slot(uint4 *stage, int slot)
@@ -112,8 +110,8 @@ __device__ __forceinline__ void bring(uint4 *to, const bf16 *row, int64_t k, int
         *to = live ? load_chunk(row, k, inner, false) : make_uint4(0, 0, 0, 0);
 }
 
-/* Row k of B as 8 columns, where load_matrices_transposed gives lane c of four rows 8 c ... 8 c + 7:
- * matrix q of four holds rows 8 i + 2 q and 8 i + 2 q + 1. */
+/* Row k of B as 8 columns, where load_matrices_transposed gives lane c of four rows 8 c ... 8 c +
+ * 7: matrix q of four holds rows 8 i + 2 q and 8 i + 2 q + 1. */
 __device__ __forceinline__ void bring_across(uint4 *slot, const column_tile &tile, int64_t k0,
                                              int64_t inner, bool aligned)
 {
@@ -239,10 +237,10 @@ base_status_t launch(base_stream_t *s, const char *op, product_params &p)
     }
     if (blocks == 0) return BASE_OK;
     constexpr int bytes = QUEUE_BYTES<MT, NT>;
-    BASE_TRY(kern_cuda_check(s, op,
-                             cudaFuncSetAttribute(product_kernel<ALONG, DROPOUT, MT, NT>,
-                                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                  bytes)));
+    BASE_TRY(
+        kern_cuda_check(s, op,
+                        cudaFuncSetAttribute(product_kernel<ALONG, DROPOUT, MT, NT>,
+                                             cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)));
     product_kernel<ALONG, DROPOUT, MT, NT>
         <<<static_cast<unsigned>(blocks), THREADS, bytes, native(s)>>>(p);
     return kern_cuda_check(s, op, cudaGetLastError());
@@ -301,8 +299,8 @@ void add_tiles(const kern_lora_block_t &block, const kern_mat_t &w, bool along, 
                                     static_cast<int32_t>(block.column + *rank0)};
     }
     /* Whole chunks of x's columns and A's, or whole tiles of B's. */
-    g->aligned = g->aligned && g->inner % CHUNK == 0 && rows_aligned(w) &&
-                 (along || block.rank % 8 == 0);
+    g->aligned =
+        g->aligned && g->inner % CHUNK == 0 && rows_aligned(w) && (along || block.rank % 8 == 0);
 }
 
 template <bool ALONG>
@@ -315,11 +313,11 @@ base_status_t run(base_stream_t *s, const char *op, const kern_lora_route_t &rou
     p.names = names_of(route);
     p.num_work = p.num_groups = 0;
     if (out.rows > 0 && out.cols > 0)
-        BASE_TRY(kern_cuda_check(
-            s, op,
-            cudaMemset2DAsync(base_mem_address(out.mem), static_cast<size_t>(out.pitch) * 2, 0,
-                              static_cast<size_t>(out.cols) * 2, static_cast<size_t>(out.rows),
-                              native(s))));
+        BASE_TRY(kern_cuda_check(s, op,
+                                 cudaMemset2DAsync(base_mem_address(out.mem),
+                                                   static_cast<size_t>(out.pitch) * 2, 0,
+                                                   static_cast<size_t>(out.cols) * 2,
+                                                   static_cast<size_t>(out.rows), native(s))));
     /* Blocks of one adapter that read the same columns without a mask share a group. */
     const auto alike = [&](int64_t b, int32_t adapter) {
         return ALONG && route.blocks[b].adapter == adapter &&
@@ -339,9 +337,9 @@ base_status_t run(base_stream_t *s, const char *op, const kern_lora_route_t &rou
             g.first = ALONG ? 0 : first.out_column;
             g.inner = ALONG ? x.cols : first.b.rows;
             g.mask = mask_of(route, first);
-            g.alpha = static_cast<float>(scale_of(route, first) *
-                                         (ALONG ? 1.0 / (1.0 - route.adapters[first.adapter].dropout)
-                                                : 1.0));
+            g.alpha = static_cast<float>(
+                scale_of(route, first) *
+                (ALONG ? 1.0 / (1.0 - route.adapters[first.adapter].dropout) : 1.0));
             g.aligned = rows_aligned(x, g.first);
             /* as many blocks as fit, then the next group begins where this one ended */
             for (;;) {

@@ -112,8 +112,8 @@ __device__ peak block_peak(peak mine)
     return mine;
 }
 
-/* A weight of 0 clears gradient and gathered row, so that a row that is switched off adds nothing to
- * dW even when it is not finite. */
+/* A weight of 0 clears gradient and gathered row, so that a row that is switched off adds nothing
+ * to dW even when it is not finite. */
 __device__ void clear_row(const loss_params &p, bf16 *gradient, int64_t i)
 {
     bf16 *x = p.gathered.row(i);
@@ -227,8 +227,8 @@ base_status_t chunk(base_stream_t *s, const kern_loss_linear_ce_t *args, int64_t
     const gather_params gather = {matrix_of<const bf16>(args->x), matrix_of<bf16>(args->gathered),
                                   kern_cuda_pointer<const int32_t>(args->rows.mem) + first,
                                   args->x.rows};
-    const kern_gemm_t logits = {first_rows(args->gathered, count), args->w,
-                                first_rows(args->logits, count), 0, 1, 0};
+    const kern_gemm_t logits = {
+        first_rows(args->gathered, count), args->w, first_rows(args->logits, count), 0, 1, 0};
     const int64_t cols = args->x.cols;
     BASE_TRY(in_chunks(args->x, args->gathered)
                  ? each<CHUNK>(s, "loss_linear_ce", count, cols, gather_work<CHUNK>{gather})
@@ -245,12 +245,11 @@ extern "C" base_status_t kern_cuda_loss_linear_ce(base_stream_t *s,
 {
     if (args->x.dtype != KERN_BF16) return BASE_ERR_UNSUPPORTED;
     if (!kern_mat_absent(&args->dx) && args->dx.rows > 0 && args->dx.cols > 0)
-        BASE_TRY(kern_cuda_check(
-            s, "loss_linear_ce",
-            cudaMemset2DAsync(base_mem_address(args->dx.mem),
-                              static_cast<size_t>(args->dx.pitch) * 2, 0,
-                              static_cast<size_t>(args->dx.cols) * 2,
-                              static_cast<size_t>(args->dx.rows), native(s))));
+        BASE_TRY(kern_cuda_check(s, "loss_linear_ce",
+                                 cudaMemset2DAsync(base_mem_address(args->dx.mem),
+                                                   static_cast<size_t>(args->dx.pitch) * 2, 0,
+                                                   static_cast<size_t>(args->dx.cols) * 2,
+                                                   static_cast<size_t>(args->dx.rows), native(s))));
     for (int64_t first = 0; first < args->rows.cols; first += args->logits.rows) {
         const int64_t left = args->rows.cols - first;
         BASE_TRY(chunk(s, args, first, left < args->logits.rows ? left : args->logits.rows));

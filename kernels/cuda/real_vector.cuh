@@ -10,6 +10,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace kern_real
 {
@@ -112,7 +113,10 @@ template <class T> struct matrix {
     T *at;
     int64_t pitch;
 
-    __device__ T *row(int64_t t) const { return at + t * pitch; }
+    __device__ T *row(int64_t t) const
+    {
+        return at + t * pitch;
+    }
 };
 
 template <class T> inline matrix<T> matrix_of(const kern_mat_t &mat)
@@ -151,7 +155,8 @@ constexpr int EACH_THREADS = 256;
 
 /* work(row, col) for the first of every N columns. */
 template <int N, class Work>
-__global__ void __launch_bounds__(EACH_THREADS) each_kernel(int64_t items, uint32_t per_row, Work work)
+__global__ void __launch_bounds__(EACH_THREADS)
+    each_kernel(int64_t items, uint32_t per_row, Work work)
 {
     const int64_t item = int64_t{blockIdx.x} * EACH_THREADS + threadIdx.x;
     if (item >= items) return;

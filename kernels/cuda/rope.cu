@@ -56,8 +56,7 @@ __device__ __forceinline__ bf16 *head_place(const rope_params &p, int64_t t, int
         const int h = head / p.group, r = head - h * p.group;
         return p.q + ((h * p.head_rows + t) * p.group + r) * p.dim;
     }
-    if (head < p.q_heads + p.kv_heads)
-        return p.k + ((head - p.q_heads) * p.head_rows + t) * p.dim;
+    if (head < p.q_heads + p.kv_heads) return p.k + ((head - p.q_heads) * p.head_rows + t) * p.dim;
     return p.v + ((head - p.q_heads - p.kv_heads) * p.head_rows + t) * p.dim;
 }
 
@@ -129,7 +128,7 @@ extern "C" base_status_t kern_cuda_rope_table(base_stream_t *s, const kern_rope_
     for (int64_t first = 0; first < half_dim && p.positions > 0; first += MAX_FREQUENCIES) {
         p.first = static_cast<int32_t>(first);
         p.count = static_cast<int32_t>(half_dim - first < MAX_FREQUENCIES ? half_dim - first
-                                                                      : MAX_FREQUENCIES);
+                                                                          : MAX_FREQUENCIES);
         for (int32_t i = 0; i < p.count; i++)
             p.inv_freq[i] = args->inv_freq[first + i];
         table_kernel<<<blocks_of(p.positions * p.count, TABLE_THREADS), TABLE_THREADS, 0,

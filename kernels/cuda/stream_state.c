@@ -49,8 +49,7 @@ base_status_t kern_cuda_gemm_plans(base_stream_t *s, kern_gemm_plans_t **plans_p
     kern_cuda_state_t *state = NULL;
 
     BASE_TRY(kern_cuda_state_of(s, &state));
-    if (state->gemm == NULL)
-        BASE_TRY(kern_gemm_plans_create(base_stream_device(s), &state->gemm));
+    if (state->gemm == NULL) BASE_TRY(kern_gemm_plans_create(base_stream_device(s), &state->gemm));
     *plans_p = state->gemm;
     return BASE_OK;
 }

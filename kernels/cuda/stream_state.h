@@ -22,7 +22,7 @@ extern "C" {
 typedef struct kern_cuda_state {
     base_stream_part_t part; /* first */
     base_ctx_t *ctx;
-    base_buffer_t *scratch; /* KERN_CUDA_SCRATCH_BYTES */
+    base_buffer_t *scratch;  /* KERN_CUDA_SCRATCH_BYTES */
     kern_gemm_plans_t *gemm; /* NULL until kern_cuda_gemm_plans */
 } kern_cuda_state_t;
 

@@ -14,7 +14,7 @@ constexpr int LIST_THREADS = 256, PIECE = 16 * LIST_THREADS * 4;
 /* Entry: a struct with `int64_t rows, cols` and the addresses of its matrices. */
 template <class Entry, int MAX> struct tensor_list {
     int32_t count, pieces;
-    int64_t before;             /* pieces of earlier launches */
+    int64_t before; /* pieces of earlier launches */
     int32_t first_piece[MAX + 1];
     Entry entries[MAX];
 };
@@ -48,7 +48,7 @@ template <class List> __device__ piece_place find_piece(const List &list)
 }
 
 /* launch(list) whenever a list is full, and at the end; entry_of(i) describes tensor i. Returns the
- * number of pieces in *pieces. A matrix without gaps is one row, so that chunks meet no row's end. */
+ * number of pieces in *pieces. */
 template <class List, class EntryOf, class Launch>
 base_status_t for_lists(int64_t num, List &list, int64_t *pieces, EntryOf entry_of, Launch launch)
 {

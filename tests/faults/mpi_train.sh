@@ -7,12 +7,15 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/cli/expect.sh
 . "$here/../cli/expect.sh"
 
+# After a failure mpiexec gives the other ranks a second before it kills them; they need none, they have ended.
+quick=(-q --oversubscribe --mca odls_base_sigkill_timeout 0)
+
 # mpi CODE N WORD...: as expect, on N processes.
 mpi() {
     local want=$1 ranks=$2 got=0
     shift 2
     words="(on $ranks ranks) $*"
-    timeout 60 "$mpiexec" -q --oversubscribe -np "$ranks" "$cadre" "$@" >out 2>err || got=$?
+    timeout 60 "$mpiexec" "${quick[@]}" -np "$ranks" "$cadre" "$@" >out 2>err || got=$?
     if [ "$got" -ne "$want" ]; then fail "exit code $got, wanted $want"; fi
 }
 threads() { # threads N WORD...
@@ -121,6 +124,25 @@ err 'none.h5'
 mpi 2 2 train run.yaml --set output=runs/z --set attention.placement=pool --set attention.servers_per_host=2
 errors 1
 err 'CONF-04'
+
+# ==== what only rank 1 finds reaches the terminal, in its words; ranks that differ are named ====
+
+both() { # both CODE OPTION...: two ranks, the second one with other options
+    local want=$1 got=0
+    shift
+    words="(rank 1 with $*)"
+    timeout 60 "$mpiexec" "${quick[@]}" -np 1 "$cadre" train run.yaml --set output=runs/both : \
+        -np 1 "$cadre" train run.yaml --set output=runs/both "$@" >out 2>err || got=$?
+    if [ "$got" -ne "$want" ]; then fail "exit code $got, wanted $want"; fi
+    errors 1
+    rm -rf runs/both
+}
+both 3 --set adapters.code.data=none.h5
+err 'none.h5'
+both 5 --set adapters.code.global_batch_documents=3
+err 'COMM-03'
+err 'rank 0'
+err 'rank 1'
 
 # ==== a rank dies: kill -9 ====
 

@@ -96,8 +96,9 @@ ops_tensor ops_case::add(int64_t rows, int64_t cols, int64_t pad, int64_t shift,
 {
     gpu_fixture *fx = bench->fx;
     const bool exact = kind == oracle::same || dtype == KERN_I32;
-    const kern_dtype_t other =
-        exact ? dtype : kind == oracle::f64 || dtype == KERN_F64 ? KERN_F64 : KERN_F32;
+    const kern_dtype_t other = exact                                      ? dtype
+                               : kind == oracle::f64 || dtype == KERN_F64 ? KERN_F64
+                                                                          : KERN_F32;
     const int64_t pitch = cols + pad, span = rows * pitch + 64;
     ops_tensor t = {};
     t.result = result;
@@ -190,8 +191,8 @@ void ops_case::run(const std::function<base_status_t(base_stream_t *)> &on_gpu,
     void *const address = base_mem_address(base_mem(bench->buffer[GPU], 0));
     for (int turn = 0; turn < 2; turn++) {
         got[turn].resize(image.size());
-        GPU_CUDA(cudaMemcpyAsync(address, image.data(), image.size(), cudaMemcpyDefault,
-                                 fx->native));
+        GPU_CUDA(
+            cudaMemcpyAsync(address, image.data(), image.size(), cudaMemcpyDefault, fx->native));
         if (on_gpu(fx->s) < 0 && fault.empty()) {
             base_error_t error;
             fault = "refused: ";

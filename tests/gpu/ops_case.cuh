@@ -20,7 +20,7 @@ enum class oracle { f64, f32, same };
 struct tolerance {
     double relative, scaled;
 };
-/* One rounding to bf16 (2^-9) of an fp32 result that may lie near the middle of two; sums in fp32. */
+/* One rounding to bf16 (2^-9) of an fp32 result that may lie between two; sums in fp32. */
 constexpr tolerance ROUNDED = {0x1p-8, 0x1p-16};
 constexpr tolerance SUMMED = {0x1p-17, 0x1p-17};
 constexpr tolerance EXACT = {0, 0};
@@ -29,7 +29,10 @@ struct ops_tensor {
     kern_mat_t mat[2];
     bool result;
     tolerance tol;
-    kern_mat_t operator()(ops_side side) const { return mat[side]; }
+    kern_mat_t operator()(ops_side side) const
+    {
+        return mat[side];
+    }
 };
 
 using ops_value = std::function<double(int64_t row, int64_t col)>;
@@ -52,7 +55,10 @@ class ops_case
                       tolerance tol);
     ops_tensor inout(int64_t rows, int64_t cols, int64_t pad, int64_t shift, kern_dtype_t dtype,
                      tolerance tol, const ops_value &value);
-    ops_tensor none() const { return {}; }
+    ops_tensor none() const
+    {
+        return {};
+    }
 
     /* Normal values of that deviation. */
     ops_value normal(double deviation = 1.0);
@@ -86,7 +92,7 @@ class ops_case
             return cpu_##op(s_, &a_);                                                              \
         })
 
-/* Cases, failures and the worst error over its tolerance, by op (the name up to its first space). */
+/* Cases, failures and the worst error over its tolerance, by op (the name up to a space). */
 struct ops_summary {
     std::string op;
     int cases, failures;

@@ -1,5 +1,5 @@
-/* ops_check [--json FILE] [SECTION...]: the CUDA ops against the CPU ops (dense rows step lora), and
- * their speed (timing gemm linear). All of them without a section. */
+/* ops_check [--json FILE] [SECTION...]: the CUDA ops against the CPU ops (dense rows step lora),
+ * and their speed (timing gemm linear). All of them without a section. */
 #include "tests/gpu/ops_case.cuh"
 #include "tests/gpu/ops_timing.cuh"
 
@@ -16,8 +16,8 @@ void print_summary(const ops_bench *bench, FILE *json, int *failed)
     for (const ops_summary &s : ops_bench_summary(bench)) {
         printf("%-18s %6d %6d   %.3f\n", s.op.c_str(), s.cases, s.failures, s.worst);
         if (json != nullptr)
-            fprintf(json, "%s\n{\"op\": \"%s\", \"cases\": %d, \"failed\": %d, \"worst\": %.4g}", comma,
-                    s.op.c_str(), s.cases, s.failures, s.worst < 1e9 ? s.worst : 1e9);
+            fprintf(json, "%s\n{\"op\": \"%s\", \"cases\": %d, \"failed\": %d, \"worst\": %.4g}",
+                    comma, s.op.c_str(), s.cases, s.failures, s.worst < 1e9 ? s.worst : 1e9);
         comma = ",";
         *failed |= s.failures > 0;
     }
@@ -30,9 +30,9 @@ struct section {
     void (*time)(gpu_fixture *fx, FILE *json);
 };
 const section SECTIONS[] = {
-    {"dense", ops_check_dense, nullptr},       {"rows", ops_check_rows, nullptr},
-    {"step", ops_check_step, nullptr},         {"lora", ops_check_lora, nullptr},
-    {"timing", nullptr, ops_timing},           {"gemm", nullptr, ops_timing_gemm},
+    {"dense", ops_check_dense, nullptr},    {"rows", ops_check_rows, nullptr},
+    {"step", ops_check_step, nullptr},      {"lora", ops_check_lora, nullptr},
+    {"timing", nullptr, ops_timing},        {"gemm", nullptr, ops_timing_gemm},
     {"linear", nullptr, ops_timing_linear},
 };
 
@@ -75,7 +75,8 @@ int main(int argc, char **argv)
         fclose(json);
     }
     gpu_close(&fx);
-    if (chosen == 0) gpu_fail(__FILE__, __LINE__, "sections", "dense rows step lora timing gemm linear");
+    if (chosen == 0)
+        gpu_fail(__FILE__, __LINE__, "sections", "dense rows step lora timing gemm linear");
     printf("%s\n", failed ? "FAILED" : "ok");
     return failed;
 }

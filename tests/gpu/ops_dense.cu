@@ -20,9 +20,9 @@ ops_value adversarial(ops_case &c)
 {
     const ops_value normal = c.normal();
     return [normal](int64_t i, int64_t j) {
-        static const double special[] = {0.0,     -0.0,      3.3895e38, -3.3895e38, 1.2e-38, 9e-41,
-                                         -9e-41,  INFINITY,  -INFINITY, NAN,        88.7,    -88.7,
-                                         -100.0,  104.0,     1.0,       -1.0};
+        static const double special[] = {0.0,    -0.0,     3.3895e38, -3.3895e38, 1.2e-38, 9e-41,
+                                         -9e-41, INFINITY, -INFINITY, NAN,        88.7,    -88.7,
+                                         -100.0, 104.0,    1.0,       -1.0};
         const int64_t at = (i * 37 + j * 11) % 48;
         return at < 16 ? special[at] : normal(i, j);
     };
@@ -32,7 +32,7 @@ struct shape {
     int64_t rows, cols, pad, shift;
 };
 /* In chunks of 8 and not, with and without gaps between rows. */
-const shape SHAPES[] = {{1, 1, 0, 0},   {3, 7, 0, 0},     {5, 64, 3, 0},   {17, 136, 8, 0},
+const shape SHAPES[] = {{1, 1, 0, 0},    {3, 7, 0, 0},     {5, 64, 3, 0},     {17, 136, 8, 0},
                         {17, 136, 8, 1}, {33, 1000, 0, 0}, {64, 4096, 64, 0}, {300, 257, 7, 3}};
 
 void elementwise(ops_bench *b)
@@ -41,16 +41,16 @@ void elementwise(ops_bench *b)
         {
             ops_case c(b, label("add", {s.rows, s.cols, s.pad, s.shift}));
             const ops_tensor x = c.input(s.rows, s.cols, s.pad, s.shift, KERN_BF16, adversarial(c));
-            const ops_tensor y = c.inout(s.rows, s.cols, s.pad, s.shift, KERN_BF16, ROUNDED,
-                                         adversarial(c));
+            const ops_tensor y =
+                c.inout(s.rows, s.cols, s.pad, s.shift, KERN_BF16, ROUNDED, adversarial(c));
             const auto args = [&](ops_side d) { return kern_add_t{x(d), y(d), y(d)}; };
             OPS_RUN(c, add, args);
         }
         {
             ops_case c(b, label("bias_add", {s.rows, s.cols, s.pad, s.shift}));
             const ops_tensor bias = c.input(1, s.cols, 0, s.shift, KERN_BF16, c.normal());
-            const ops_tensor y = c.inout(s.rows, s.cols, s.pad, s.shift, KERN_BF16, ROUNDED,
-                                         adversarial(c));
+            const ops_tensor y =
+                c.inout(s.rows, s.cols, s.pad, s.shift, KERN_BF16, ROUNDED, adversarial(c));
             const auto args = [&](ops_side d) { return kern_bias_add_t{bias(d), y(d)}; };
             OPS_RUN(c, bias_add, args);
         }
@@ -134,18 +134,18 @@ struct gemm_shape {
 
 void gemm(ops_bench *b)
 {
-    const gemm_shape shapes[] = {{1, 1, 1, 0},     {3, 5, 7, 2},      {65, 130, 33, 5},
-                                 {13, 17, 129, 3}, {4, 3, 0, 1},      {128, 256, 64, 0},
+    const gemm_shape shapes[] = {{1, 1, 1, 0},       {3, 5, 7, 2},      {65, 130, 33, 5},
+                                 {13, 17, 129, 3},   {4, 3, 0, 1},      {128, 256, 64, 0},
                                  {77, 264, 136, 64}, {300, 96, 200, 8}, {1, 512, 96, 0}};
     for (const gemm_shape &s : shapes)
         for (int flags = 0; flags < 16; flags++) {
             const bool ta = flags & 1, tb = flags & 2, wide = flags & 8;
             const int accumulate = flags >> 2 & 1;
             ops_case c(b, label("gemm", {s.m, s.n, s.k, s.pad, flags}));
-            const ops_tensor x = c.input(ta ? s.k : s.m, ta ? s.m : s.k, s.pad, 0, KERN_BF16,
-                                         c.normal());
-            const ops_tensor w = c.input(tb ? s.n : s.k, tb ? s.k : s.n, s.pad, 0, KERN_BF16,
-                                         c.normal());
+            const ops_tensor x =
+                c.input(ta ? s.k : s.m, ta ? s.m : s.k, s.pad, 0, KERN_BF16, c.normal());
+            const ops_tensor w =
+                c.input(tb ? s.n : s.k, tb ? s.k : s.n, s.pad, 0, KERN_BF16, c.normal());
             /* cuBLASLt rounds a bf16 product before it adds it to C */
             const tolerance twice = {0x1p-8, 0x1p-8};
             const ops_tensor y = c.inout(s.m, s.n, s.pad, 0, wide ? KERN_F32 : KERN_BF16,
@@ -164,13 +164,13 @@ struct loss_shape {
     int64_t rows, supervised, hidden, vocabulary, chunk, pad;
 };
 
-/* bf16 logits are off by 2^-9 of themselves: of their greatest, `top`, in a loss, and as a factor in
- * a probability. fp32 logits have no such term; their gradient is rounded to bf16 all the same. */
+/* bf16 logits are off by 2^-9 of themselves: of their greatest, `top`, in a loss, and as a factor
+ * in a probability. fp32 logits have no such term; their gradient is rounded to bf16 all the same. */
 void loss(ops_bench *b)
 {
-    const loss_shape shapes[] = {{4, 3, 5, 7, 8, 0},    {9, 9, 6, 33, 4, 2}, {21, 13, 17, 50, 5, 1},
-                                 {3, 0, 4, 5, 2, 0},    {40, 33, 64, 1000, 16, 0},
-                                 {20, 20, 128, 20000, 8, 8}};
+    const loss_shape shapes[] = {{4, 3, 5, 7, 8, 0},        {9, 9, 6, 33, 4, 2},
+                                 {21, 13, 17, 50, 5, 1},    {3, 0, 4, 5, 2, 0},
+                                 {40, 33, 64, 1000, 16, 0}, {20, 20, 128, 20000, 8, 8}};
     for (const loss_shape &s : shapes)
         for (int flags = 0; flags < 8; flags++) {
             const bool wide = flags & 1, want_dx = flags & 2, want_dw = flags & 4;
@@ -184,14 +184,16 @@ void loss(ops_bench *b)
                                                    (s.supervised > 1 ? s.supervised : 1));
             };
             const ops_value normal = c.normal();
-            const auto x_value = [&](int64_t i, int64_t j) { /* one row is NaN, and switched off */
-                return s.supervised > 2 && i == static_cast<int64_t>(listed(0, 2)) ? NAN
-                                                                                   : normal(i, j);
-            };
+            const auto x_value =
+                [&](int64_t i, int64_t j) { /* one row is NaN, and switched off */
+                                            return s.supervised > 2 &&
+                                                           i == static_cast<int64_t>(listed(0, 2))
+                                                       ? NAN
+                                                       : normal(i, j);
+                };
             const ops_tensor x = c.input(s.rows, s.hidden, s.pad, 0, KERN_BF16, x_value);
-            const ops_tensor w =
-                c.input(s.vocabulary, s.hidden, s.pad, 0, KERN_BF16,
-                        c.normal(1.5 / std::sqrt(static_cast<double>(s.hidden))));
+            const ops_tensor w = c.input(s.vocabulary, s.hidden, s.pad, 0, KERN_BF16,
+                                         c.normal(1.5 / std::sqrt(static_cast<double>(s.hidden))));
             const ops_tensor rows = c.input(1, s.supervised, 0, 0, KERN_I32, listed);
             const ops_tensor targets =
                 c.input(1, s.supervised, 0, 0, KERN_I32, [&](int64_t, int64_t j) {
@@ -209,9 +211,9 @@ void loss(ops_bench *b)
                         : c.none();
             /* scratch: a result with any contents */
             const tolerance any = {INFINITY, INFINITY};
-            const ops_tensor logits = c.inout(s.chunk, s.vocabulary, s.pad, 0,
-                                              wide ? KERN_F32 : KERN_BF16, any,
-                                              [](int64_t, int64_t) { return 1.0; });
+            const ops_tensor logits =
+                c.inout(s.chunk, s.vocabulary, s.pad, 0, wide ? KERN_F32 : KERN_BF16, any,
+                        [](int64_t, int64_t) { return 1.0; });
             const ops_tensor gathered = c.inout(s.chunk, s.hidden, s.pad, 0, KERN_BF16, any,
                                                 [](int64_t, int64_t) { return 1.0; });
             const auto args = [&](ops_side d) {

@@ -98,7 +98,10 @@ struct rig {
         };
     }
 
-    int64_t outputs(const kern_lora_block_t &block) const { return c.out[block.module]; }
+    int64_t outputs(const kern_lora_block_t &block) const
+    {
+        return c.out[block.module];
+    }
 };
 
 std::string label(const char *op, const rig &r, int32_t nan)
@@ -180,8 +183,8 @@ void products(ops_bench *b, const kern_case_lora_t &shape, int32_t nan)
     }
 }
 
-/* The masks alone. dA of one row with ds = 1 is the mask, and dx of ds = A = 1; s of an A with one 1
- * in each rank is it at those columns. p = 0.5, so that 1 / (1 - p) is exact. */
+/* The masks alone. dA of one row with ds = 1 is the mask, and dx of ds = A = 1; s of an A with one
+ * 1 in each rank is it at those columns. p = 0.5, so that 1 / (1 - p) is exact. */
 void masks(ops_bench *b, int64_t K, int64_t pad)
 {
     const auto one = [](int64_t, int64_t) { return 1.0; };
@@ -214,7 +217,8 @@ void masks(ops_bench *b, int64_t K, int64_t pad)
             return 0.0;
         });
         g.each(&kern_lora_block_t::da, [&](const kern_lora_block_t &k) {
-            return c.inout(k.rank, K, pad, 0, KERN_F32, EXACT, [](int64_t, int64_t) { return 0.0; });
+            return c.inout(k.rank, K, pad, 0, KERN_F32, EXACT,
+                           [](int64_t, int64_t) { return 0.0; });
         });
         const auto args = [&](ops_side d) { return kern_lora_da_t{g.route(d), x(d), ds(d)}; };
         OPS_RUN(c, lora_da, args);
@@ -226,9 +230,8 @@ void masks(ops_bench *b, int64_t K, int64_t pad)
         const ops_tensor x = c.input(g.T, K, pad, 0, KERN_BF16, one);
         const ops_tensor s = c.output(g.T, g.C, pad, 0, KERN_BF16, EXACT);
         g.each(&kern_lora_block_t::a, [&](const kern_lora_block_t &k) {
-            return c.input(k.rank, K, pad, 0, KERN_BF16, [K](int64_t i, int64_t j) {
-                return j == (i * 29 + 3) % K ? 1.0 : 0.0;
-            });
+            return c.input(k.rank, K, pad, 0, KERN_BF16,
+                           [K](int64_t i, int64_t j) { return j == (i * 29 + 3) % K ? 1.0 : 0.0; });
         });
         const auto args = [&](ops_side d) { return kern_lora_s_t{g.route(d), x(d), s(d)}; };
         OPS_RUN(c, lora_s, args);
@@ -238,8 +241,8 @@ void masks(ops_bench *b, int64_t K, int64_t pad)
         ops_case c(b, "lora_dx_dropout" + name);
         g.make(c);
         const ops_tensor ds = c.input(g.T, g.C, pad, 0, KERN_BF16, one);
-        const ops_tensor dx = c.inout(g.T, K, pad, 0, KERN_BF16, EXACT,
-                                      [](int64_t, int64_t) { return 0.0; });
+        const ops_tensor dx =
+            c.inout(g.T, K, pad, 0, KERN_BF16, EXACT, [](int64_t, int64_t) { return 0.0; });
         g.each(&kern_lora_block_t::a, [&](const kern_lora_block_t &k) {
             return c.input(k.rank, K, pad, 0, KERN_BF16,
                            [](int64_t i, int64_t) { return i == 0 ? 1.0 : 0.0; });

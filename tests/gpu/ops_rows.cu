@@ -45,15 +45,16 @@ void rmsnorm(ops_bench *b, int64_t rows, int64_t cols, int64_t pad)
         const ops_tensor x = c.input(rows, cols, pad, 0, KERN_BF16, c.normal());
         const ops_tensor dy = c.input(rows, cols, pad, 0, KERN_BF16, c.normal());
         const ops_tensor w = c.input(1, cols, 0, 0, KERN_BF16, c.normal());
-        const ops_tensor rstd =
-            c.input(1, rows, 0, 0, KERN_F32, [](int64_t, int64_t j) { return 0.5 + 0.01 * static_cast<double>(j); });
+        const ops_tensor rstd = c.input(1, rows, 0, 0, KERN_F32, [](int64_t, int64_t j) {
+            return 0.5 + 0.01 * static_cast<double>(j);
+        });
         const ops_tensor dx = c.inout(rows, cols, pad, 0, KERN_BF16, GRADIENT, c.normal());
         const ops_tensor dres =
             residual == 1 ? c.input(rows, cols, pad, 0, KERN_BF16, c.normal()) : c.none();
         const ops_tensor dw =
             flags % 2 ? c.inout(1, cols, 0, 0, KERN_F32, SUMMED, c.normal()) : c.none();
         const auto args = [&](ops_side d) {
-            return kern_rmsnorm_bwd_t{dy(d),    x(d),  w(d), rstd(d), residual == 2 ? dx(d) : dres(d),
+            return kern_rmsnorm_bwd_t{dy(d), x(d), w(d), rstd(d), residual == 2 ? dx(d) : dres(d),
                                       dx(d), dw(d)};
         };
         OPS_RUN(c, rmsnorm_bwd, args);
@@ -85,8 +86,8 @@ void head_norm(ops_bench *b, int64_t rows, int64_t heads, int32_t dim, int64_t p
         const ops_tensor dw =
             flags % 2 ? c.inout(1, dim, 0, 0, KERN_F32, SUMMED, c.normal()) : c.none();
         const auto args = [&](ops_side d) {
-            return kern_head_norm_bwd_t{dy(d), x(d), w(d), rstd(d), flags / 2 ? dy(d) : other(d), dw(d),
-                                        dim};
+            return kern_head_norm_bwd_t{dy(d), x(d), w(d), rstd(d), flags / 2 ? dy(d) : other(d),
+                                        dw(d), dim};
         };
         OPS_RUN(c, head_norm_bwd, args);
     }
@@ -109,8 +110,10 @@ void rope(ops_bench *b, const rope_shape &s)
 {
     const int64_t cols = (s.q_heads + 2 * s.kv_heads) * int64_t{s.dim}, positions = s.rows + 3;
     const int64_t head_rows = s.rows + s.extra, group = s.q_heads / s.kv_heads;
-    const auto position = [&](int64_t, int64_t j) { return static_cast<double>(j * 5 % positions); };
-    /* Only the first `rows` of the head_rows rows of a head belong to the op: a piece a row here. */
+    const auto position = [&](int64_t, int64_t j) {
+        return static_cast<double>(j * 5 % positions);
+    };
+    /* Only the first `rows` of the head_rows rows of a head belong to the op: one row a head. */
     const auto pieces = [&](ops_case &c, int64_t width, bool result) {
         const int64_t used = s.rows * width, gap = (head_rows - s.rows) * width;
         return result ? c.output(s.kv_heads, used, gap, 0, KERN_BF16, {0x1p-8, 0x1p-14})
@@ -146,10 +149,13 @@ void rope_table(ops_bench *b, int64_t positions, int64_t dim, int64_t pad)
     ops_case c(b, label("rope_table", {positions, dim, pad}));
     std::vector<double> inv_freq;
     for (int64_t i = 0; i < dim / 2; i++)
-        inv_freq.push_back(std::pow(500000.0, -2.0 * static_cast<double>(i) / static_cast<double>(dim)));
+        inv_freq.push_back(
+            std::pow(500000.0, -2.0 * static_cast<double>(i) / static_cast<double>(dim)));
     /* cos of a large angle may be off by what the angle's last bit is worth */
     const ops_tensor table = c.output(positions, dim, pad, 0, KERN_F32, {0x1p-22, 0x1p-24});
-    const auto args = [&](ops_side d) { return kern_rope_table_t{inv_freq.data(), 1.25, table(d)}; };
+    const auto args = [&](ops_side d) {
+        return kern_rope_table_t{inv_freq.data(), 1.25, table(d)};
+    };
     OPS_RUN(c, rope_table, args);
 }
 

@@ -29,7 +29,8 @@ void norms(ops_bench *b, size_t list, bool broken)
         ops_case c(b, "grad_norm " + name);
         std::vector<kern_mat_t> mats[2];
         for (const tensor_shape &s : LISTS[list]) {
-            const ops_tensor t = c.input(s.rows, s.cols, s.pad, s.shift, KERN_F32, value(c.normal()));
+            const ops_tensor t =
+                c.input(s.rows, s.cols, s.pad, s.shift, KERN_F32, value(c.normal()));
             for (const ops_side d : {GPU, CPU})
                 mats[d].push_back(t(d));
         }
@@ -77,8 +78,10 @@ void clip(ops_bench *b)
 /* Against the fp32 oracle: masters and moments have its bits. */
 void adamw(ops_bench *b, size_t list, int64_t step, int skip)
 {
-    ops_case c(b, "adamw " + std::to_string(list) + " " + std::to_string(step) + " " +
-                      std::to_string(skip), oracle::f32);
+    ops_case c(b,
+               "adamw " + std::to_string(list) + " " + std::to_string(step) + " " +
+                   std::to_string(skip),
+               oracle::f32);
     std::vector<kern_adamw_tensor_t> tensors[2];
     for (const tensor_shape &s : LISTS[list]) {
         const ops_value v0 = c.normal(1e-3);
@@ -93,7 +96,8 @@ void adamw(ops_bench *b, size_t list, int64_t step, int skip)
     }
     const ops_tensor factor =
         c.input(1, 1, 0, 0, KERN_F32, [](int64_t, int64_t) { return 0.3125; });
-    const ops_tensor flag = c.input(1, 1, 0, 0, KERN_I32, [skip](int64_t, int64_t) { return skip; });
+    const ops_tensor flag =
+        c.input(1, 1, 0, 0, KERN_I32, [skip](int64_t, int64_t) { return skip; });
     const auto args = [&](ops_side d) {
         kern_adamw_t a = {};
         a.dtype = d == GPU ? KERN_BF16 : KERN_F32;

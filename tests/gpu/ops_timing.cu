@@ -38,15 +38,16 @@ struct space {
     }
 
     /* One op; `bytes` that it must read and write. */
-    void op(const char *name, int64_t bytes, const std::function<base_status_t(base_stream_t *)> &run)
+    void op(const char *name, int64_t bytes,
+            const std::function<base_status_t(base_stream_t *)> &run)
     {
         const double ms = ops_time(fx, [&] { GPU_OK(fx, run(fx->s)); });
         const double share = static_cast<double>(bytes) / ms / copy;
         printf("%-28s %9.1f us %7.2f TB/s %6.1f %% of a copy\n", name, ms * 1e3,
                static_cast<double>(bytes) / ms * 1e-9, 100 * share);
         if (json != nullptr)
-            fprintf(json, "%s\n{\"op\": \"%s\", \"us\": %.2f, \"bytes\": %lld, \"share\": %.4f}", comma,
-                    name, ms * 1e3, static_cast<long long>(bytes), share);
+            fprintf(json, "%s\n{\"op\": \"%s\", \"us\": %.2f, \"bytes\": %lld, \"share\": %.4f}",
+                    comma, name, ms * 1e3, static_cast<long long>(bytes), share);
         comma = ",";
         used = 0;
     }
@@ -129,8 +130,8 @@ void rows(space &x)
     }
     for (int forward = 0; forward < 2; forward++) {
         const kern_mat_t p = x.mat(1, T, KERN_I32), table = x.mat(T, D, KERN_F32);
-        const kern_mat_t fused = x.mat(T, (Q + 2 * G) * D), q = x.mat(T, Q * D), k = x.mat(T, G * D),
-                         v = x.mat(T, G * D);
+        const kern_mat_t fused = x.mat(T, (Q + 2 * G) * D), q = x.mat(T, Q * D),
+                         k = x.mat(T, G * D), v = x.mat(T, G * D);
         std::vector<int32_t> positions(T);
         for (size_t i = 0; i < positions.size(); i++)
             positions[i] = static_cast<int32_t>(i % 4096);
@@ -157,8 +158,7 @@ void step(space &x)
             for (int b = 0; b < 2; b++) {
                 const int64_t n = b ? s[1] : 16, m = b ? 16 : s[0];
                 kern_adamw_tensor_t t = {x.mat(n, m, KERN_F32), x.mat(n, m, KERN_F32),
-                                         x.mat(n, m, KERN_F32), x.mat(n, m, KERN_F32),
-                                         x.mat(n, m)};
+                                         x.mat(n, m, KERN_F32), x.mat(n, m, KERN_F32), x.mat(n, m)};
                 for (const kern_mat_t &state : {t.w, t.m, t.v, t.gradient})
                     x.zero(state);
                 gradients.push_back(t.gradient);
@@ -184,8 +184,10 @@ void loss(space &x)
     for (const kern_dtype_t dtype : {KERN_BF16, KERN_F32}) {
         x.used = 0;
         const kern_mat_t in = x.mat(CHUNK_ROWS, H), w = x.mat(V, H), dx = x.mat(CHUNK_ROWS, H);
-        const kern_mat_t list = x.mat(1, CHUNK_ROWS, KERN_I32), target = x.mat(1, CHUNK_ROWS, KERN_I32);
-        const kern_mat_t weight = x.mat(1, CHUNK_ROWS, KERN_F32), out = x.mat(1, CHUNK_ROWS, KERN_F32);
+        const kern_mat_t list = x.mat(1, CHUNK_ROWS, KERN_I32),
+                         target = x.mat(1, CHUNK_ROWS, KERN_I32);
+        const kern_mat_t weight = x.mat(1, CHUNK_ROWS, KERN_F32),
+                         out = x.mat(1, CHUNK_ROWS, KERN_F32);
         const kern_mat_t logits = x.mat(CHUNK_ROWS, V, dtype), gathered = x.mat(CHUNK_ROWS, H);
         std::vector<int32_t> numbers(CHUNK_ROWS);
         for (size_t i = 0; i < numbers.size(); i++)
@@ -196,7 +198,8 @@ void loss(space &x)
         kern_mat_t dz = logits;
         dz.pitch = logits.pitch * kern_dtype_bytes(dtype) / 2;
         dz.dtype = KERN_BF16;
-        const kern_gemm_t forward = {gathered, w, logits, 0, 1, 0}, backward = {dz, w, gathered, 0, 0, 0};
+        const kern_gemm_t forward = {gathered, w, logits, 0, 1, 0},
+                          backward = {dz, w, gathered, 0, 0, 0};
         const double gemms = ops_time(
             x.fx,
             [&] {
@@ -204,16 +207,17 @@ void loss(space &x)
                 GPU_OK(x.fx, gpu_gemm(x.fx->s, &backward));
             },
             1, 5);
-        const kern_loss_linear_ce_t args = {in,  w,  list,       target, weight,
+        const kern_loss_linear_ce_t args = {in,  w,  list,         target, weight,
                                             out, dx, kern_mat_t{}, logits, gathered};
         const double all = ops_time(
             x.fx, [&] { GPU_OK(x.fx, gpu_loss_linear_ce(x.fx->s, &args)); }, 1, 5);
         const double tflops = 4.0 * CHUNK_ROWS * H * V / all * 1e-9;
-        printf("loss_linear_ce, %s logits, 4096 rows: %.2f ms, its products %.2f ms (%.0f TF/s whole)\n",
+        printf("loss_linear_ce, %s logits, 4096 rows: %.2f ms, its products %.2f ms (%.0f TF/s "
+               "whole)\n",
                kern_dtype_name(dtype), all, gemms, tflops);
         if (x.json != nullptr)
-            fprintf(x.json, "%s\n{\"op\": \"loss_linear_ce %s\", \"us\": %.2f, \"gemm_us\": %.2f}", x.comma,
-                    kern_dtype_name(dtype), all * 1e3, gemms * 1e3);
+            fprintf(x.json, "%s\n{\"op\": \"loss_linear_ce %s\", \"us\": %.2f, \"gemm_us\": %.2f}",
+                    x.comma, kern_dtype_name(dtype), all * 1e3, gemms * 1e3);
     }
     x.used = 0;
 }
@@ -254,7 +258,8 @@ void ops_timing(gpu_fixture *fx, FILE *json)
     gpu_fill_normal(fx, reinterpret_cast<__nv_bfloat16 *>(base), SPACE / 2, 1, 1.0f);
     constexpr size_t COPY = size_t{512} << 20;
     const auto copy = [&] {
-        GPU_CUDA(cudaMemcpyAsync(base + 2 * COPY, base, COPY, cudaMemcpyDeviceToDevice, fx->native));
+        GPU_CUDA(
+            cudaMemcpyAsync(base + 2 * COPY, base, COPY, cudaMemcpyDeviceToDevice, fx->native));
     };
     const double warm = ops_time(fx, copy, 20, 40);
     const double ms = ops_time(fx, copy);

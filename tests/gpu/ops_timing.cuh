@@ -1,6 +1,7 @@
-/* Speed of the CUDA ops on the shapes of Llama-3.1-8B, 16384 rows: memory-bound ops as a share of a
- * device copy timed in the same run, products beside the best that cuBLASLt has, a linear layer with
- * LoRA beside the frozen one. One line each on stdout, elements of arrays in `json` (may be NULL). */
+/* Speed of the CUDA ops on the shapes of Llama-3.1-8B, 16384 rows: memory-bound ops as a share of
+ * a device copy timed in the same run, products beside the best that cuBLASLt has, a linear layer
+ * with LoRA beside the frozen one. One line each on stdout, elements of arrays in `json` (may be
+ * NULL). */
 #ifndef CADRE_TESTS_GPU_OPS_TIMING_CUH
 #define CADRE_TESTS_GPU_OPS_TIMING_CUH
 

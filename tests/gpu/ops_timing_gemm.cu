@@ -1,5 +1,6 @@
-/* Products on the shapes of Llama-3.1-8B: cuBLASLt's first candidate, the searched algorithm, and the
- * best of all candidates with a workspace; and a linear layer with LoRA, as lora/linear.c calls it. */
+/* Products on the shapes of Llama-3.1-8B: cuBLASLt's first candidate, the searched algorithm, and
+ * the best of all candidates with a workspace; and a linear layer with LoRA, as lora/linear.c calls
+ * it. */
 #include "tests/gpu/ops_timing.cuh"
 
 #include "kernels/cuda/cuda_ops.h"
@@ -38,15 +39,18 @@ struct layer {
     {
         const int64_t kp = l.k + C, np = l.n + C;
         const int64_t x_bytes = T * kp * 2, w_bytes = np * kp * 2, y_bytes = T * np * 2;
-        GPU_OK(fx, base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, x_bytes + w_bytes + y_bytes, "layer",
-                                     &buffer));
+        GPU_OK(fx, base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, x_bytes + w_bytes + y_bytes,
+                                     "layer", &buffer));
         gpu_fill_normal(fx, static_cast<__nv_bfloat16 *>(base_mem_address(base_mem(buffer, 0))),
                         (x_bytes + w_bytes + y_bytes) / 2, 7, 0.5f);
         x = kern_mat(base_mem(buffer, 0), T, l.k, kp, KERN_BF16);
         w = kern_mat(base_mem(buffer, x_bytes), l.n, l.k, kp, KERN_BF16);
         y = kern_mat(base_mem(buffer, x_bytes + w_bytes), T, l.n, np, KERN_BF16);
     }
-    ~layer() { base_buffer_free(buffer); }
+    ~layer()
+    {
+        base_buffer_free(buffer);
+    }
 
     /* y = [x s] [W B]^T and dx = [dy ds] [W; A], `extra` columns taken along; dx lies in x. */
     kern_gemm_t forward(int64_t extra) const
@@ -84,8 +88,8 @@ struct best_of {
     double first, best;
     int count;
 };
-best_of time_candidates(gpu_fixture *fx, const kern_gemm_t &args, int64_t workspace_bytes, FILE *json,
-                        const char *comma, const char *name)
+best_of time_candidates(gpu_fixture *fx, const kern_gemm_t &args, int64_t workspace_bytes,
+                        FILE *json, const char *comma, const char *name)
 {
     kern_gemm_plans_t *plans = nullptr;
     kern_gemm_problem_t problem;
@@ -111,18 +115,19 @@ best_of time_candidates(gpu_fixture *fx, const kern_gemm_t &args, int64_t worksp
         if (i == 0) out.first = ms;
         out.best = std::min(out.best, ms);
         if (json != nullptr)
-            fprintf(json,
-                    "%s{\"ms\": %.4f, \"id\": %d, \"tile\": %d, \"stages\": %d, \"cluster\": %d, "
-                    "\"inner\": %d, \"custom\": %d, \"swizzle\": %d, \"splitk\": %d, \"waves\": %.3f}",
-                    i > 0 ? ", " : "", ms, config(plans, algo, CUBLASLT_ALGO_CONFIG_ID),
-                    config(plans, algo, CUBLASLT_ALGO_CONFIG_TILE_ID),
-                    config(plans, algo, CUBLASLT_ALGO_CONFIG_STAGES_ID),
-                    config(plans, algo, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID),
-                    config(plans, algo, CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID),
-                    config(plans, algo, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION),
-                    config(plans, algo, CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING),
-                    config(plans, algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM),
-                    static_cast<double>(plans->candidates[i].wavesCount));
+            fprintf(
+                json,
+                "%s{\"ms\": %.4f, \"id\": %d, \"tile\": %d, \"stages\": %d, \"cluster\": %d, "
+                "\"inner\": %d, \"custom\": %d, \"swizzle\": %d, \"splitk\": %d, \"waves\": %.3f}",
+                i > 0 ? ", " : "", ms, config(plans, algo, CUBLASLT_ALGO_CONFIG_ID),
+                config(plans, algo, CUBLASLT_ALGO_CONFIG_TILE_ID),
+                config(plans, algo, CUBLASLT_ALGO_CONFIG_STAGES_ID),
+                config(plans, algo, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID),
+                config(plans, algo, CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID),
+                config(plans, algo, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION),
+                config(plans, algo, CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING),
+                config(plans, algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM),
+                static_cast<double>(plans->candidates[i].wavesCount));
     }
     if (json != nullptr) fprintf(json, "]}");
     return out;
@@ -144,12 +149,14 @@ int64_t differing_bits(gpu_fixture *fx, const kern_gemm_t &args)
     GPU_CUDA(cudaMalloc(reinterpret_cast<void **>(&first), bytes));
     for (int i = 0; i < count; i++) {
         const cublasLtMatmulAlgo_t algo = plans->candidates[i].algo;
-        GPU_OK(fx, kern_cublaslt_check(plans, "bits",
-                                       kern_gemm_launch(plans, &problem, &algo, nullptr, 0, fx->native)));
+        GPU_OK(fx, kern_cublaslt_check(
+                       plans, "bits",
+                       kern_gemm_launch(plans, &problem, &algo, nullptr, 0, fx->native)));
         if (i == 0)
             GPU_CUDA(cudaMemcpyAsync(first, problem.c_data, bytes, cudaMemcpyDefault, fx->native));
         else
-            differing += gpu_count_different(fx, first, problem.c_data, static_cast<int64_t>(bytes));
+            differing +=
+                gpu_count_different(fx, first, problem.c_data, static_cast<int64_t>(bytes));
     }
     gpu_sync(fx);
     GPU_CUDA(cudaFree(first));
@@ -177,8 +184,8 @@ struct adapters {
         GPU_OK(fx, base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, int64_t{256} << 20, "gradients",
                                      &gradients));
         GPU_OK(fx, base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, T * 12, "names", &names));
-        GPU_CUDA(cudaMemsetAsync(base_mem_address(base_mem(names, 0)), 0, static_cast<size_t>(T) * 12,
-                                 fx->native));
+        GPU_CUDA(cudaMemsetAsync(base_mem_address(base_mem(names, 0)), 0,
+                                 static_cast<size_t>(T) * 12, fx->native));
         GPU_CUDA(cudaMemsetAsync(base_mem_address(base_mem(gradients, 0)), 0, size_t{256} << 20,
                                  fx->native));
         for (size_t m = 0; m < l.modules.size(); m++) {
@@ -189,7 +196,7 @@ struct adapters {
                 b.column = column;
                 b.rank = 16;
                 b.out_column = out;
-                /* A below W, B beside it, as in [W B; A 0]; columns beyond C wrap round: only bits */
+                /* A below W, B beside it, as in [W B; A 0]; columns beyond C wrap round */
                 b.a = kern_mat(base_mem_at(y.w.mem, (l.n + column % C) * y.w.pitch * 2), 16, l.k,
                                y.w.pitch, KERN_BF16);
                 b.b = kern_mat(base_mem_at(y.w.mem, (out * y.w.pitch + l.k + column % C) * 2),
@@ -228,11 +235,14 @@ kern_mat_t beside(kern_mat_t mat, int64_t cols)
 
 struct parts {
     double s, forward, ds, da, db, backward, dx;
-    double sum() const { return s + forward + ds + da + db + backward + dx; }
+    double sum() const
+    {
+        return s + forward + ds + da + db + backward + dx;
+    }
 };
 
-/* With several adapters the extra columns may not hold all blocks of a fused layer: the products are
- * timed with as many columns as there are, up to C. */
+/* With several adapters the extra columns may not hold all blocks of a fused layer: then only the
+ * blocks that fit are timed, so qkv and gate_up with four adapters lack modules. */
 parts time_linear(gpu_fixture *fx, const layer &y, int num, double p)
 {
     adapters a(fx, y, num, p);
@@ -275,13 +285,15 @@ void ops_timing_gemm(gpu_fixture *fx, FILE *json)
                 GPU_OK(fx, kern_cuda_gemm_search(fx->s, &g));
                 const best_of plain = time_candidates(fx, g, 0, json, comma, name);
                 comma = ",";
-                const best_of free = time_candidates(fx, g, KERN_CUDA_SCRATCH_BYTES, json, comma, name);
+                const best_of free =
+                    time_candidates(fx, g, KERN_CUDA_SCRATCH_BYTES, json, comma, name);
                 const double op = ops_time(fx, [&] { GPU_OK(fx, gpu_gemm(fx->s, &g)); });
                 const double flops = 2.0 * T * static_cast<double>(l.n * l.k);
-                printf("gemm %-14s first %.3f, best of %d plain %.3f, of %d with workspace: first %.3f, "
+                printf("gemm %-14s first %.3f, best of %d plain %.3f, of %d with workspace: first "
+                       "%.3f, "
                        "best %.3f; op %.3f ms, %.0f TF/s of the frozen flops\n",
-                       name, plain.first, plain.count, plain.best, free.count, free.first, free.best,
-                       op, flops / op * 1e-9);
+                       name, plain.first, plain.count, plain.best, free.count, free.first,
+                       free.best, op, flops / op * 1e-9);
                 if (json != nullptr)
                     fprintf(json, ",\n{\"shape\": \"%s\", \"op_ms\": %.4f}", name, op);
             }
@@ -313,15 +325,18 @@ void ops_timing_linear(gpu_fixture *fx, FILE *json)
             sums[i] += t.sum();
             printf("linear %-8s adapters %d p %.1f: frozen %.3f, lora %.3f ms (%+.1f %%): s %.1f, "
                    "ds %.1f, da %.1f, db %.1f, dx %.1f us, y %.3f, dx %.3f ms\n",
-                   l.name, ways[i].adapters, ways[i].p, frozen, t.sum(), 100 * (t.sum() / frozen - 1),
-                   t.s * 1e3, t.ds * 1e3, t.da * 1e3, t.db * 1e3, t.dx * 1e3, t.forward, t.backward);
+                   l.name, ways[i].adapters, ways[i].p, frozen, t.sum(),
+                   100 * (t.sum() / frozen - 1), t.s * 1e3, t.ds * 1e3, t.da * 1e3, t.db * 1e3,
+                   t.dx * 1e3, t.forward, t.backward);
             if (json != nullptr)
-                fprintf(json,
-                        "%s\n{\"linear\": \"%s\", \"adapters\": %d, \"p\": %.2f, \"frozen_ms\": %.4f, "
-                        "\"s_us\": %.2f, \"ds_us\": %.2f, \"da_us\": %.2f, \"db_us\": %.2f, \"dx_us\": %.2f, "
-                        "\"y_ms\": %.4f, \"dx_gemm_ms\": %.4f}",
-                        comma, l.name, ways[i].adapters, ways[i].p, frozen, t.s * 1e3, t.ds * 1e3,
-                        t.da * 1e3, t.db * 1e3, t.dx * 1e3, t.forward, t.backward);
+                fprintf(
+                    json,
+                    "%s\n{\"linear\": \"%s\", \"adapters\": %d, \"p\": %.2f, \"frozen_ms\": %.4f, "
+                    "\"s_us\": %.2f, \"ds_us\": %.2f, \"da_us\": %.2f, \"db_us\": %.2f, \"dx_us\": "
+                    "%.2f, "
+                    "\"y_ms\": %.4f, \"dx_gemm_ms\": %.4f}",
+                    comma, l.name, ways[i].adapters, ways[i].p, frozen, t.s * 1e3, t.ds * 1e3,
+                    t.da * 1e3, t.db * 1e3, t.dx * 1e3, t.forward, t.backward);
             comma = ",";
         }
     }

@@ -1,13 +1,15 @@
 #include "trainer/loop/control.h"
 
 #include "base/memory.h"
+#include "comm/control_record.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 struct tr_control {
     const tr_trainer_t *trainer;
-    char *shared; /* [num_ranks][TR_CONTROL_MAX_BYTES] */
+    char *shared;            /* [num_ranks][TR_CONTROL_MAX_BYTES] */
+    comm_control_t *records; /* NULL: one rank */
 };
 
 base_status_t tr_control_create(const tr_trainer_t *trainer, tr_control_t **control_p)
@@ -18,9 +20,13 @@ base_status_t tr_control_create(const tr_trainer_t *trainer, tr_control_t **cont
     c->trainer = trainer;
     c->shared =
         base_calloc(trainer->ctx, trainer->topology->num_ranks, TR_CONTROL_MAX_BYTES, "control");
-    if (c->shared == NULL) {
+    base_status_t st = c->shared == NULL ? BASE_ERR_NOMEM : BASE_OK;
+    if (st >= 0 && trainer->topology->num_ranks > 1)
+        st = comm_control_create(trainer->group, base_stream_device(trainer->stream),
+                                 TR_CONTROL_LOOK_AHEAD, &c->records);
+    if (st < 0) {
         tr_control_destroy(c);
-        return BASE_ERR_NOMEM;
+        return st;
     }
     *control_p = c;
     return BASE_OK;
@@ -30,6 +36,7 @@ void tr_control_destroy(tr_control_t *control)
 {
     if (control == NULL) return;
     base_ctx_t *ctx = control->trainer->ctx;
+    comm_control_destroy(control->records);
     base_free(ctx, control->shared);
     base_free(ctx, control);
 }
@@ -56,4 +63,24 @@ base_status_t tr_control_share(tr_control_t *control, const char *what, void *da
     }
     memcpy(data, first, (size_t)bytes);
     return BASE_OK;
+}
+
+base_status_t tr_control_microbatch(tr_control_t *control, int64_t microbatch, uint64_t plan_hash,
+                                    uint64_t wanted, uint64_t *agreed)
+{
+    const comm_control_record_t mine = {
+        .microbatch = microbatch, .plan_hash = plan_hash, .events = wanted};
+    const comm_control_record_t *all = NULL;
+
+    *agreed = control->records == NULL ? wanted : 0; /* one rank need not ask anybody */
+    if (control->records == NULL) return BASE_OK;
+    BASE_TRY(comm_control_exchange(control->records, &mine, &all));
+    for (int32_t r = 0; r < control->trainer->topology->num_ranks && all != NULL; r++)
+        *agreed |= all[r].events;
+    return BASE_OK;
+}
+
+base_status_t tr_control_finish(tr_control_t *control)
+{
+    return control->records == NULL ? BASE_OK : comm_control_finish(control->records);
 }

@@ -26,4 +26,21 @@ void tr_control_destroy(tr_control_t *control); /* NULL is legal */
 base_status_t tr_control_share(tr_control_t *control, const char *what, void *data,
                                int64_t bytes) BASE_MUST_CHECK;
 
+/* ==== once per microbatch ==== */
+
+/* What a rank may want; the same bits on all ranks. */
+enum { TR_CONTROL_END = 1 }; /* the run is to end here, its jobs as they are */
+
+/* Records of a microbatch are read so many microbatches later, so that nobody waits for them. */
+#define TR_CONTROL_LOOK_AHEAD 2
+
+/* Collective. Before a microbatch runs: gives its plan's hash and what this rank wants, and says
+ * what some rank wanted TR_CONTROL_LOOK_AHEAD microbatches ago: that takes effect after this
+ * microbatch, on all ranks alike. BASE_ERR_MISMATCH (COMM-03) when a rank has another microbatch or
+ * plan. */
+base_status_t tr_control_microbatch(tr_control_t *control, int64_t microbatch, uint64_t plan_hash,
+                                    uint64_t wanted, uint64_t *agreed) BASE_MUST_CHECK;
+/* Collective, after the last microbatch: nothing is on its way any more. */
+base_status_t tr_control_finish(tr_control_t *control) BASE_MUST_CHECK;
+
 #endif

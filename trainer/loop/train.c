@@ -178,12 +178,26 @@ static base_status_t step(tr_train_t *t, int32_t j)
     return t->events.ended(t->events.user, j);
 }
 
+/* Tells the others what this rank is about to do and wants, and learns what is to happen after this
+ * microbatch. */
+static base_status_t agree(tr_train_t *t, const tr_lot_t *lot)
+{
+    const as_plan_t *const *plans = tr_lot_plans(lot);
+    const uint64_t wanted = t->events.wants != NULL ? t->events.wants(t->events.user) : 0;
+    uint64_t hash = 0;
+
+    for (int32_t k = 0; k < lot->options.num_kinds; k++)
+        hash = hash * UINT64_C(0x9E3779B97F4A7C15) + plans[k]->hash;
+    return tr_control_microbatch(t->control, t->microbatch, hash, wanted, &t->agreed);
+}
+
 static base_status_t run_microbatch(tr_train_t *t)
 {
     tr_lot_t *lot = next_lot(t);
 
     BASE_TRY(tr_select_fill(t->jobs, t->num_jobs, t->options.rank_columns, t->microbatch, lot,
                             t->chosen));
+    BASE_TRY(agree(t, lot));
     BASE_TRY(tr_microbatch_run(t->trainer, lot->batch, tr_lot_plans(lot)));
     t->microbatch++;
     const int64_t rows = data_batch_trainer_rows(lot->batch);
@@ -197,7 +211,8 @@ static base_status_t run_microbatch(tr_train_t *t)
     for (int32_t j = 0; j < t->num_jobs; j++) {
         if (t->chosen[j] && tr_job_batch_complete(t->jobs[j])) BASE_TRY(step(t, j));
     }
-    return BASE_OK;
+    if (t->agreed == 0 || t->events.agreed == NULL) return BASE_OK;
+    return t->events.agreed(t->events.user, t->agreed);
 }
 
 static int any_running(const tr_train_t *t)
@@ -211,7 +226,8 @@ static int any_running(const tr_train_t *t)
 base_status_t tr_train_run(tr_train_t *train)
 {
     BASE_TRY(tr_gradients_zero(train->trainer));
-    while (any_running(train)) {
+    train->agreed = 0;
+    while (any_running(train) && (train->agreed & TR_CONTROL_END) == 0) {
         if (base_ctx_stop_requested(train->ctx))
             return BASE_FAIL(train->ctx, BASE_ERR_PEER, BASE_MSG_COMM_01,
                              "microbatch %lld: asked to stop", (long long)train->microbatch);
@@ -220,5 +236,6 @@ base_status_t tr_train_run(tr_train_t *train)
             break;
         BASE_TRY(run_microbatch(train));
     }
+    BASE_TRY(tr_control_finish(train->control));
     return tr_trainer_sync(train->trainer);
 }

@@ -33,6 +33,10 @@ typedef struct tr_train_events {
     base_status_t (*step)(void *user, int32_t job, const tr_train_step_t *step);
     base_status_t (*evaluated)(void *user, int32_t job, double loss, int best);
     base_status_t (*ended)(void *user, int32_t job);
+    /* What this rank wants (TR_CONTROL_END), asked once a microbatch; and what some rank wanted a
+     * few microbatches ago (control.h), told to every rank after the same microbatch. */
+    uint64_t (*wants)(void *user);
+    base_status_t (*agreed)(void *user, uint64_t events);
 } tr_train_events_t;
 
 typedef struct tr_train_options {
@@ -50,6 +54,7 @@ typedef struct tr_train {
     tr_job_t *const *jobs;
     tr_lot_t *lots[2];
     tr_control_t *control;
+    uint64_t agreed;          /* after the microbatch at work; TR_CONTROL_END stays */
     int64_t microbatch;       /* done so far, evaluations included */
     int *chosen;              /* [num_jobs] */
     int64_t *rows, *pad_rows; /* [num_jobs] since the last step */

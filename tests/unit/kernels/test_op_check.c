@@ -55,6 +55,9 @@ static void test_gemm(void **state)
     args = good;
     args.a.pitch = (int64_t)1 << 40;
     op_refuse(rig.fx, gemm, &args, BASE_ERR_ARG, "gemm: a pitch is above 2147483647");
+    args = good; /* fp32 sums of bf16 factors: legal, and not on this device */
+    args.a.dtype = args.b.dtype = KERN_BF16;
+    op_refuse(rig.fx, gemm, &args, BASE_ERR_UNSUPPORTED, "gemm: no implementation for bf16");
     rig_close(&rig);
 }
 

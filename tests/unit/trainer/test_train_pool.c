@@ -80,6 +80,7 @@ static run_t make_run(char *eval)
     r.configs[STOPS].steps = 50;
     r.configs[STOPS].early_stopping_patience = 2;
     r.configs[BREAKS].learning_rate = 1e30;
+    fixture_ctx_end(ctx);
     return r;
 }
 
@@ -150,9 +151,98 @@ static void test_pool_ends_as_in_place(void **state)
     }
 }
 
+/* ==== an end that one rank wants ==== */
+
+#define WANTED_AT 3 /* the microbatch at which it says so */
+
+typedef struct stop_case {
+    base_config_adapter_t config;
+    int32_t rank; /* that wants it */
+    int64_t done[4], told[4];
+    uint64_t events[4];
+} stop_case_t;
+
+typedef struct stop_rank {
+    stop_case_t *of;
+    int32_t rank;
+    int64_t asked;
+    tr_train_t *train;
+} stop_rank_t;
+
+static uint64_t wants(void *user)
+{
+    stop_rank_t *r = user;
+
+    return r->asked++ == WANTED_AT && r->rank == r->of->rank ? TR_CONTROL_END : 0;
+}
+
+static base_status_t agreed(void *user, uint64_t events)
+{
+    stop_rank_t *r = user;
+
+    r->of->told[r->rank] = r->train->microbatch;
+    r->of->events[r->rank] = events;
+    return BASE_OK;
+}
+
+static base_status_t stop_body(train_rank_t *rank, void *user)
+{
+    stop_rank_t r = {.of = user, .rank = base_ctx_rank(rank->ctx)};
+    const tr_train_options_t loop = {.rank_columns = 8};
+    const tr_train_events_t events = {.user = &r, .wants = wants, .agreed = agreed};
+    base_error_list_t errors;
+    tr_job_t *job = NULL;
+
+    base_error_list_init(&errors, rank->ctx);
+    base_status_t st = tr_job_open(rank->ctx, &r.of->config, "stops", paths[0], NULL,
+                                   TRAIN_CASE_SHA, VOCAB, &errors, &job);
+    base_error_list_deinit(&errors);
+    if (st >= 0)
+        st = tr_train_create(rank->ctx, rank->trainer, &job, 1, &rank->lots, &loop, &events,
+                             &r.train);
+    if (st >= 0) st = tr_train_run(r.train);
+    if (st >= 0) r.of->done[r.rank] = r.train->microbatch;
+    tr_train_destroy(r.train);
+    tr_job_close(job);
+    return st;
+}
+
+/* Whoever wants it, a server too, all ranks end after the same microbatch. */
+static void test_all_end_where_one_wants(void **state)
+{
+    (void)state;
+    for (int32_t who = 0; who < 3; who++) {
+        stop_case_t s = {.config = train_config("stops", paths[0], 100, 3, 1e-3), .rank = who};
+        const train_case_t c = {.spec = &spec,
+                                .weight_seed = 2,
+                                .dtype = KERN_F32,
+                                .device = BASE_DEVICE_CPU,
+                                .num_adapters = 1,
+                                .adapters = options,
+                                .rank_columns = 8,
+                                .tokens_per_trainer = 512,
+                                .longest = 60,
+                                .num_ranks = 3,
+                                .placement = AS_POOL,
+                                .body = stop_body,
+                                .user = &s};
+
+        s.config.rank = options[0].rank;
+        train_case_run(&c);
+        for (int r = 0; r < 3; r++) {
+            assert_int_equal(s.done[r], WANTED_AT + TR_CONTROL_LOOK_AHEAD + 1);
+            assert_int_equal(s.told[r], s.done[r]);
+            assert_int_equal(s.events[r], TR_CONTROL_END);
+        }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pool_ends_as_in_place)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pool_ends_as_in_place),
+        cmocka_unit_test(test_all_end_where_one_wants),
+    };
 
     make_datasets();
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,141 @@
+/* Tiny windows against the optimum by trying everything: bounds are not above it, the exact packer
+ * reaches it, the packer misses it rarely and by one. */
+#include "lora/bound.h"
+#include "lora/pack_exact.h"
+#include "tests/support/pack_case.h"
+
+#define SEEDS 60
+
+/* 1 when documents from d on can be placed in microbatches 0 .. count - 1. */
+static int place(base_ctx_t *ctx, pack_case_t *c, int32_t d, int32_t count)
+{
+    lora_schedule_t s = {count, c->microbatch};
+
+    if (d == c->window.num_documents) {
+        const int legal = lora_schedule_judge(ctx, &c->window, &s, NULL) == BASE_OK;
+
+        base_ctx_clear_error(ctx);
+        return legal;
+    }
+    for (int32_t m = 0; m < count; m++) {
+        int64_t rows = c->rows[d];
+
+        for (int32_t e = 0; e < d; e++)
+            rows += c->microbatch[e] == m ? c->rows[e] : 0;
+        if (rows > c->window.alone_capacity) continue; /* too full already */
+        c->microbatch[d] = m;
+        if (place(ctx, c, d + 1, count)) return 1;
+    }
+    return 0;
+}
+
+static int32_t optimum(base_ctx_t *ctx, pack_case_t *c)
+{
+    int32_t count = 1;
+
+    while (!place(ctx, c, 0, count))
+        assert_true(++count < 20);
+    return count;
+}
+
+static void draw(pack_case_t *c, uint64_t seed)
+{
+    pack_case_begin(c, seed, 3, 2, 2, 1024, seed % 4 == 1 ? 1100 : 1024);
+    c->window.stages = 1 + (int32_t)(seed % 3 == 0);
+    if (seed % 4 == 2) c->window.adapter_align = 128;
+    if (seed % 5 == 0) c->window.rank_columns = 32;
+}
+
+static void test_optimum(void **state)
+{
+    base_ctx_t *ctx = fixture_ctx();
+    lora_packer_t *packer = pack_case_packer(ctx);
+    static pack_case_t c;
+    int missed = 0, tried = 0;
+
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        lora_bounds_t bounds;
+        lora_exact_result_t exact;
+
+        draw(&c, seed);
+        if (c.window.num_documents > 8) continue;
+        tried++;
+        const int32_t best = optimum(ctx, &c);
+        assert_int_equal(lora_bound_window(ctx, &c.window, &bounds), BASE_OK);
+        assert_true(bounds.best <= best);
+        assert_int_equal(lora_packer_run(packer, &c.window, &c.schedule), BASE_OK);
+        assert_in_range(c.schedule.num_microbatches, best, best + 1);
+        missed += c.schedule.num_microbatches > best;
+        assert_int_equal(lora_pack_exact(ctx, &c.window, 30.0, &c.schedule, &exact), BASE_OK);
+        assert_int_equal(lora_schedule_judge(ctx, &c.window, &c.schedule, NULL), BASE_OK);
+        assert_int_equal(c.schedule.num_microbatches, best);
+        assert_true(exact.proven && exact.bound == best);
+    }
+    assert_true(tried > 40);
+    if (missed > 0) fail_msg("missed %d of %d", missed, tried);
+    lora_packer_destroy(packer);
+    fixture_ctx_end(ctx);
+}
+
+/* Where columns are scarce the bounds are weak (here by a quarter), so that only the exact packer
+ * says how near the packer comes. */
+static void test_columns(void **state)
+{
+    base_ctx_t *ctx = fixture_ctx();
+    lora_packer_t *packer = pack_case_packer(ctx);
+    int64_t ours = 0, optima = 0, bound = 0;
+    static pack_case_t c;
+
+    (void)state;
+    for (uint64_t seed = 1000; seed < 1100; seed++) {
+        lora_bounds_t bounds;
+        lora_exact_result_t exact;
+
+        pack_case_begin(&c, seed, 4, 2, 4, 16384, 8192);
+        c.window.rank_columns = 32;
+        if (c.window.num_documents < 10 || c.window.num_documents > 14) continue;
+        assert_int_equal(lora_packer_run(packer, &c.window, &c.schedule), BASE_OK);
+        assert_int_equal(lora_bound_window(ctx, &c.window, &bounds), BASE_OK);
+        if (c.schedule.num_microbatches == bounds.best) continue;
+        ours += c.schedule.num_microbatches;
+        bound += bounds.best;
+        assert_int_equal(lora_pack_exact(ctx, &c.window, 30.0, &c.schedule, &exact), BASE_OK);
+        assert_int_equal(lora_schedule_judge(ctx, &c.window, &c.schedule, NULL), BASE_OK);
+        assert_true(exact.proven && exact.bound == c.schedule.num_microbatches);
+        optima += exact.bound;
+    }
+    assert_true(bound > 0 && 6 * bound < 5 * optima);
+    assert_true(ours <= optima + 1);
+    lora_packer_destroy(packer);
+    fixture_ctx_end(ctx);
+}
+
+/* Martello and Toth's bound on sets whose optimum is known. */
+static void test_bounds(void **state)
+{
+    static const int64_t over_half[] = {60, 60, 55, 55, 51};
+    static const int64_t beside[] = {70, 70, 40, 40, 40}; /* 40 does not fit beside 70 */
+    static const int64_t thirds[] = {34, 34, 34};         /* three do not fit: L2 does not see it */
+    static const int64_t long_ones[] = {150, 60, 40};
+
+    (void)state;
+    assert_int_equal(lora_bound_volume(over_half, 5, 100), 3);
+    assert_int_equal(lora_bound_l2(over_half, 5, 100), 5);
+    assert_int_equal(lora_bound_volume(beside, 5, 100), 3);
+    assert_int_equal(lora_bound_l2(beside, 5, 100), 4);
+    assert_int_equal(lora_bound_l2(thirds, 3, 100), 2);
+    assert_int_equal(lora_bound_l2(long_ones, 3, 100), 2);
+    assert_int_equal(lora_bound_l2(thirds, 0, 100), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_optimum),
+        cmocka_unit_test(test_columns),
+        cmocka_unit_test(test_bounds),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
