@@ -22,8 +22,8 @@ extern "C" {
 typedef struct lora_milp lora_milp_t;
 
 typedef struct lora_milp_options {
-    double seconds;      /* time limit */
-    double gap;          /* stop when within this share of the optimum; 0: to the end */
+    double seconds; /* time limit; CBC looks at it between its steps and may take twice as long */
+    double gap;     /* stop when within this share of the optimum; 0: to the end */
     const double *start; /* [columns] a solution to start from; NULL: none */
 } lora_milp_options_t;
 

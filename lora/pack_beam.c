@@ -7,7 +7,7 @@
 
 #define MAX_WIDTH 12
 #define MIN_WIDTH 4
-#define MAX_AHEAD 64    /* microbatches that a state is judged by */
+#define MAX_AHEAD 64     /* microbatches that a state is judged by */
 #define FILLS     160000 /* of a search, in all */
 
 static const lora_pack_policy_t policies[] = {

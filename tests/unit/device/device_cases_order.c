@@ -307,6 +307,35 @@ static void counter_limits(device_env_t *env)
     base_stream_destroy(s);
 }
 
+typedef struct kept_part {
+    base_stream_part_t part; /* first */
+    int destroyed;
+} kept_part_t;
+
+static void count_destroy(base_stream_part_t *part)
+{
+    ((kept_part_t *)part)->destroyed++;
+}
+
+/* What was kept with a stream is its own, and destroyed once, with it. */
+static void stream_keeps_a_part(device_env_t *env)
+{
+    kept_part_t kept = {{count_destroy}, 0};
+    base_stream_t *with = NULL, *without = NULL;
+
+    assert_int_equal(base_stream_create(env->dev, BASE_STREAM_COMPUTE, "with", &with), BASE_OK);
+    assert_int_equal(base_stream_create(env->dev, BASE_STREAM_COMPUTE, "without", &without),
+                     BASE_OK);
+    assert_null(base_stream_kept(with));
+    base_stream_keep(with, &kept.part);
+    assert_ptr_equal(base_stream_kept(with), &kept.part);
+    assert_null(base_stream_kept(without));
+    base_stream_destroy(without);
+    assert_int_equal(kept.destroyed, 0);
+    base_stream_destroy(with);
+    assert_int_equal(kept.destroyed, 1);
+}
+
 const device_case_t device_cases_order[] = {
     {"event_edge_holds", ON_HOST, event_edge_holds},
     {"missing_edge_is_found", ON_STRICT, missing_edge_is_found},
@@ -318,5 +347,6 @@ const device_case_t device_cases_order[] = {
     {"counters_between_threads", ON_ALL, counters_between_threads},
     {"counter_goes_back", ON_ALL, counter_goes_back},
     {"counter_limits", ON_ALL, counter_limits},
+    {"stream_keeps_a_part", ON_ALL, stream_keeps_a_part},
     {NULL, 0, NULL},
 };

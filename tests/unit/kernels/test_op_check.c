@@ -34,6 +34,7 @@ static void test_gemm(void **state)
     kern_gemm_t args = good;
 
     op_run(rig.fx, gemm, &args);
+    assert_int_equal(kern_gemm_search(rig.fx->s, &args), BASE_OK); /* no choice here */
     args.a.rows = 2;
     op_refuse(rig.fx, gemm, &args, BASE_ERR_ARG, "gemm: a has 2 x 4 elements, want 3 x 4");
     args = good;
