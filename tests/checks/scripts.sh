@@ -8,5 +8,5 @@ while IFS= read -r -d '' file; do
     '#!'*sh) scripts+=("$file") ;;
     esac
 done < <(find . \( -path ./build -o -path ./runs -o -path ./.git \) -prune -o -type f -print0)
-shellcheck "${scripts[@]}"
+shellcheck --external-sources "${scripts[@]}"
 echo "${#scripts[@]} scripts, no finding"
