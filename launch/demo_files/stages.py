@@ -82,6 +82,12 @@ class Cadre:
         status = subprocess.run([self.program, *words], stdin=subprocess.DEVNULL, check=False).returncode
         check(status)
 
+    def run_ranks(self, ranks, *words):
+        """On ranks that are processes."""
+        words = ("launch/run", "-n", str(ranks), "--cadre", self.program, *words)
+        say("$ " + " ".join(shlex.quote(word) for word in words))
+        check(subprocess.run(words, stdin=subprocess.DEVNULL, check=False).returncode)
+
     def run_quietly(self, file, *words):
         """The same, but what it reports goes to the end of a file."""
         say("$ " + self.command(*words))
@@ -289,8 +295,8 @@ def main(program, begin):
         prepare(cadre)
     with Stage(5, "base: all weights of a small model, on Perl"):
         cadre.run("train", f"{FILES}/base.yaml", *threads())
-    with Stage(6, "adapters: three customers in one job"):
-        cadre.run("train", f"{FILES}/company.yaml", *threads())
+    with Stage(6, "adapters: three customers in one job, on two trainers and an attention server"):
+        cadre.run_ranks(3, "train", f"{FILES}/company.yaml", "--set", "attention.placement=pool")
         for name in CUSTOMERS:
             cadre.run_quietly(f"{OUT}/verify.txt", "verify", *model_words(name))
         say(f"each adapter changes the model; by how much, and how to serve it: {OUT}/verify.txt")

@@ -20,7 +20,7 @@ begin() {
     bash "$run" -n 2 --cadre "$cadre" train run.yaml --set output="runs/$1" --set attention.placement=pool \
         --set defaults.steps=100000 >out 2>err &
     launcher=$!
-    for _ in $(seq 200); do
+    for _ in $(seq 600); do
         if grep -q 'step' err; then return 0; fi
         sleep 0.05
     done
@@ -31,7 +31,7 @@ ended() { # ended CODE
     wait "$launcher" || got=$?
     if [ "$got" -ne "$1" ]; then fail "exit code $got, wanted $1"; fi
     [ $((SECONDS - start)) -le 10 ] || fail "it ended after $((SECONDS - start)) s"
-    if pgrep -f "output=runs/$2" >/dev/null; then fail "ranks are left"; fi
+    if pgrep -f "^$cadre train .*output=runs/$2" >/dev/null; then fail "ranks are left"; fi
 }
 
 golden_model llama

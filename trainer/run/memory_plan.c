@@ -1,14 +1,14 @@
 #include "trainer/run/memory_plan.h"
 
 #include "base/memory.h"
-#include "trainer/loop/build.h"
 #include "trainer/loop/train.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/memory_report.h"
+#include "trainer/run/run_setup.h"
 
 #include <string.h>
 
-/* What a rank makes, as in trainer/run/train_run.c. */
+/* What a rank makes, as trainer/run/train_run.c does. */
 typedef struct planned {
     tr_memory_plan_t *args;
     base_ctx_t *ctx;
@@ -128,50 +128,13 @@ static base_status_t open_inputs(planned_t *p)
     return st;
 }
 
-static base_status_t make_topology(planned_t *p)
-{
-    static const as_placement_t placements[] = {[BASE_CONFIG_PLACEMENT_IN_PLACE] = AS_IN_PLACE,
-                                                [BASE_CONFIG_PLACEMENT_POOL] = AS_POOL,
-                                                [BASE_CONFIG_PLACEMENT_LOCAL] = AS_LOCAL};
-    const base_config_t *c = p->args->config;
-
-    return as_topology_create(p->ctx, placements[c->attention.placement], comm_group_size(p->group),
-                              NULL, (int32_t)c->attention.servers_per_host, &p->topology);
-}
-
-static base_status_t list_adapters(planned_t *p)
-{
-    p->adapters = base_calloc(p->ctx, p->inputs->num_jobs, sizeof *p->adapters, "adapters");
-    if (p->adapters == NULL) return BASE_ERR_NOMEM;
-    for (int32_t j = 0; j < p->inputs->num_jobs && !p->full; j++) {
-        const base_config_adapter_t *c = p->inputs->configs[j];
-
-        p->adapters[j] = (lora_adapter_options_t){.name = c->name,
-                                                  .rank = (int32_t)c->rank,
-                                                  .scale = lora_scale(c->alpha, c->rank, c->rslora),
-                                                  .dropout = c->dropout,
-                                                  .targets = c->targets,
-                                                  .seed = (uint64_t)c->seed};
-    }
-    return BASE_OK;
-}
-
 static base_status_t build(planned_t *p, base_device_t *dev, int64_t tokens_per_trainer,
                            tr_lot_options_t *lots, tr_trainer_t **trainer)
 {
-    const base_config_t *c = p->args->config;
-    const tr_build_t args = {.spec = p->inputs->spec,
-                             .dtype = KERN_F32,
-                             .topology = p->topology,
-                             .tokens_per_trainer = tokens_per_trainer,
-                             .longest = p->inputs->longest,
-                             .full = p->full,
-                             .optimizer = 1,
-                             .num_adapters = p->full ? 0 : p->inputs->num_jobs,
-                             .adapters = p->adapters,
-                             .rank_columns = (int32_t)c->batch.max_rank_columns,
-                             .layout_only = 1};
+    tr_build_t args = tr_setup_build(p->inputs, p->topology, p->adapters);
 
+    args.tokens_per_trainer = tokens_per_trainer;
+    args.layout_only = 1;
     return tr_build_trainer(p->ctx, dev, p->group, &args, lots, trainer);
 }
 
@@ -182,8 +145,8 @@ static base_status_t make_all(planned_t *p, base_device_t *dev)
     const tr_train_events_t events = {0};
 
     BASE_TRY(open_inputs(p));
-    BASE_TRY(make_topology(p));
-    BASE_TRY(list_adapters(p));
+    BASE_TRY(tr_setup_topology(p->ctx, p->args->config, p->group, &p->topology));
+    BASE_TRY(tr_setup_adapters(p->inputs, &p->adapters));
     BASE_TRY(build(p, dev, p->args->config->batch.tokens_per_trainer, &p->lots, &p->trainer));
     p->before_loop = base_memory_bytes(base_ctx_memory(p->ctx), BASE_RESOURCE_HOST);
     return tr_train_create(p->ctx, p->trainer, p->inputs->jobs, p->inputs->num_jobs, &p->lots,

@@ -5,11 +5,11 @@
 #include "base/memory.h"
 #include "lora/adapter_init.h"
 #include "lora/peft_import.h"
-#include "trainer/loop/build.h"
 #include "trainer/loop/train.h"
 #include "trainer/model/hf_weights.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/run_folder.h"
+#include "trainer/run/run_setup.h"
 #include "trainer/run/train_export.h"
 #include "trainer/run/train_report.h"
 
@@ -68,51 +68,10 @@ static base_status_t check_rows(run_t *r)
     return st;
 }
 
-static base_status_t make_topology(run_t *r)
-{
-    static const as_placement_t placements[] = {[BASE_CONFIG_PLACEMENT_IN_PLACE] = AS_IN_PLACE,
-                                                [BASE_CONFIG_PLACEMENT_POOL] = AS_POOL,
-                                                [BASE_CONFIG_PLACEMENT_LOCAL] = AS_LOCAL};
-    const base_config_t *c = r->args->config;
-
-    return as_topology_create(r->ctx, placements[c->attention.placement], comm_group_size(r->group),
-                              comm_group_hosts(r->group), (int32_t)c->attention.servers_per_host,
-                              &r->topology);
-}
-
-static base_status_t list_adapters(run_t *r)
-{
-    r->adapters = base_calloc(r->ctx, r->inputs->num_jobs, sizeof *r->adapters, "adapters");
-    if (r->adapters == NULL) return BASE_ERR_NOMEM;
-    for (int32_t j = 0; j < r->inputs->num_jobs && !r->full; j++) {
-        const base_config_adapter_t *c = r->inputs->configs[j];
-
-        r->adapters[j] = (lora_adapter_options_t){.name = c->name,
-                                                  .rank = (int32_t)c->rank,
-                                                  .scale = lora_scale(c->alpha, c->rank, c->rslora),
-                                                  .dropout = c->dropout,
-                                                  .targets = c->targets,
-                                                  .seed = (uint64_t)c->seed};
-    }
-    return BASE_OK;
-}
-
 static base_status_t make_trainer(run_t *r, base_device_t *dev)
 {
-    const base_config_t *c = r->args->config;
-
-    BASE_TRY(list_adapters(r));
-    const tr_build_t build = {.spec = r->inputs->spec,
-                              .dtype = KERN_F32,
-                              .topology = r->topology,
-                              .tokens_per_trainer = c->batch.tokens_per_trainer,
-                              .longest = r->inputs->longest,
-                              .full = r->full,
-                              .optimizer = 1,
-                              .num_adapters = r->full ? 0 : r->inputs->num_jobs,
-                              .adapters = r->adapters,
-                              .rank_columns = (int32_t)c->batch.max_rank_columns};
-
+    BASE_TRY(tr_setup_adapters(r->inputs, &r->adapters));
+    const tr_build_t build = tr_setup_build(r->inputs, r->topology, r->adapters);
     BASE_TRY(tr_build_trainer(r->ctx, dev, r->group, &build, &r->lots, &r->trainer));
     const int trains = r->trainer->index >= 0;
     tr_rank_state_set_role(r->args->state, trains ? "trainer" : "server",
@@ -272,7 +231,7 @@ static base_status_t run_all(run_t *r, base_device_t *dev)
 {
     BASE_TRY(check_supported(r->ctx, r->args->config));
     BASE_TRY(open_inputs(r));
-    BASE_TRY(make_topology(r));
+    BASE_TRY(tr_setup_topology(r->ctx, r->args->config, r->group, &r->topology));
     BASE_TRY(check_rows(r));
     BASE_TRY(make_folder(r));
     BASE_TRY(make_trainer(r, dev));

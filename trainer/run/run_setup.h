@@ -1,0 +1,23 @@
+/* From configuration and inputs to what makes a trainer: the same for a run and for the plan of its
+ * memory. */
+#ifndef CADRE_TRAINER_RUN_RUN_SETUP_H
+#define CADRE_TRAINER_RUN_RUN_SETUP_H
+
+#include "comm/comm.h"
+#include "trainer/loop/build.h"
+#include "trainer/run/inputs.h"
+
+/* Roles of the group's ranks as attention.placement says. The caller frees *topology_p. */
+base_status_t tr_setup_topology(base_ctx_t *ctx, const base_config_t *config, comm_group_t *group,
+                                as_topology_t **topology_p) BASE_MUST_CHECK;
+
+/* The adapters' options in the order of the jobs; names are the configuration's. With train.mode
+ * full they are empty. num_jobs of them, the caller's (base_free). */
+base_status_t tr_setup_adapters(const tr_inputs_t *inputs,
+                                lora_adapter_options_t **adapters_p) BASE_MUST_CHECK;
+
+/* Borrows all of it. */
+tr_build_t tr_setup_build(const tr_inputs_t *inputs, const as_topology_t *topology,
+                          const lora_adapter_options_t *adapters);
+
+#endif
