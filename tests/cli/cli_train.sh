@@ -115,6 +115,27 @@ def names(path):
 assert names("full.safetensors") == names("llama/model.safetensors") == names("runs/full/model/model.safetensors")
 PY
 
+# The best by evaluation is what is exported, not the last: with so high a rate it only gets worse after the first steps.
+dataset eval.h5 llama 9 50 60 70 >tool.out
+cat >best.yaml <<'YAML'
+model: llama
+output: runs/best
+data: llama-wide.h5
+train: {mode: full}
+defaults: {steps: 12, global_batch_documents: 2, learning_rate: 3e-2, eval: eval.h5, eval_every_steps: 1}
+YAML
+words="train best.yaml"
+"$cadre" train best.yaml >out 2>err || fail "exit code $?"
+cp llama/tokenizer.json runs/best/model/
+"$cadre" score --model runs/best/model --data eval.h5 --json >out 2>err || fail "score: exit code $?"
+python3 - "$(number loss)" <<'PY' || fail "the exported model is not the best"
+import json, sys
+found = [json.loads(line).get("eval_loss") for line in open("runs/best/metrics.jsonl")]
+found = [loss for loss in found if loss is not None]
+assert len(found) == 12 and found[-1] > 1.001 * min(found), found
+assert abs(float(sys.argv[1]) - min(found)) <= 1e-5 * min(found), (sys.argv[1], found)
+PY
+
 # What is refused, and loses nothing.
 expect 2 train llama.yaml
 err "RUN-01"

@@ -29,9 +29,12 @@ base_status_t tr_train_create(base_ctx_t *ctx, tr_trainer_t *trainer, tr_job_t *
     for (int i = 0; i < 2; i++)
         BASE_TRY_GOTO(tr_lot_create(ctx, lots, &t->lots[i]), st, err_destroy);
     BASE_TRY_GOTO(tr_control_create(trainer, &t->control), st, err_destroy);
-    for (int32_t j = 0; j < num_jobs && !options->full && trainer->index >= 0; j++) {
+    for (int32_t j = 0; j < num_jobs && trainer->index >= 0; j++) {
+        const int64_t count =
+            options->full ? tr_model_parameters(trainer->model) : trainer->adapter_count[j];
+
         if (jobs[j]->eval_documents == 0) continue;
-        t->best[j] = base_calloc(ctx, trainer->adapter_count[j], sizeof **t->best, "best adapter");
+        t->best[j] = base_calloc(ctx, count, sizeof **t->best, "best values");
         if (t->best[j] == NULL) {
             st = BASE_ERR_NOMEM;
             goto err_destroy;
@@ -115,14 +118,46 @@ base_status_t tr_train_evaluate(tr_train_t *train, int32_t job, double *loss)
     return tr_control_share(train->control, "evaluation", loss, sizeof *loss);
 }
 
+/* All weights of the model, one after the other. */
+static base_status_t read_model(const tr_trainer_t *t, double *values)
+{
+    for (int32_t i = 0; i < t->model->num_weights; i++) {
+        BASE_TRY(tr_weights_read(t->weights, i, t->stream, values));
+        values += t->model->weights[i].rows * t->model->weights[i].cols;
+    }
+    return BASE_OK;
+}
+
+static base_status_t write_model(const tr_trainer_t *t, const double *values)
+{
+    for (int32_t i = 0; i < t->model->num_weights; i++) {
+        BASE_TRY(tr_weights_write(t->weights, i, t->stream, values));
+        values += t->model->weights[i].rows * t->model->weights[i].cols;
+    }
+    return BASE_OK;
+}
+
+static base_status_t keep_best(tr_train_t *t, int32_t j)
+{
+    if (t->best[j] == NULL) return BASE_OK;
+    if (t->options.full) return read_model(t->trainer, t->best[j]);
+    return lora_adapter_set_read(t->trainer->adapters, j, t->trainer->stream, t->best[j]);
+}
+
+/* A model that has ended is its best self again; adapters are asked for (tr_train_values). */
+static base_status_t restore_best(tr_train_t *t, int32_t j)
+{
+    if (!t->options.full || t->best[j] == NULL || isnan(t->jobs[j]->best_eval)) return BASE_OK;
+    return write_model(t->trainer, t->best[j]);
+}
+
 static base_status_t evaluate(tr_train_t *t, int32_t j)
 {
     double loss;
 
     BASE_TRY(tr_train_evaluate(t, j, &loss));
     const int best = tr_job_evaluated(t->jobs[j], loss);
-    if (best && t->best[j] != NULL)
-        BASE_TRY(lora_adapter_set_read(t->trainer->adapters, j, t->trainer->stream, t->best[j]));
+    if (best) BASE_TRY(keep_best(t, j));
     return t->events.evaluated == NULL ? BASE_OK
                                        : t->events.evaluated(t->events.user, j, loss, best);
 }
@@ -174,8 +209,9 @@ static base_status_t step(tr_train_t *t, int32_t j)
     if (t->events.step != NULL && job->state != TR_JOB_QUARANTINED)
         BASE_TRY(t->events.step(t->events.user, j, &record));
     if (tr_job_eval_due(job)) BASE_TRY(evaluate(t, j));
-    if (job->state == TR_JOB_RUNNING || t->events.ended == NULL) return BASE_OK;
-    return t->events.ended(t->events.user, j);
+    if (job->state == TR_JOB_RUNNING) return BASE_OK;
+    BASE_TRY(restore_best(t, j));
+    return t->events.ended == NULL ? BASE_OK : t->events.ended(t->events.user, j);
 }
 
 /* Tells the others what this rank is about to do and wants, and learns what is to happen after this

@@ -4,7 +4,8 @@
  *   step; evaluate when it is due; end when it has all its steps or stops early
  *
  * An ended job frees its place: its rows go to the others. What a job learned is kept in the
- * trainer, and of a job with evaluations the best so far on the host (tr_train_values).
+ * trainer, and of a job with evaluations the best so far on the host (tr_train_values); a model
+ * (train.mode full) has its best weights again when it has ended.
  *
  * All ranks run it with equal jobs, pool ranks too: what a step or an evaluation gave is shared
  * with them (control.h), so that all ranks end a job in the same place. What happens is told to
@@ -58,7 +59,7 @@ typedef struct tr_train {
     int64_t microbatch;       /* done so far, evaluations included */
     int *chosen;              /* [num_jobs] */
     int64_t *rows, *pad_rows; /* [num_jobs] since the last step */
-    double **best;   /* [num_jobs] best values of adapters with evaluations; NULL: none yet */
+    double **best; /* [num_jobs] values of the best evaluation; NULL: no evaluations */
     double *scratch; /* the largest adapter */
 } tr_train_t;
 
