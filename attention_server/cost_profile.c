@@ -186,7 +186,10 @@ int64_t as_profile_tile_row_ps(const as_profile_t *p, int direction, int64_t key
     /* (keys - k0) * (t1 - t0) may pass 63 bits: whole steps first. */
     const int64_t k0 = p->keys[i - 1], step = p->keys[i] - k0, rise = ps[i] - ps[i - 1];
     const int64_t at = keys - k0;
-    const int64_t t = ps[i - 1] + at * (rise / step) + at * (rise % step) / step;
+    int64_t whole, t;
 
+    if (__builtin_mul_overflow(at, rise / step, &whole) ||
+        __builtin_add_overflow(ps[i - 1] + at * (rise % step) / step, whole, &t))
+        return (at > 0) == (rise > 0) ? AS_PROFILE_TOO_LONG : 0;
     return t > 0 ? t : 0;
 }

@@ -73,7 +73,9 @@ void as_profile_write(const as_profile_t *profile, base_json_t *json);
  * profile; balances pairs instead of time. */
 void as_profile_pairs(as_profile_t *profile);
 
-/* Picoseconds of one tile row of one KV head that sees `keys` keys. */
+/* Picoseconds of one tile row of one KV head that sees `keys` keys; AS_PROFILE_TOO_LONG when they
+ * are more than 63 bits hold. */
+#define AS_PROFILE_TOO_LONG (INT64_MAX / 2)
 int64_t as_profile_tile_row_ps(const as_profile_t *profile, int direction, int64_t keys);
 
 #ifdef __cplusplus
