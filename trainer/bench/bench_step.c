@@ -258,7 +258,7 @@ static base_status_t measure(stepper_t *s, tr_blas_sampler_t *sampler, tr_bench_
         r->step_ns = median(series->step, repeat);
         r->wall_ns = median(series->wall, repeat);
         r->blas = tr_blas_sampler_share(sampler, &r->samples);
-        if (getloadavg(&r->load, 1) != 1) r->load = NAN;
+        if (getloadavg(&r->load, 1) != 1) r->load = (double)NAN;
         judge(s->bench, r);
     }
     base_free(s->ctx, series);
