@@ -59,8 +59,8 @@ typedef struct tr_train {
     int64_t microbatch;       /* done so far, evaluations included */
     int *chosen;              /* [num_jobs] */
     int64_t *rows, *pad_rows; /* [num_jobs] since the last step */
-    double **best; /* [num_jobs] values of the best evaluation; NULL: no evaluations */
-    double *scratch; /* the largest adapter */
+    double **best;            /* [num_jobs] values of the best evaluation; NULL: no evaluations */
+    double *scratch;          /* the largest adapter */
 } tr_train_t;
 
 /* Borrows everything. The caller frees *train_p with tr_train_destroy. */
