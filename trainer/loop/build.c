@@ -71,8 +71,9 @@ static base_status_t measure(base_ctx_t *ctx, const as_attention_config_t *atten
     return st;
 }
 
-/* Attention's memory: twice what was measured. Of thousands of mixtures on 1 to 4 ranks the worst
- * needed 1.8 times as much: staging depends on where the cuts fall, and nothing bounds it yet. */
+/* Attention's memory: twice what was measured. Of random mixtures that were tried on 1, 2
+ * and 4 ranks the worst needed 1.8 times as much: staging depends on where the cuts fall, and
+ * nothing bounds it yet. */
 static base_status_t size_attention(base_ctx_t *ctx, const tr_model_t *model,
                                     const tr_build_t *build, const tr_lot_options_t *lots,
                                     tr_trainer_config_t *config)
