@@ -327,16 +327,10 @@ base_status_t lora_adapter_set_read_region(const lora_adapter_set_t *set, int32_
     const int64_t bytes = count * kern_dtype_bytes(set->acc);
     base_status_t st;
 
-    /* In place: a float is read before the double that covers it is written, from the end on. */
     st = base_download(stream, values, base_arena_mem(set->arena, region), bytes);
     const base_status_t synced = base_stream_sync(stream);
     if (st < 0 || synced < 0) return st < 0 ? st : synced;
-    for (int64_t i = count - 1; i >= 0 && set->acc != KERN_F64; i--) {
-        float single;
-
-        memcpy(&single, (const char *)values + i * (int64_t)sizeof single, sizeof single);
-        values[i] = (double)single;
-    }
+    if (set->acc != KERN_F64) lora_widen(values, count);
     return BASE_OK;
 }
 

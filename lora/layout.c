@@ -3,6 +3,7 @@
 #include "base/memory.h"
 
 #include <math.h>
+#include <string.h>
 
 const char *lora_target_name(int32_t target)
 {
@@ -68,6 +69,17 @@ void lora_target_shape(const data_model_spec_t *spec, int32_t target, int64_t *i
         *in = spec->intermediate;
         *out = spec->hidden;
         break;
+    }
+}
+
+void lora_widen(double *values, int64_t count)
+{
+    /* From the end on: a float is read before the double that covers it is written. */
+    for (int64_t i = count - 1; i >= 0; i--) {
+        float single;
+
+        memcpy(&single, (const char *)values + i * (int64_t)sizeof single, sizeof single);
+        values[i] = (double)single;
     }
 }
 

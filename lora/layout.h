@@ -49,6 +49,10 @@ void lora_target_shape(const data_model_spec_t *spec, int32_t target, int64_t *i
 /* The base's tensor of that target. */
 data_model_tensor_kind_t lora_target_tensor(int32_t target);
 
+/* Turns `count` floats at the beginning of `values` into as many doubles, in place: for vectors that
+ * were read in the precision of a file. */
+void lora_widen(double *values, int64_t count);
+
 /* By what the adapter's output is multiplied: alpha / rank, with rsLoRA alpha / sqrt(rank)
  * (Kalajdzievski 2023). */
 double lora_scale(double alpha, int64_t rank, bool rslora);

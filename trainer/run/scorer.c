@@ -21,14 +21,8 @@ static base_status_t read_adapter(tr_scorer_t *s, const lora_peft_t *adapter)
         lora_layout_destroy(layout);
         return BASE_ERR_NOMEM;
     }
-    /* Floats, spread over the doubles from the end. */
     st = lora_peft_read(adapter, layout, s->adapter.scale, (float *)s->values);
-    for (int64_t i = layout->count - 1; i >= 0 && st >= 0; i--) {
-        float single;
-
-        memcpy(&single, (const char *)s->values + i * (int64_t)sizeof single, sizeof single);
-        s->values[i] = (double)single;
-    }
+    if (st >= 0) lora_widen(s->values, layout->count);
     lora_layout_destroy(layout);
     return st;
 }

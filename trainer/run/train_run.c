@@ -35,6 +35,17 @@ typedef struct run {
 
 /* ==== set-up ==== */
 
+/* The leader prints what is in the list; ends the list and forwards the status. */
+static base_status_t report_faults(run_t *r, base_error_list_t *errors, base_status_t st)
+{
+    if (st < 0 && r->leader && errors->count > 0) {
+        base_error_list_print(errors, r->args->err);
+        r->args->reported = true;
+    }
+    base_error_list_deinit(errors);
+    return st;
+}
+
 static base_status_t open_inputs(run_t *r)
 {
     base_error_list_t errors;
@@ -42,12 +53,7 @@ static base_status_t open_inputs(run_t *r)
     base_error_list_init(&errors, r->ctx);
     const base_status_t st =
         tr_inputs_open(r->ctx, r->args->config, r->args->config_path, &errors, &r->inputs);
-    if (st < 0 && r->leader && errors.count > 0) {
-        base_error_list_print(&errors, r->args->err);
-        r->args->reported = true;
-    }
-    base_error_list_deinit(&errors);
-    return st;
+    return report_faults(r, &errors, st);
 }
 
 /* Every document fits into a microbatch: said before there is a run. */
@@ -60,12 +66,7 @@ static base_status_t check_rows(run_t *r)
     base_error_list_init(&errors, r->ctx);
     const base_status_t st = tr_inputs_check_rows(r->inputs, r->topology->num_trainers, rows,
                                                   r->topology->placement == AS_LOCAL, &errors);
-    if (st < 0 && r->leader && errors.count > 0) {
-        base_error_list_print(&errors, r->args->err);
-        r->args->reported = true;
-    }
-    base_error_list_deinit(&errors);
-    return st;
+    return report_faults(r, &errors, st);
 }
 
 static base_status_t make_trainer(run_t *r, base_device_t *dev)
@@ -93,15 +94,9 @@ static base_status_t initial_values(run_t *r, int32_t j, const lora_layout_t *la
         lora_adapter_init(layout, kind, (uint64_t)c->seed, values);
         return BASE_OK;
     }
-    /* The import gives floats; they are spread over the doubles from the end. */
     BASE_TRY(lora_peft_import(r->ctx, c->init, r->inputs->spec, layout, r->adapters[j].scale,
                               (float *)values));
-    for (int64_t i = layout->count - 1; i >= 0; i--) {
-        float single;
-
-        memcpy(&single, (const char *)values + i * (int64_t)sizeof single, sizeof single);
-        values[i] = (double)single;
-    }
+    lora_widen(values, layout->count);
     return BASE_OK;
 }
 
