@@ -8,9 +8,9 @@
  * stay unchanged until the stream has passed it.
  *
  * Dtypes. CPU: F32 and F64, from one source over real_t, so that a whole model runs in double in
- * tests; BF16 exists on CPU only in `convert`. CUDA: BF16 storage, F32 accumulation. "real" below
- * is the op's dtype; "acc" is F32 for BF16 and F32, F64 for F64: statistics, LSE, losses and
- * partial sums are acc.
+ * tests; BF16 by way of F32 (kernels/cpu/bf16.c): right, with one rounding a result, and slow.
+ * CUDA: BF16 storage, F32 accumulation. "real" below is the op's dtype; "acc" is F32 for BF16 and
+ * F32, F64 for F64: statistics, LSE, losses and partial sums are acc.
  *
  * Every op has one result, bit for bit, for the same arguments on the same machine: no atomics, no
  * order that depends on time. A row's result depends on that row's operands only, unless the op

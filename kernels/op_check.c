@@ -120,15 +120,17 @@ static int64_t in_bytes(int64_t elements, kern_dtype_t dtype)
 base_status_t kern_visit_piece(kern_visitor_t *v, kern_piece_t piece, base_access_t access,
                                const char *name)
 {
-    base_operand_t operand = {{piece.mem, 0, piece.rows, 0}, access};
+    base_operand_t operand = {{*piece.place, 0, piece.rows, 0}, access};
 
     operand.range.row_bytes = in_bytes(piece.count, piece.dtype);
     operand.range.pitch = in_bytes(piece.pitch, piece.dtype);
-    if (__builtin_add_overflow(piece.mem.offset, in_bytes(piece.offset, piece.dtype),
+    if (__builtin_add_overflow(piece.place->offset, in_bytes(piece.offset, piece.dtype),
                                &operand.range.mem.offset))
         operand.range.mem.offset = INT64_MIN;
     if (operand.range.rows == 1) /* pitch means nothing then */
         operand.range.pitch = operand.range.row_bytes;
+    v->dtype = piece.dtype;
+    v->place = piece.place;
     return v->visit(v, &operand, name);
 }
 
@@ -137,7 +139,8 @@ base_status_t kern_visit_mat(kern_visitor_t *v, const kern_mat_t *mat, base_acce
 {
     if (kern_mat_absent(mat)) return BASE_OK;
     return kern_visit_piece(
-        v, (kern_piece_t){mat->mem, mat->dtype, 0, mat->cols, mat->rows, mat->pitch}, access, name);
+        v, (kern_piece_t){&mat->mem, mat->dtype, 0, mat->cols, mat->rows, mat->pitch}, access,
+        name);
 }
 
 static base_status_t visit_bounds(kern_visitor_t *v, const base_operand_t *operand,
@@ -150,7 +153,7 @@ static base_status_t visit_bounds(kern_visitor_t *v, const base_operand_t *opera
 
 kern_bounds_visitor_t kern_bounds_visitor(base_ctx_t *ctx)
 {
-    const kern_bounds_visitor_t v = {{visit_bounds}, ctx};
+    const kern_bounds_visitor_t v = {{.visit = visit_bounds}, ctx};
 
     return v;
 }

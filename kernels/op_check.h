@@ -22,6 +22,10 @@
 typedef struct kern_visitor kern_visitor_t;
 struct kern_visitor {
     base_status_t (*visit)(kern_visitor_t *v, const base_operand_t *operand, const char *name);
+    /* Of the operand that is visited: its dtype, and where it is counted from: a place within the
+     * argument struct or one of its lists, the same pointer for all pieces of one operand. */
+    kern_dtype_t dtype;
+    const base_mem_t *place;
 };
 
 #define X(op)                                                                                      \
@@ -52,12 +56,12 @@ base_status_t kern_want_true(base_ctx_t *ctx, int ok, const char *text) BASE_MUS
 base_status_t kern_want_real(base_ctx_t *ctx, kern_dtype_t dtype, const char *name) BASE_MUST_CHECK;
 
 /* Hand on a matrix (absent ones are skipped), or `rows` pieces of `count` elements, `pitch`
- * elements apart, that begin `offset` elements after mem. Products that do not fit give a range
+ * elements apart, that begin `offset` elements after *place. Products that do not fit give a range
  * that every bounds check refuses. */
 base_status_t kern_visit_mat(kern_visitor_t *v, const kern_mat_t *mat, base_access_t access,
                              const char *name) BASE_MUST_CHECK;
 typedef struct kern_piece {
-    base_mem_t mem;
+    const base_mem_t *place;
     kern_dtype_t dtype;
     int64_t offset, count, rows, pitch; /* elements */
 } kern_piece_t;

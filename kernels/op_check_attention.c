@@ -76,7 +76,7 @@ static int is_empty(const kern_attention_task_t *t)
 }
 
 /* Rows of R D elements whose place is given per row and head: one piece a head. */
-static base_status_t visit_token_rows(kern_visitor_t *v, base_mem_t mem, kern_dtype_t dtype,
+static base_status_t visit_token_rows(kern_visitor_t *v, const base_mem_t *mem, kern_dtype_t dtype,
                                       int64_t offset, int64_t row, int64_t head,
                                       const kern_attention_task_t *t, int64_t width,
                                       base_access_t access, const char *name)
@@ -84,7 +84,7 @@ static base_status_t visit_token_rows(kern_visitor_t *v, base_mem_t mem, kern_dt
     const int legal = offset >= 0 && offset <= PLACE_LIMIT && head >= 0 && head <= PLACE_LIMIT;
 
     for (int32_t h = 0; h < t->kv_heads; h++)
-        VISIT_PIECE(access, name, mem, dtype, legal ? offset + h * head : INT64_MIN, width,
+        VISIT_PIECE(access, name, *mem, dtype, legal ? offset + h * head : INT64_MIN, width,
                     t->q_rows, row);
     return BASE_OK;
 }
@@ -121,7 +121,7 @@ base_status_t kern_attention_fwd_visit(const kern_attention_fwd_t *args, kern_vi
                     t->kv_head);
         VISIT_PIECE(BASE_READ, "attention_fwd: v", args->v, dtype, t->kv, kv_count, t->kv_heads,
                     t->kv_head);
-        BASE_TRY(visit_token_rows(v, args->o, dtype, t->o, t->o_row, t->o_head, t, width,
+        BASE_TRY(visit_token_rows(v, &args->o, dtype, t->o, t->o_row, t->o_head, t, width,
                                   BASE_WRITE, "attention_fwd: o"));
         VISIT_PIECE(BASE_WRITE, "attention_fwd: lse", args->lse, acc, t->lse,
                     t->q_rows * args->group, t->kv_heads, t->lse_head);
@@ -180,7 +180,7 @@ static base_status_t visit_bwd_inputs(const kern_attention_bwd_t *args,
                 t->lse_head);
     VISIT_PIECE(BASE_READ, "attention_bwd: delta", args->delta, acc, t->delta, stats, t->kv_heads,
                 t->delta_head);
-    return visit_token_rows(v, args->d_o, dtype, t->d_o, t->d_o_row, t->d_o_head, t, width,
+    return visit_token_rows(v, &args->d_o, dtype, t->d_o, t->d_o_row, t->d_o_head, t, width,
                             BASE_READ, "attention_bwd: d_o");
 }
 

@@ -18,7 +18,7 @@
     BASE_TRY(kern_want_mat(ctx, &(mat), (kern_want_t){name, rows, cols, dtype, 1}))
 
 #define VISIT(mat, access, name) BASE_TRY(kern_visit_mat(v, &(mat), access, name))
-#define VISIT_PIECE(access, name, ...)                                                             \
-    BASE_TRY(kern_visit_piece(v, (kern_piece_t){__VA_ARGS__}, access, name))
+#define VISIT_PIECE(access, name, mem, ...)                                                        \
+    BASE_TRY(kern_visit_piece(v, (kern_piece_t){&(mem), __VA_ARGS__}, access, name))
 
 #endif

@@ -121,6 +121,23 @@ void *base_mem_address(base_mem_t mem)
     return mem.buffer == NULL ? NULL : mem.buffer->address + mem.offset;
 }
 
+base_status_t base_host_view_create(base_device_t *dev, void *memory, int64_t bytes,
+                                    base_buffer_t **buf_p)
+{
+    base_buffer_t *buf = base_calloc(dev->ctx, 1, sizeof *buf, "view of host memory");
+
+    if (buf == NULL) return BASE_ERR_NOMEM;
+    base_buffer_init_common(buf, dev, BASE_MEMORY_DEVICE, bytes, "view of host memory");
+    buf->address = memory;
+    *buf_p = buf;
+    return BASE_OK;
+}
+
+void base_host_view_destroy(base_buffer_t *buf)
+{
+    if (buf != NULL) base_free(buf->dev->ctx, buf);
+}
+
 void base_host_open(const base_operand_t *operands, int num_operands)
 {
     for (int i = 0; i < num_operands; i++) {

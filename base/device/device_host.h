@@ -42,6 +42,12 @@ base_status_t base_stream_submit(base_stream_t *s, base_work_fn work, const void
  * operand (or between base_host_open and base_host_close). cuda: a device address. */
 void *base_mem_address(base_mem_t mem);
 
+/* A buffer that is memory of the caller's, for work that calls a function of places on scratch of
+ * its own. No stream may be given work or copies that name it. dev: of the CPU family. */
+base_status_t base_host_view_create(base_device_t *dev, void *memory, int64_t bytes,
+                                    base_buffer_t **buf_p) BASE_MUST_CHECK;
+void base_host_view_destroy(base_buffer_t *buf); /* before the memory goes; NULL is legal */
+
 /* Opens and closes operands by hand, inside work whose operands are known only when it runs
  * (transports). Ranges must have been checked. A failure to open is recorded (MEM-01) and the
  * access that follows faults. */

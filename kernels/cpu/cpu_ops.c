@@ -65,11 +65,11 @@ static base_status_t collect_hull(kern_visitor_t *v, const base_operand_t *opera
     return BASE_OK;
 }
 
-/* bf16 exists on the CPU in convert only. */
-static base_work_fn work_of(kern_dtype_t dtype, base_work_fn f32, base_work_fn f64)
+static base_work_fn work_of(kern_dtype_t dtype, base_work_fn f32, base_work_fn f64,
+                            base_work_fn bf16)
 {
-    if (dtype == KERN_F32) return f32;
-    return dtype == KERN_F64 ? f64 : NULL;
+    if (dtype == KERN_BF16) return bf16;
+    return dtype == KERN_F32 ? f32 : f64;
 }
 
 #define SUBMIT(op, s, args, work)                                                                  \
@@ -90,10 +90,9 @@ static base_work_fn work_of(kern_dtype_t dtype, base_work_fn f32, base_work_fn f
 #define X(op)                                                                                      \
     static base_status_t submit_##op(base_stream_t *s, const kern_##op##_t *args)                  \
     {                                                                                              \
-        const base_work_fn work =                                                                  \
-            work_of(kern_##op##_dtype(args), kern_cpu_##op##_f32, kern_cpu_##op##_f64);            \
+        const base_work_fn work = work_of(kern_##op##_dtype(args), kern_cpu_##op##_f32,            \
+                                          kern_cpu_##op##_f64, kern_cpu_##op##_bf16);              \
                                                                                                    \
-        if (work == NULL) return BASE_ERR_UNSUPPORTED;                                             \
         SUBMIT(op, s, args, work);                                                                 \
     }
 KERN_REAL_OP_MAP(X)
