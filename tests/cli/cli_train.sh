@@ -97,6 +97,13 @@ assert run["config"]["adapters"][0]["rank"] == 4 and len(run["model"]["hash"]) =
 assert run["command"][0].endswith("cadre") and run["command"][1] == "train", run["command"]
 PY
 
+# bf16: the same losses but for the rounding, 2^-8 of an activation, and a mean over many of them.
+words="train llama.yaml in bf16"
+"$cadre" train llama.yaml --set output=runs/bf16 --set train.dtype=bf16 >out 2>err || fail "exit code $?"
+for adapter in wide narrow; do
+    within 4e-3 steps runs/bf16 "$golden/llama" "$adapter"
+done
+
 # All weights of the model, and its gradients under Hugging Face's names.
 cat >full.yaml <<'YAML'
 model: llama
@@ -152,8 +159,14 @@ cp -r "$golden/llama/wide" dora
 sed -i 's/"use_dora": false/"use_dora": true/' dora/adapter_config.json
 expect 3 train llama.yaml --set output=runs/new --set adapters.wide.init=./dora
 err "use_dora"
-expect 3 train llama.yaml --set output=runs/new --set train.dtype=bf16
+expect 3 train full.yaml --set output=runs/new --set train.dtype=bf16
 err "DEV-01"
+err "train.mode: full"
+if "$cadre" --version | grep -q "^cuda  *not in this build"; then
+    expect 3 train llama.yaml --set output=runs/new --set train.device=cuda
+    err "DEV-01"
+    err "built without CUDA"
+fi
 expect 0 train llama.yaml --print-config
 out "rank: 4"
 expect 0 train --help

@@ -1,5 +1,5 @@
 /* Command line of the property tests: --device cpu|strict, --first N, --seeds N, --threads N (so many
- * trainers; else the seed says, 1 to 4). Anything else ends the program with status 2.
+ * trainers; else the seed says, 1 to 4), --dtype bf16 (else the seed says, fp32 or fp64). Anything else ends the program with status 2.
  * CADRE_PROPERTY_SEEDS in the environment overrules --seeds, for runs under sanitizers. */
 #ifndef CADRE_TESTS_SUPPORT_PROPERTY_OPTIONS_H
 #define CADRE_TESTS_SUPPORT_PROPERTY_OPTIONS_H
@@ -14,6 +14,7 @@ typedef struct property_options {
     base_device_kind_t device;
     uint64_t first, count;
     int32_t threads;
+    int bf16;
 } property_options_t;
 
 static inline property_options_t property_options(int argc, char **argv)
@@ -30,6 +31,8 @@ static inline property_options_t property_options(int argc, char **argv)
             o.count = strtoull(value, NULL, 10);
         else if (strcmp(argv[i], "--threads") == 0)
             o.threads = (int32_t)strtol(value, NULL, 10);
+        else if (strcmp(argv[i], "--dtype") == 0 && strcmp(value, "bf16") == 0)
+            o.bf16 = 1;
         else {
             (void)fprintf(stderr, "%s: not understood: %s %s\n", argv[0], argv[i], value);
             exit(2);

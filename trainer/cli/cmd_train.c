@@ -4,6 +4,7 @@
 #include "trainer/cli/options.h"
 #include "trainer/cli/run_ranks.h"
 #include "trainer/cli/verb.h"
+#include "trainer/run/run_setup.h"
 #include "trainer/run/train_run.h"
 
 #include <stdio.h>
@@ -66,6 +67,15 @@ static void load(base_ctx_t *ctx, const tr_options_t *o, base_config_t **config_
     base_ctx_clear_error(ctx); /* printed, or to be printed as the run's */
 }
 
+/* Before a device is opened: the device that the configuration asks for may not be there. */
+static void check(base_ctx_t *ctx, const base_config_t *config, train_call_t *call)
+{
+    call->loaded = tr_setup_check(ctx, config);
+    if (call->loaded >= 0) return;
+    (void)base_ctx_error(ctx, &call->why);
+    base_ctx_clear_error(ctx);
+}
+
 static int train(base_ctx_t *ctx, const char *threads, train_call_t *call)
 {
     tr_run_ranks_t ranks;
@@ -74,6 +84,7 @@ static int train(base_ctx_t *ctx, const char *threads, train_call_t *call)
     base_status_t st = tr_run_ranks_open(ctx, threads, &ranks);
     if (st < 0) return tr_cli_exit_code(st);
     call->run.state = ranks.state;
+    if (call->loaded >= 0) ranks.device = tr_setup_device(call->run.config);
     st = tr_run_ranks(&ranks, train_rank, call, &error);
     if (st < 0 && !call->run.reported && ranks.rank == 0) tr_cli_error_print(stderr, &error);
     tr_run_ranks_close(&ranks);
@@ -97,6 +108,7 @@ static int train_verb(const tr_cli_t *cli, int argc, char **argv)
     st = tr_options_need(cli->ctx, "train", "RUN.yaml", o.num_words > 0 ? o.words[0] : NULL);
     if (st < 0) return tr_cli_exit_code(st);
     load(cli->ctx, &o, &config, &call);
+    if (call.loaded >= 0) check(cli->ctx, config, &call);
     if (call.loaded >= 0 && o.values[PRINT_CONFIG] != NULL) {
         if (tr_run_ranks_speaks()) base_print_config(config, stdout);
     } else {

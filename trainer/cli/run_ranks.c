@@ -52,11 +52,11 @@ void tr_run_ranks_close(tr_run_ranks_t *ranks)
 base_status_t tr_run_ranks(tr_run_ranks_t *ranks, comm_rank_fn fn, void *user, base_error_t *error)
 {
     if (ranks->threads == 0) {
-        const comm_mpi_options_t options = {.device = BASE_DEVICE_CPU, .log = ranks->log};
+        const comm_mpi_options_t options = {.device = ranks->device, .log = ranks->log};
 
         return comm_mpi_run(ranks->mpi, &options, fn, user, error);
     }
     const comm_threads_options_t options = {
-        .num_ranks = (int)ranks->threads, .device = BASE_DEVICE_CPU, .log = ranks->log};
+        .num_ranks = (int)ranks->threads, .device = ranks->device, .log = ranks->log};
     return comm_threads_run(&options, fn, user, error);
 }

@@ -16,6 +16,8 @@ typedef struct tr_run_ranks {
     comm_mpi_t *mpi;
     tr_rank_state_t *state; /* of a process; NULL with threads */
     base_log_t *log;
+    base_device_kind_t device; /* of every rank: cpu unless the verb says otherwise, before it runs
+                                  them */
 } tr_run_ranks_t;
 
 /* Whether this process speaks on the terminal: the only one, or rank 0 under mpirun. Reads the

@@ -171,6 +171,11 @@ base_status_t tr_trainer_create(base_ctx_t *ctx, base_device_t *dev, comm_group_
         return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
                          "trainer: %lld rows of a half, want a multiple of %d",
                          (long long)config->max_rows, DATA_ROW_ALIGN);
+    if (config->optimizer && config->model.dtype == KERN_BF16)
+        return BASE_FAIL(
+            ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_INT_01,
+            "trainer: the weights of a model that learns itself are their own masters, "
+            "so fp32 or fp64, not bf16");
     tr_trainer_t *t = base_calloc(ctx, 1, sizeof *t, "trainer");
     if (t == NULL) return BASE_ERR_NOMEM;
     t->ctx = ctx;

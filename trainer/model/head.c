@@ -7,17 +7,22 @@ base_status_t tr_head_init(tr_head_t *head, const tr_model_t *model, base_arena_
     const int32_t phase = model->config.num_layers; /* see tr_lifetime_t */
     const base_lifetime_t at_head = {phase, phase};
 
-    *head = (tr_head_t){
-        .model = model, .arena = arena, .max_rows = max_rows, .num_adapters = num_adapters};
+    *head = (tr_head_t){.model = model,
+                        .arena = arena,
+                        .max_rows = max_rows,
+                        .chunk_rows = model->config.dtype == KERN_BF16 ? TR_HEAD_CHUNK_ROWS_BF16
+                                                                       : TR_HEAD_CHUNK_ROWS,
+                        .num_adapters = num_adapters};
+    if (head->chunk_rows > max_rows) head->chunk_rows = max_rows;
     BASE_TRY(base_arena_declare(arena, "trainer", "head.loss.ping", max_rows * acc,
                                 BASE_LIFETIME_RUN, &head->loss[DATA_PING]));
     BASE_TRY(base_arena_declare(arena, "trainer", "head.loss.pong", max_rows * acc,
                                 BASE_LIFETIME_RUN, &head->loss[DATA_PONG]));
     BASE_TRY(base_arena_declare(arena, "trainer", "head.logits",
-                                (int64_t)TR_HEAD_CHUNK_ROWS * model->config.vocab * real, at_head,
+                                head->chunk_rows * model->config.vocab * acc, at_head,
                                 &head->logits));
     BASE_TRY(base_arena_declare(arena, "trainer", "head.gathered",
-                                (int64_t)TR_HEAD_CHUNK_ROWS * model->config.hidden * real, at_head,
+                                head->chunk_rows * model->config.hidden * real, at_head,
                                 &head->gathered));
     return base_arena_declare(arena, "trainer", "head.sums", num_adapters * acc, BASE_LIFETIME_RUN,
                               &head->sums);
@@ -58,9 +63,9 @@ static base_status_t loss(const tr_head_t *head, const tr_weights_t *weights, co
         .targets = tr_rows_targets(rows, half),
         .weights = tr_rows_weights(rows, half),
         .loss = losses,
-        .logits = kern_mat(base_arena_mem(head->arena, head->logits), TR_HEAD_CHUNK_ROWS,
-                           m->config.vocab, m->config.vocab, m->config.dtype),
-        .gathered = kern_mat(base_arena_mem(head->arena, head->gathered), TR_HEAD_CHUNK_ROWS,
+        .logits = kern_mat(base_arena_mem(head->arena, head->logits), head->chunk_rows,
+                           m->config.vocab, m->config.vocab, m->acc),
+        .gathered = kern_mat(base_arena_mem(head->arena, head->gathered), head->chunk_rows,
                              m->config.hidden, m->config.hidden, m->config.dtype),
     };
     if (dhidden != NULL) ce.dx = *dhidden;

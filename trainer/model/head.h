@@ -7,7 +7,8 @@
  * acc sum for each adapter, ping before pong, rows ascending; the sums stand beside the gradients:
  * zeroed, reduced and read with them. The unsupervised rows get dx = 0.
  *
- * Logits exist for TR_HEAD_CHUNK_ROWS rows at a time. Borrows everything; all work goes to the
+ * Logits exist for chunk_rows rows at a time, in the acc dtype: in bf16 the loss of a row would
+ * have two or three digits. Borrows everything; all work goes to the
  * given stream. */
 #ifndef CADRE_TRAINER_MODEL_HEAD_H
 #define CADRE_TRAINER_MODEL_HEAD_H
@@ -16,15 +17,17 @@
 #include "trainer/model/rows.h"
 #include "trainer/model/weights.h"
 
-#define TR_HEAD_CHUNK_ROWS 128
+#define TR_HEAD_CHUNK_ROWS      128
+#define TR_HEAD_CHUNK_ROWS_BF16 1024 /* enough tiles for a GPU */
 
 typedef struct tr_head {
     const tr_model_t *model;
     const base_arena_t *arena;
     int64_t max_rows;
+    int64_t chunk_rows;
     int32_t num_adapters;
     base_region_t loss[DATA_NUM_HALVES]; /* acc (1, supervised rows), until the next microbatch */
-    base_region_t logits;                /* (chunk, V) */
+    base_region_t logits;                /* acc (chunk, V) */
     base_region_t gathered;              /* (chunk, H) */
     base_region_t sums; /* acc (1, adapters): weighted losses since they were zeroed */
 } tr_head_t;

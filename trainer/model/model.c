@@ -40,9 +40,9 @@ static base_status_t check_config(base_ctx_t *ctx, const tr_model_config_t *c)
     if (c->head_dim % 2 != 0)
         return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CONF_04,
                          "model: head dim is %d, want an even number", c->head_dim);
-    if (c->dtype != KERN_F32 && c->dtype != KERN_F64)
+    if (c->dtype != KERN_F32 && c->dtype != KERN_F64 && c->dtype != KERN_BF16)
         return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_CONF_04,
-                         "model: dtype %s, want fp32 or fp64", kern_dtype_name(c->dtype));
+                         "model: dtype %s, want fp32, fp64 or bf16", kern_dtype_name(c->dtype));
     if (!(c->rms_eps > 0.0) ||
         (c->inv_freq == NULL && (!(c->rope_theta > 0.0) || !isfinite(c->rope_theta))))
         return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CONF_04,

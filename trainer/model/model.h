@@ -41,7 +41,7 @@ typedef struct tr_model_config {
     bool tied;   /* the loss head is the embedding: one weight, one gradient */
     bool frozen; /* no gradients of the model's own weights: there is no memory for them */
     kern_dtype_t
-        dtype; /* KERN_F32 or KERN_F64: weights and activations; statistics are kern_dtype_acc */
+        dtype; /* of weights and activations; statistics and gradients of weights are kern_dtype_acc */
     /* Sliding window of each layer, 0: full attention; at most AS_MAX_KINDS different values. NULL:
      * all full. Borrowed for the call of tr_model_create. */
     const int64_t *layer_window;

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/philox.h"
+#include "data/tensor_dtype.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -143,6 +144,8 @@ static void to_dtype(const tr_weight_spec_t *spec, kern_dtype_t dtype, int64_t r
 
             if (dtype == KERN_F64)
                 ((double *)out)[at] = value;
+            else if (dtype == KERN_BF16)
+                ((uint16_t *)out)[at] = data_bf16_from_float((float)value);
             else
                 ((float *)out)[at] = (float)value;
         }
@@ -236,24 +239,24 @@ base_status_t tr_weights_download(base_ctx_t *ctx, base_stream_t *stream, const 
 {
     const int64_t elements = mat->rows == 0 ? 0 : (mat->rows - 1) * mat->pitch + mat->cols;
     const int64_t bytes = elements * kern_dtype_bytes(mat->dtype);
+    const int64_t row_bytes = mat->pitch * kern_dtype_bytes(mat->dtype);
+    const data_dtype_t from = mat->dtype == KERN_F64    ? DATA_F64
+                              : mat->dtype == KERN_BF16 ? DATA_BF16
+                                                        : DATA_F32;
     base_status_t st;
 
-    if (mat->dtype != KERN_F32 && mat->dtype != KERN_F64)
+    if (mat->dtype != KERN_F32 && mat->dtype != KERN_F64 && mat->dtype != KERN_BF16)
         return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_INT_01,
-                         "download: dtype %s, want fp32 or fp64", kern_dtype_name(mat->dtype));
+                         "download: dtype %s, want fp32, fp64 or bf16",
+                         kern_dtype_name(mat->dtype));
     void *staging = base_alloc(ctx, (size_t)bytes, "download staging");
     if (staging == NULL) return BASE_ERR_NOMEM;
     st = base_download(stream, staging, mat->mem, bytes);
     const base_status_t synced = base_stream_sync(stream);
     st = st < 0 ? st : synced;
-    for (int64_t r = 0; r < mat->rows && st >= 0; r++) {
-        for (int64_t c = 0; c < mat->cols; c++) {
-            const int64_t at = r * mat->pitch + c;
-            values[r * mat->cols + c] = mat->dtype == KERN_F64
-                                            ? ((const double *)staging)[at]
-                                            : (double)((const float *)staging)[at];
-        }
-    }
+    for (int64_t r = 0; r < mat->rows && st >= 0; r++)
+        data_dtype_to_double(from, (const unsigned char *)staging + r * row_bytes,
+                             values + r * mat->cols, mat->cols);
     base_free(ctx, staging);
     return st;
 }

@@ -10,7 +10,8 @@
  *   BASE_TRY(tr_weights_random(weights, stream, seed));
  *
  * Values: element i of weight number w is a pure function of (seed, w, i), drawn in double and
- * rounded once to the dtype: equal on every rank, and equal up to that rounding in F32 and F64.
+ * rounded to the dtype (BF16: to F32 first): equal on every rank, and up to rounding in every
+ * dtype.
  * Linears N(0, 1/K), embedding N(0, 1), norms 1 + N(0, 0.01), biases N(0, 0.01).
  *
  * Borrows model and arena. All work is given to the stream that the call names; read and write
@@ -60,7 +61,7 @@ base_status_t tr_weights_write(const tr_weights_t *weights, int32_t index, base_
 base_status_t tr_weights_read(const tr_weights_t *weights, int32_t index, base_stream_t *stream,
                               double *values) BASE_MUST_CHECK;
 
-/* Any matrix of dtype F32 or F64 to rows x cols doubles; waits for the stream. For the functions
+/* Any matrix of dtype F32, F64 or BF16 to rows x cols doubles; waits for the stream. For the functions
  * above, gradients and hidden states. */
 base_status_t tr_weights_download(base_ctx_t *ctx, base_stream_t *stream, const kern_mat_t *mat,
                                   double *values) BASE_MUST_CHECK;

@@ -14,6 +14,46 @@ base_status_t tr_setup_topology(base_ctx_t *ctx, const base_config_t *config, co
                               topology_p);
 }
 
+base_device_kind_t tr_setup_device(const base_config_t *config)
+{
+    if (config->train.device == BASE_CONFIG_DEVICE_AUTO)
+        return kern_ops_of(BASE_DEVICE_CUDA) != NULL ? BASE_DEVICE_CUDA : BASE_DEVICE_CPU;
+    return config->train.device == BASE_CONFIG_DEVICE_CUDA ? BASE_DEVICE_CUDA : BASE_DEVICE_CPU;
+}
+
+kern_dtype_t tr_setup_dtype(const base_config_t *config)
+{
+    switch (config->train.dtype) {
+    case BASE_CONFIG_DTYPE_BF16:
+        return KERN_BF16;
+    case BASE_CONFIG_DTYPE_FP32:
+        return KERN_F32;
+    default:
+        return tr_setup_device(config) == BASE_DEVICE_CUDA ? KERN_BF16 : KERN_F32;
+    }
+}
+
+base_status_t tr_setup_check(base_ctx_t *ctx, const base_config_t *config)
+{
+    const int full = config->train.mode == BASE_CONFIG_MODE_FULL;
+
+    if (tr_setup_device(config) == BASE_DEVICE_CUDA && kern_ops_of(BASE_DEVICE_CUDA) == NULL)
+        return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
+                         "train.device: this program was built without CUDA (preset cuda has it)");
+    if (full && tr_setup_device(config) == BASE_DEVICE_CUDA)
+        return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
+                         "train.mode: full does not train on a GPU yet; with train.device: cpu it "
+                         "does");
+    if (full && tr_setup_dtype(config) == KERN_BF16)
+        return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
+                         "train.dtype: with train.mode: full the weights are their own masters, in "
+                         "fp32; bf16 is for adapters");
+    if (tr_setup_device(config) == BASE_DEVICE_CUDA && tr_setup_dtype(config) != KERN_BF16)
+        return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
+                         "train.dtype: a GPU trains in bf16; fp32 needs train.device: cpu");
+    return BASE_OK;
+}
+
 static int is_full(const tr_inputs_t *inputs)
 {
     return inputs->config->train.mode == BASE_CONFIG_MODE_FULL;
@@ -45,7 +85,7 @@ tr_build_t tr_setup_build(const tr_inputs_t *inputs, const as_topology_t *topolo
     const base_config_t *c = inputs->config;
 
     return (tr_build_t){.spec = inputs->spec,
-                        .dtype = KERN_F32,
+                        .dtype = tr_setup_dtype(c),
                         .topology = topology,
                         .tokens_per_trainer = c->batch.tokens_per_trainer,
                         .longest = inputs->longest,

@@ -7,6 +7,14 @@
 #include "trainer/loop/build.h"
 #include "trainer/run/inputs.h"
 
+/* train.device with auto resolved to what the program was built for, and train.dtype to what suits
+ * that device. Pure functions. */
+base_device_kind_t tr_setup_device(const base_config_t *config);
+kern_dtype_t tr_setup_dtype(const base_config_t *config);
+
+/* BASE_ERR_UNSUPPORTED (DEV-01) when mode, dtype and device do not go together. */
+base_status_t tr_setup_check(base_ctx_t *ctx, const base_config_t *config) BASE_MUST_CHECK;
+
 /* Roles of the group's ranks as attention.placement says. The caller frees *topology_p. */
 base_status_t tr_setup_topology(base_ctx_t *ctx, const base_config_t *config, comm_group_t *group,
                                 as_topology_t **topology_p) BASE_MUST_CHECK;

@@ -166,8 +166,7 @@ static base_status_t piece_logits(tr_scorer_t *s, const data_piece_t *piece, bas
     for (int64_t row = 0; row < piece->rows; row += TR_HEAD_CHUNK_ROWS) {
         const int64_t left = piece->rows - row;
         const int64_t rows = left < TR_HEAD_CHUNK_ROWS ? left : TR_HEAD_CHUNK_ROWS;
-        const kern_mat_t out =
-            kern_mat(base_mem(buffer, 0), rows, vocab, vocab, t->model->config.dtype);
+        const kern_mat_t out = kern_mat(base_mem(buffer, 0), rows, vocab, vocab, t->model->acc);
         kern_mat_t x = hidden;
 
         x.mem = base_mem_at(x.mem, (piece->local_row + row) * x.pitch * kern_dtype_bytes(x.dtype));
@@ -185,7 +184,7 @@ base_status_t tr_scorer_logits(tr_scorer_t *scorer, const int32_t *tokens, int64
                                double *logits)
 {
     const int64_t bytes = (int64_t)TR_HEAD_CHUNK_ROWS * scorer->spec->vocab *
-                          kern_dtype_bytes(scorer->trainer->model->config.dtype);
+                          kern_dtype_bytes(scorer->trainer->model->acc);
     tr_lot_t *lot = next_lot(scorer);
     base_buffer_t *buffer;
 

@@ -211,20 +211,9 @@ static base_status_t begin_report(run_t *r)
                                   r->args->err, &r->report);
 }
 
-static base_status_t check_supported(base_ctx_t *ctx, const base_config_t *c)
-{
-    if (c->train.dtype == BASE_CONFIG_DTYPE_BF16)
-        return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
-                         "train.dtype: bf16 needs a GPU; the CPU trains in fp32");
-    if (c->train.device == BASE_CONFIG_DEVICE_CUDA)
-        return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
-                         "train.device: training on a GPU is not built yet; use cpu");
-    return BASE_OK;
-}
-
 static base_status_t run_all(run_t *r, base_device_t *dev)
 {
-    BASE_TRY(check_supported(r->ctx, r->args->config));
+    BASE_TRY(tr_setup_check(r->ctx, r->args->config));
     BASE_TRY(open_inputs(r));
     BASE_TRY(tr_setup_topology(r->ctx, r->args->config, r->group, &r->topology));
     BASE_TRY(check_rows(r));

@@ -82,8 +82,8 @@ static void test_models_that_cannot_be(void **state)
     expect_refused(&c, BASE_ERR_CONFIG, "5 query heads are not a multiple of 2 KV heads");
     c = small_config(), c.head_dim = 7;
     expect_refused(&c, BASE_ERR_CONFIG, "head dim is 7, want an even number");
-    c = small_config(), c.dtype = KERN_BF16;
-    expect_refused(&c, BASE_ERR_UNSUPPORTED, "want fp32 or fp64");
+    c = small_config(), c.dtype = KERN_I32;
+    expect_refused(&c, BASE_ERR_UNSUPPORTED, "dtype int32, want fp32, fp64 or bf16");
     c = small_config(), c.rms_eps = (double)NAN;
     expect_refused(&c, BASE_ERR_CONFIG, "rms_eps");
     c = small_config(), c.num_layers = 3, c.layer_window = three;
