@@ -3,7 +3,8 @@
  *
  * comm/ moves bytes and does not know what they mean. A transport is a table (comm/transport.h)
  * behind comm_group_t:
- *   threads  ranks are threads of this process (`--threads N`, tests); cpu and strict devices
+ *   threads  ranks are threads of this process (`--threads N`, tests); cpu and strict devices, and
+ *            one rank alone on cuda
  *   mpi      ranks are processes; cpu and strict devices (comm/mpi.h)
  *   nccl, copy_engine                                                  -- not built yet
  *

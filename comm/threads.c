@@ -85,6 +85,15 @@ static void fill_slot(comm_threads_member_t *m, comm_threads_slot_t *slot,
     }
 }
 
+/* Nobody to exchange with: a position and no work, so that a GPU, whose streams run no functions of
+ * the host, can be a rank alone. The slot stays free, and a ticket waits for nothing. */
+static base_status_t begin_alone(comm_threads_member_t *m, int channel, uint64_t *sequence_p)
+{
+    if (comm_threads_is_stopped(m->world)) return comm_threads_stopped(m);
+    *sequence_p = ++m->begun[channel];
+    return BASE_OK;
+}
+
 static base_status_t threads_begin(comm_group_t *group, int channel, const comm_exchange_t *ex,
                                    uint64_t *sequence_p)
 {
@@ -100,6 +109,7 @@ static base_status_t threads_begin(comm_group_t *group, int channel, const comm_
         st = base_stream_wait_event(stream, ex->ready);
         if (st < 0) return outcome(m, st);
     }
+    if (group->size == 1) return begin_alone(m, channel, sequence_p);
     (void)pthread_mutex_lock(&m->world->mutex);
     w.sequence = m->begun[channel] + 1;
     slot = comm_threads_slot(m, channel, w.sequence);

@@ -25,7 +25,8 @@ typedef base_status_t (*comm_rank_fn)(comm_group_t *group, base_ctx_t *ctx, base
 
 typedef struct comm_threads_options {
     int num_ranks;
-    base_device_kind_t device; /* BASE_DEVICE_CPU or BASE_DEVICE_STRICT */
+    base_device_kind_t device; /* BASE_DEVICE_CUDA: one rank only */
+    int device_index;          /* cuda: which GPU */
     uint64_t seed;             /* strict: interleavings */
     int64_t deadline_ms;       /* 0: the context's default */
     int64_t delay_ns; /* between a peer's post and the copy of its data, peers and channels at once:

@@ -85,7 +85,7 @@ static base_status_t open_member(comm_threads_world_t *world, int rank,
 {
     base_ctx_set_stop_flag(ctx, &world->stop);
     if (options->deadline_ms > 0) base_ctx_set_deadline_ms(ctx, options->deadline_ms);
-    BASE_TRY(base_device_open(ctx, options->device, 0, dev_p));
+    BASE_TRY(base_device_open(ctx, options->device, options->device_index, dev_p));
     base_device_set_seed(*dev_p, options->seed * 1000003u + (uint64_t)rank + 1);
     return comm_threads_member_init(world, rank, ctx, *dev_p);
 }
@@ -180,11 +180,11 @@ base_status_t comm_threads_run(const comm_threads_options_t *options, comm_rank_
     if (error != NULL) *error = (base_error_t){.status = BASE_OK};
     BASE_TRY(base_ctx_create(0, 1, options->log, &boss));
     if (size < 1 || size > COMM_THREADS_MAX_RANKS || fn == NULL || options->delay_ns < 0 ||
-        (options->device != BASE_DEVICE_CPU && options->device != BASE_DEVICE_STRICT)) {
-        st = BASE_FAIL(
-            boss, BASE_ERR_ARG, BASE_MSG_INT_01,
-            "threads transport: %d ranks on device kind %d; wanted 1..%d on cpu or strict", size,
-            (int)options->device, COMM_THREADS_MAX_RANKS);
+        (options->device == BASE_DEVICE_CUDA && size > 1)) {
+        st = BASE_FAIL(boss, BASE_ERR_ARG, BASE_MSG_INT_01,
+                       "threads transport: %d ranks on device kind %d; wanted 1..%d on cpu or "
+                       "strict, or 1 on cuda",
+                       size, (int)options->device, COMM_THREADS_MAX_RANKS);
         take_error(boss, error);
         goto out_boss;
     }

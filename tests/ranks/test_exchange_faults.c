@@ -479,7 +479,7 @@ static void test_arguments(void **state)
     for (int i = 0; i < 4 && strcmp(rank_case_transport(), "threads") == 0; i++) {
         const comm_threads_options_t bad[] = {{.num_ranks = 0},
                                               {.num_ranks = COMM_THREADS_MAX_RANKS + 1},
-                                              {.num_ranks = 1, .device = BASE_DEVICE_CUDA},
+                                              {.num_ranks = 2, .device = BASE_DEVICE_CUDA},
                                               {.num_ranks = 1, .delay_ns = -1}};
         base_error_t error;
 

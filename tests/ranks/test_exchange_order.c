@@ -389,12 +389,64 @@ static void test_delay(void **state)
     }
 }
 
+/* ==== a rank alone, on every device: positions, events and tickets, and nothing to wait for ==== */
+
+static base_status_t alone_geared(rank_case_t *run, comm_group_t *group, base_device_t *dev,
+                                  rank_gear_t *gear)
+{
+    const comm_exchange_t nobody = {.num_peers = 0};
+    base_event_t *ready = NULL;
+    comm_ticket_t ticket = {0};
+    int32_t mine = 7, all = 0;
+    base_status_t st;
+
+    BASE_TRY(base_event_create(dev, &ready));
+    const comm_exchange_t ex = {.num_peers = 0, .ready = ready};
+    RANK_CHECK(run, 0,
+               comm_exchange_begin(group, COMM_CHANNEL_PING, &ex, &ticket) == BASE_ERR_STATE,
+               "no recording");
+    base_ctx_clear_error(base_device_ctx(dev));
+    BASE_TRY_GOTO(fill(gear, 0, 70), st, out);
+    BASE_TRY_GOTO(base_event_record(ready, gear->stream), st, out);
+    for (int i = 0; i < MANY; i++) {
+        BASE_TRY_GOTO(comm_exchange_begin(group, COMM_CHANNEL_PING, i % 2 ? &ex : &nobody, &ticket),
+                      st, out);
+        RANK_CHECK(run, 0, ticket.sequence == (uint64_t)i + 1, "position %llu",
+                   (unsigned long long)ticket.sequence);
+        BASE_TRY_GOTO(comm_exchange_arrived_all(group, ticket, gear->stream), st, out);
+        BASE_TRY_GOTO(comm_exchange_sent(group, ticket, gear->stream), st, out);
+    }
+    BASE_TRY_GOTO(comm_barrier(group), st, out);
+    BASE_TRY_GOTO(comm_allgather(group, &mine, sizeof mine, &all), st, out);
+    RANK_CHECK(run, 0, all == mine, "gathered %d", (int)all);
+    st = expect(run, 0, gear, 0, 70, "alone");
+out:
+    base_event_destroy(ready);
+    return st;
+}
+GEARED(alone)
+
+static void test_alone(void **state)
+{
+    rank_case_t on_gpu = order_case(1, BASE_DEVICE_CUDA, NULL);
+
+    (void)state;
+    run_on_both(alone, 1);
+    if (strcmp(rank_case_transport(), "threads") != 0) return;
+    rank_case_run(&on_gpu, alone);
+    if (on_gpu.status == BASE_ERR_UNSUPPORTED) /* no GPU here */
+        rank_case_assert_error(&on_gpu.error, BASE_ERR_UNSUPPORTED, "DEV-01", "cuda", NULL);
+    else
+        rank_case_assert_ok(&on_gpu);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_begin_returns), cmocka_unit_test(test_per_peer),
         cmocka_unit_test(test_ready),         cmocka_unit_test(test_sent),
         cmocka_unit_test(test_hold_back),     cmocka_unit_test(test_delay),
+        cmocka_unit_test(test_alone),
     };
 
     return RANK_CASE_MAIN("exchange_order", tests);
