@@ -53,6 +53,8 @@ extern "C" {
       "start every rank with the same program, configuration and data")                            \
     X(COMM, 04, "MPI failed",                                                                      \
       "see what mpirun printed above; `cadre train --threads N` runs on one host without MPI")     \
+    X(COMM, 05, "memory of another rank of the host cannot be reached",                            \
+      "run the ranks of a host as one user and in one container, with all GPUs visible to each")   \
     X(DEV, 01, "device cannot be used",                                                            \
       "`cadre --version` lists the devices; set train.device: cpu to run without a GPU")           \
     X(DATA, 01, "not a model folder",                                                              \

@@ -9,13 +9,10 @@ typedef struct cuda_event {
 } cuda_event_t;
 
 /* Eight bytes of mapped pinned host memory: the host reads and raises them directly, streams by
- * stream memory operations. Between processes (copy engines over CUDA IPC) the word becomes
- * eight bytes of device memory, exported with the buffers (cudaIpcGetMemHandle), since host
- * memory cannot be: `word` is then NULL on the host side, raise, release and value go through a
- * small stream, and waits and writes of streams stay as they are. */
+ * stream memory operations. A bank's are shared memory that every process registers with its GPU. */
 typedef struct cuda_counter {
     base_counter_t base;
-    void *host;
+    void *host; /* allocated here; NULL: a bank's */
     CUdeviceptr device;
 } cuda_counter_t;
 
@@ -98,12 +95,31 @@ err_free:
     return st;
 }
 
+base_status_t base_cuda_counter_at(base_device_t *dev, _Atomic uint64_t *word, base_counter_t **c_p)
+{
+    void *device = NULL;
+
+    BASE_TRY(base_cuda_enter(dev));
+    CUDA_TRY(dev->ctx, dev->name, "counter of a bank",
+             cudaHostGetDevicePointer(&device, (void *)(uintptr_t)word, 0));
+    cuda_counter_t *c = base_calloc(dev->ctx, 1, sizeof *c, "counter");
+    if (c == NULL) return BASE_ERR_NOMEM;
+    c->device = (CUdeviceptr)(uintptr_t)device;
+    const base_status_t st = base_counter_init_common(&c->base, dev, word);
+    if (st < 0) {
+        base_free(dev->ctx, c);
+        return st;
+    }
+    *c_p = &c->base;
+    return BASE_OK;
+}
+
 void base_cuda_counter_destroy(base_counter_t *base)
 {
     cuda_counter_t *c = (cuda_counter_t *)base;
     base_device_t *dev = base->dev;
     base_counter_deinit_common(base);
-    if (!base_cuda_stuck(dev) && base_cuda_enter(dev) == BASE_OK)
+    if (c->host != NULL && !base_cuda_stuck(dev) && base_cuda_enter(dev) == BASE_OK)
         base_cuda_drop(dev, cudaFreeHost(c->host), "cudaFreeHost");
     base_free(dev->ctx, c);
 }

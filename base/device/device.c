@@ -56,6 +56,8 @@ void base_device_init_common(base_device_t *dev, const base_device_ops_t *ops, b
     dev->kind = kind;
     dev->index = index;
     atomic_init(&dev->seed, 1);
+    atomic_init(&dev->shares, false);
+    atomic_init(&dev->num_buffers, 0);
     snprintf(dev->name, sizeof dev->name, "%s", name);
 }
 
@@ -84,9 +86,11 @@ base_status_t base_buffer_alloc(base_device_t *dev, base_memory_kind_t kind, int
 void base_buffer_free(base_buffer_t *buf)
 {
     if (buf == NULL) return;
-    base_memory_count_free(
-        base_ctx_memory(buf->dev->ctx),
-        buf->kind == BASE_MEMORY_PINNED ? BASE_RESOURCE_PINNED : BASE_RESOURCE_DEVICE, buf->bytes);
+    if (!buf->imported)
+        base_memory_count_free(base_ctx_memory(buf->dev->ctx),
+                               buf->kind == BASE_MEMORY_PINNED ? BASE_RESOURCE_PINNED
+                                                               : BASE_RESOURCE_DEVICE,
+                               buf->bytes);
     buf->dev->ops->buffer_free(buf);
 }
 
@@ -111,10 +115,18 @@ void base_buffer_init_common(base_buffer_t *buf, base_device_t *dev, base_memory
     buf->dev = dev;
     buf->kind = kind;
     buf->bytes = bytes;
+    buf->serial = atomic_fetch_add(&dev->num_buffers, 1) + 1;
+    buf->imported = buf->exported = false;
+    buf->shared = NULL;
     snprintf(buf->name, sizeof buf->name, "%s", name);
 }
 
 /* ==== inside view ==== */
+
+uint64_t base_buffer_serial(const base_buffer_t *buf)
+{
+    return buf->serial;
+}
 
 void *base_mem_address(base_mem_t mem)
 {

@@ -161,6 +161,45 @@ uint64_t base_counter_value(base_counter_t *c);             /* from the host */
  * GPU has already queued still write their value.) */
 void base_counter_release(base_counter_t *c);
 
+/* ==== sharing with other processes of the host ====
+ * What copy engines between processes need: a process exports a buffer or a bank of counters as plain
+ * bytes, another one imports it, and from then on gives it to copies, signals and waits as its own.
+ * The two order their use by counters; events do not leave a process. */
+
+#define BASE_EXPORT_BYTES 160
+typedef struct base_export {
+    unsigned char bytes[BASE_EXPORT_BYTES];
+} base_export_t;
+
+/* DEVICE buffers allocated from now on can be exported: cpu and strict take them from memory that
+ * processes share; on cuda all can be in any case. */
+void base_device_share(base_device_t *dev);
+/* BASE_ERR_STATE for a buffer that is not shared, BASE_ERR_UNSUPPORTED for a pinned one. The
+ * memory lives while some process has it open; on cuda, where that is not so, base_buffer_free keeps
+ * an exported buffer's until the device is closed. */
+base_status_t base_buffer_export(base_buffer_t *buf, base_export_t *out) BASE_MUST_CHECK;
+/* The buffer of another process as one of `dev`, of the same kind. COMM-05 when it cannot be
+ * reached. Not counted in base_ctx_memory; base_buffer_free ends it. */
+base_status_t base_buffer_import(base_device_t *dev, const base_export_t *from, const char *name,
+                                 base_buffer_t **buf_p) BASE_MUST_CHECK;
+
+/* A bank: `num` counters, all 0, in host memory that processes share and, on cuda, GPUs map. In
+ * whichever process, one thread or stream raises a counter; what it was given before is known to that
+ * process only. Host memory and not exported device memory, so that after a stop the host can release
+ * what its GPU waits for, and can look at a counter without asking the GPU. */
+typedef struct base_counter_bank base_counter_bank_t;
+base_status_t base_counter_bank_create(base_device_t *dev, int num, const char *name,
+                                       base_counter_bank_t **bank_p) BASE_MUST_CHECK;
+void base_counter_bank_export(const base_counter_bank_t *bank, base_export_t *out);
+base_status_t base_counter_bank_import(base_device_t *dev, const base_export_t *from,
+                                       const char *name,
+                                       base_counter_bank_t **bank_p) BASE_MUST_CHECK;
+/* Created or imported; no stream may use a counter of it any more. NULL is legal. */
+void base_counter_bank_destroy(base_counter_bank_t *bank);
+int base_counter_bank_count(const base_counter_bank_t *bank);
+base_counter_t *base_counter_bank_at(base_counter_bank_t *bank,
+                                     int i); /* the bank's; 0 <= i < num */
+
 /* ==== copies ==== */
 
 /* Both ranges hold the same row_bytes and rows; ranges must not overlap. Device and pinned

@@ -2,7 +2,11 @@
 #include "base/device/device_ops.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 /* A write by a device wakes nobody: look this often. */
 #define COUNTER_LOOK_NS 100000
@@ -46,6 +50,7 @@ base_status_t base_counter_init_common(base_counter_t *c, base_device_t *dev,
     c->dev = dev;
     c->word = word != NULL ? word : &c->own;
     c->device_writes = word != NULL;
+    c->in_bank = false;
     atomic_init(&c->own, 0);
     atomic_init(&c->promised, 0);
     if (pthread_mutex_init(&c->mutex, NULL) != 0)
@@ -107,8 +112,45 @@ static base_status_t counter_promise(base_ctx_t *ctx, base_counter_t *c, uint64_
     return BASE_OK;
 }
 
+/* ==== the word of a bank's counter: other processes wait for it and release it ==== */
+
+/* The half that changes with every value but one in 2^32. (Little endian.) */
+static uint32_t *low_half(base_counter_t *c)
+{
+    return (uint32_t *)(uintptr_t)c->word;
+}
+
+/* Wakes waiters of all processes. */
+static void word_wake(base_counter_t *c)
+{
+    (void)syscall(SYS_futex, low_half(c), FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+/* Returns when the word is not `seen` any more, after `ns`, or for no reason. */
+static void word_sleep(base_counter_t *c, uint64_t seen, int64_t ns)
+{
+    const struct timespec ts = {.tv_sec = (time_t)(ns / 1000000000),
+                                .tv_nsec = (long)(ns % 1000000000)};
+    (void)syscall(SYS_futex, low_half(c), FUTEX_WAIT, (uint32_t)seen, &ts, NULL, 0);
+}
+
+/* Unless it was released. */
+static void word_store(base_counter_t *c, uint64_t value)
+{
+    uint64_t before = atomic_load_explicit(c->word, memory_order_relaxed);
+    while (before <= BASE_COUNTER_MAX &&
+           !atomic_compare_exchange_weak_explicit(c->word, &before, value, memory_order_release,
+                                                  memory_order_relaxed))
+        continue;
+    word_wake(c);
+}
+
 void base_counter_store(base_counter_t *c, uint64_t value)
 {
+    if (c->in_bank) {
+        word_store(c, value);
+        return;
+    }
     /* Under the mutex, so that a waiter cannot look before and sleep after. */
     pthread_mutex_lock(&c->mutex);
     if (atomic_load_explicit(&c->promised, memory_order_relaxed) != RELEASED) {
@@ -126,6 +168,7 @@ void base_counter_release(base_counter_t *c)
     atomic_store_explicit(c->word, RELEASED_WORD, memory_order_release);
     pthread_cond_broadcast(&c->raised);
     pthread_mutex_unlock(&c->mutex);
+    if (c->in_bank) word_wake(c);
 }
 
 void base_counter_raise(base_counter_t *c, uint64_t value)
@@ -162,7 +205,14 @@ base_status_t base_counter_wait_named(base_ctx_t *ctx, const char *who, base_cou
             st = slice_ms < 0 ? BASE_ERR_TIMEOUT : BASE_PENDING;
             break;
         }
-        base_device_cond_wait_ns(&c->raised, &c->mutex, left_ns < look_ns ? left_ns : look_ns);
+        const int64_t sleep_ns = left_ns < look_ns ? left_ns : look_ns;
+        if (!c->in_bank) {
+            base_device_cond_wait_ns(&c->raised, &c->mutex, sleep_ns);
+            continue;
+        }
+        pthread_mutex_unlock(&c->mutex);
+        word_sleep(c, seen, sleep_ns);
+        pthread_mutex_lock(&c->mutex);
     }
     pthread_mutex_unlock(&c->mutex);
     if (st == BASE_ERR_PEER)

@@ -30,12 +30,22 @@ static base_status_t cpu_buffer_alloc(base_device_t *dev, base_memory_kind_t kin
     base_buffer_t *buf = base_calloc(dev->ctx, 1, sizeof *buf, "buffer");
     if (buf == NULL) return BASE_ERR_NOMEM;
     base_buffer_init_common(buf, dev, kind, bytes, name);
+    if (kind == BASE_MEMORY_DEVICE && atomic_load(&dev->shares)) {
+        const base_status_t st = base_shared_create(dev->ctx, bytes, NULL, name, &buf->shared);
+        if (st < 0) {
+            base_free(dev->ctx, buf);
+            return st;
+        }
+        address = base_shared_address(buf->shared);
+        goto out;
+    }
     /* The exact size, so that AddressSanitizer's red zone begins at the last byte. */
     if (posix_memalign(&address, CPU_ALIGNMENT, bytes > 0 ? (size_t)bytes : 1) != 0) {
         base_free(dev->ctx, buf);
         return BASE_FAIL(dev->ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01,
                          "buffer %s: %s has no %lld bytes", name, dev->name, (long long)bytes);
     }
+out:
     buf->address = address;
     if (CPU_FILL_NEW)
         memset(address, 0xFF, (size_t)bytes); /* NaN in every floating-point type we use */
@@ -45,8 +55,27 @@ static base_status_t cpu_buffer_alloc(base_device_t *dev, base_memory_kind_t kin
 
 static void cpu_buffer_free(base_buffer_t *buf)
 {
-    free(buf->address);
+    if (buf->shared != NULL)
+        base_shared_close(buf->shared);
+    else
+        free(buf->address);
     base_free(buf->dev->ctx, buf);
+}
+
+static base_status_t cpu_buffer_import(base_device_t *dev, const base_export_fields_t *fields,
+                                       const char *name, base_buffer_t **buf_p)
+{
+    base_buffer_t *buf = base_calloc(dev->ctx, 1, sizeof *buf, "buffer");
+    if (buf == NULL) return BASE_ERR_NOMEM;
+    base_buffer_init_common(buf, dev, BASE_MEMORY_DEVICE, fields->bytes, name);
+    const base_status_t st = base_shared_open(dev->ctx, &fields->memory, NULL, name, &buf->shared);
+    if (st < 0) {
+        base_free(dev->ctx, buf);
+        return st;
+    }
+    buf->address = base_shared_address(buf->shared);
+    *buf_p = buf;
+    return BASE_OK;
 }
 
 static base_status_t cpu_stream_create(base_device_t *dev, base_stream_kind_t kind,
@@ -72,6 +101,9 @@ static const base_device_ops_t cpu_ops = {
     .counter_destroy = base_host_counter_destroy,
     .stream_signal = base_host_stream_signal,
     .stream_wait_counter = base_host_stream_wait_counter,
+    .buffer_export = base_host_buffer_export,
+    .buffer_import = cpu_buffer_import,
+    .counter_at = base_host_counter_at,
     .copy = base_host_copy,
     .fill = base_host_fill,
     .upload = base_host_upload,

@@ -72,6 +72,7 @@ bool base_cuda_stuck(base_device_t *dev)
 
 static void cuda_close(base_device_t *dev)
 {
+    base_cuda_free_kept(dev);
     base_free(dev->ctx, dev);
 }
 
@@ -99,17 +100,6 @@ static base_status_t cuda_buffer_alloc(base_device_t *dev, base_memory_kind_t ki
     buf->address = address;
     *buf_p = buf;
     return BASE_OK;
-}
-
-static void cuda_buffer_free(base_buffer_t *buf)
-{
-    base_device_t *dev = buf->dev;
-    if (!base_cuda_stuck(dev) && base_cuda_enter(dev) == BASE_OK)
-        base_cuda_drop(dev,
-                       buf->kind == BASE_MEMORY_PINNED ? cudaFreeHost(buf->address)
-                                                       : cudaFree(buf->address),
-                       "free of a buffer");
-    base_free(dev->ctx, buf);
 }
 
 /* ==== streams ==== */
@@ -207,7 +197,7 @@ static void *cuda_stream_native(base_stream_t *s)
 static const base_device_ops_t cuda_ops = {
     .close = cuda_close,
     .buffer_alloc = cuda_buffer_alloc,
-    .buffer_free = cuda_buffer_free,
+    .buffer_free = base_cuda_buffer_free,
     .stream_create = cuda_stream_create,
     .stream_destroy = cuda_stream_destroy,
     .stream_sync = base_cuda_stream_sync,
@@ -221,6 +211,11 @@ static const base_device_ops_t cuda_ops = {
     .counter_destroy = base_cuda_counter_destroy,
     .stream_signal = base_cuda_stream_signal,
     .stream_wait_counter = base_cuda_stream_wait_counter,
+    .buffer_export = base_cuda_buffer_export,
+    .buffer_import = base_cuda_buffer_import,
+    .bank_map = base_cuda_bank_map,
+    .bank_unmap = base_cuda_bank_unmap,
+    .counter_at = base_cuda_counter_at,
     .copy = base_cuda_copy,
     .fill = base_cuda_fill,
     .upload = base_cuda_upload,
@@ -263,6 +258,7 @@ base_status_t base_device_open_cuda(base_ctx_t *ctx, int index, base_device_t **
     base_device_init_common(&dev->base, &cuda_ops, ctx, BASE_DEVICE_CUDA, index, name);
     dev->max_pitch = max_pitch;
     atomic_init(&dev->stuck, false);
+    atomic_init(&dev->kept, NULL);
     void *const wait_value = driver_function("cuStreamWaitValue64");
     void *const write_value = driver_function("cuStreamWriteValue64");
     void *const write_low = driver_function("cuStreamWriteValue32");

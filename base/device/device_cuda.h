@@ -1,5 +1,5 @@
-/* What the files of the cuda device share; private to base/device. Only device_cuda.c,
- * cuda_event.c and cuda_copy.c include it, and builds without CUDA have none of them. */
+/* What the files of the cuda device share; private to base/device. Only device_cuda.c
+ * and cuda_*.c include it, and builds without CUDA have none of them. */
 #ifndef CADRE_BASE_DEVICE_DEVICE_CUDA_H
 #define CADRE_BASE_DEVICE_DEVICE_CUDA_H
 
@@ -14,7 +14,8 @@ typedef struct base_cuda_device {
     PFN_cuStreamWriteValue64_v11070 write_value;
     PFN_cuStreamWriteValue32_v11070 write_low;
     int64_t max_pitch;
-    atomic_bool stuck; /* a stream did not become idle */
+    struct base_cuda_kept *_Atomic kept; /* memory that other processes may have open */
+    atomic_bool stuck;                   /* a stream did not become idle */
 } base_cuda_device_t;
 
 typedef struct base_cuda_stream {
@@ -60,9 +61,20 @@ base_status_t base_cuda_event_record(base_event_t *e, base_stream_t *s);
 base_status_t base_cuda_stream_wait_event(base_stream_t *s, base_event_t *e);
 base_status_t base_cuda_event_query(base_event_t *e);
 base_status_t base_cuda_counter_create(base_device_t *dev, base_counter_t **c_p);
+base_status_t base_cuda_counter_at(base_device_t *dev, _Atomic uint64_t *word,
+                                   base_counter_t **c_p);
 void base_cuda_counter_destroy(base_counter_t *c);
 base_status_t base_cuda_stream_signal(base_stream_t *s, base_counter_t *c, uint64_t value);
 base_status_t base_cuda_stream_wait_counter(base_stream_t *s, base_counter_t *c, uint64_t value);
+
+/* cuda_share.c */
+base_status_t base_cuda_buffer_export(base_buffer_t *buf, base_export_fields_t *fields);
+base_status_t base_cuda_buffer_import(base_device_t *dev, const base_export_fields_t *fields,
+                                      const char *name, base_buffer_t **buf_p);
+void base_cuda_buffer_free(base_buffer_t *buf);
+void base_cuda_free_kept(base_device_t *dev); /* at the end */
+base_status_t base_cuda_bank_map(base_device_t *dev, void *address, int64_t bytes);
+void base_cuda_bank_unmap(base_device_t *dev, void *address);
 
 /* cuda_copy.c */
 base_status_t base_cuda_copy(base_stream_t *s, const base_range_t *dst, const base_range_t *src);

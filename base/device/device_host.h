@@ -48,6 +48,9 @@ base_status_t base_host_view_create(base_device_t *dev, void *memory, int64_t by
                                     base_buffer_t **buf_p) BASE_MUST_CHECK;
 void base_host_view_destroy(base_buffer_t *buf); /* before the memory goes; NULL is legal */
 
+/* Tells a buffer from one that had the same address before it. */
+uint64_t base_buffer_serial(const base_buffer_t *buf);
+
 /* Opens and closes operands by hand, inside work whose operands are known only when it runs
  * (transports). Ranges must have been checked. A failure to open is recorded (MEM-01) and the
  * access that follows faults. */

@@ -17,6 +17,7 @@
 #include "base/device/device.h"
 #include "base/device/device_host.h"
 #include "base/memory.h"
+#include "base/shared_memory.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -24,6 +25,16 @@
 
 #define BASE_DEVICE_NAME_BYTES 96
 #define BASE_DEVICE_POLL_MS    50 /* longest time between two looks at the stop flag */
+
+/* What base_export_t holds. */
+typedef struct base_export_fields {
+    uint64_t magic;
+    int32_t kind;  /* base_device_kind_t */
+    int32_t count; /* counters of a bank; -1: a buffer */
+    int64_t bytes;
+    base_shared_name_t memory;
+    unsigned char native[64]; /* cudaIpcMemHandle_t */
+} base_export_fields_t;
 
 /* One entry per operation. Entries marked "CPU family" are NULL elsewhere. */
 typedef struct base_device_ops {
@@ -60,6 +71,16 @@ typedef struct base_device_ops {
     base_status_t (*stream_signal)(base_stream_t *s, base_counter_t *c, uint64_t value);
     base_status_t (*stream_wait_counter)(base_stream_t *s, base_counter_t *c, uint64_t value);
 
+    /* Of a buffer that can be exported; fills memory or native of what base_export holds. */
+    base_status_t (*buffer_export)(base_buffer_t *buf, base_export_fields_t *fields);
+    base_status_t (*buffer_import)(base_device_t *dev, const base_export_fields_t *fields,
+                                   const char *name, base_buffer_t **buf_p);
+    /* Of a bank's memory; NULL: nothing to do. */
+    base_status_t (*bank_map)(base_device_t *dev, void *address, int64_t bytes);
+    void (*bank_unmap)(base_device_t *dev, void *address);
+    /* A counter whose word lies in a bank; destroyed by counter_destroy. */
+    base_status_t (*counter_at)(base_device_t *dev, _Atomic uint64_t *word, base_counter_t **c_p);
+
     base_status_t (*copy)(base_stream_t *s, const base_range_t *dst, const base_range_t *src);
     base_status_t (*fill)(base_stream_t *s, const base_range_t *dst, uint8_t byte);
     base_status_t (*upload)(base_stream_t *s, base_mem_t dst, const void *src, int64_t bytes);
@@ -72,6 +93,8 @@ struct base_device {
     base_device_kind_t kind;
     int index;
     _Atomic uint64_t seed;
+    atomic_bool shares;           /* new DEVICE buffers can be exported */
+    _Atomic uint64_t num_buffers; /* made so far */
     char name[BASE_DEVICE_NAME_BYTES];
 };
 
@@ -80,6 +103,9 @@ struct base_buffer {
     base_memory_kind_t kind;
     int64_t bytes;
     unsigned char *address; /* never NULL */
+    uint64_t serial;        /* no two buffers of a device have the same */
+    bool imported, exported;
+    base_shared_t *shared; /* CPU family: the memory, when other processes can reach it */
     char name[BASE_DEVICE_NAME_BYTES];
 };
 
@@ -97,9 +123,10 @@ struct base_event {
     atomic_bool recorded;
 };
 
-/* The value lives in *word: `own`, or memory that the device writes as well. A released counter's
- * is above BASE_COUNTER_MAX. Waiters of the CPU family sleep on `raised`; a device's writes do not
- * wake them, so with device_writes they look often instead. */
+/* The value lives in *word: `own`, or memory that the device or other processes write as well. A
+ * released counter's is above BASE_COUNTER_MAX. Waiters of the CPU family sleep on `raised`, those of a
+ * bank's counter on the word itself (futex); a device's writes do not wake them, so with
+ * device_writes they look often instead. */
 struct base_counter {
     base_device_t *dev;
     _Atomic uint64_t *word;
@@ -109,6 +136,7 @@ struct base_counter {
     pthread_mutex_t mutex;
     pthread_cond_t raised;
     bool device_writes;
+    bool in_bank;
 };
 
 /* ==== openers, one per kind; called by base_device_open ==== */

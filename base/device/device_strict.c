@@ -39,8 +39,10 @@ static void strict_close(base_device_t *dev)
     base_free(dev->ctx, dev);
 }
 
-static base_status_t strict_buffer_alloc(base_device_t *dev, base_memory_kind_t kind, int64_t bytes,
-                                         const char *name, base_buffer_t **buf_p)
+/* `imported` NULL: a buffer of this process, new. */
+static base_status_t buffer_make(base_device_t *dev, base_memory_kind_t kind, int64_t bytes,
+                                 const char *name, const base_shared_name_t *imported,
+                                 base_buffer_t **buf_p)
 {
     base_ctx_t *ctx = dev->ctx;
     base_status_t st = BASE_ERR_NOMEM;
@@ -55,13 +57,23 @@ static base_status_t strict_buffer_alloc(base_device_t *dev, base_memory_kind_t 
     if (b->map == MAP_FAILED) goto err_text;
     b->base.address = b->map + b->page_bytes;
     const size_t inner = (size_t)(b->num_pages * b->page_bytes);
-    if (mprotect(b->base.address, inner, PROT_READ | PROT_WRITE) != 0) goto err_unmap_text;
-    memset(b->base.address, 0xFF, inner);
-    b->uses = base_calloc(ctx, b->num_pages, sizeof *b->uses, "page counts");
-    if (b->uses == NULL) goto err_unmap;
-    if (mprotect(b->base.address, inner, PROT_NONE) != 0 ||
-        pthread_mutex_init(&b->mutex, NULL) != 0)
+    if (imported != NULL)
+        BASE_TRY_GOTO(base_shared_open(ctx, imported, b->base.address, name, &b->base.shared), st,
+                      err_unmap);
+    else if (kind == BASE_MEMORY_DEVICE && atomic_load(&dev->shares))
+        BASE_TRY_GOTO(
+            base_shared_create(ctx, (int64_t)inner, b->base.address, name, &b->base.shared), st,
+            err_unmap);
+    else if (mprotect(b->base.address, inner, PROT_READ | PROT_WRITE) != 0)
         goto err_unmap_text;
+    if (imported == NULL) memset(b->base.address, 0xFF, inner);
+    b->uses = base_calloc(ctx, b->num_pages, sizeof *b->uses, "page counts");
+    if (b->uses == NULL) goto err_close;
+    if (mprotect(b->base.address, inner, PROT_NONE) != 0 ||
+        pthread_mutex_init(&b->mutex, NULL) != 0) {
+        base_shared_close(b->base.shared);
+        goto err_unmap_text;
+    }
     *buf_p = &b->base;
     return BASE_OK;
 err_unmap_text:
@@ -70,6 +82,8 @@ err_text:
     BASE_FAIL(ctx, st, BASE_MSG_MEM_01, "buffer %s: %s has no %lld bytes", name, dev->name,
               (long long)bytes);
     goto err_free;
+err_close:
+    base_shared_close(b->base.shared);
 err_unmap:
     munmap(b->map, b->map_bytes);
 err_free:
@@ -78,12 +92,26 @@ err_free:
     return st;
 }
 
+static base_status_t strict_buffer_alloc(base_device_t *dev, base_memory_kind_t kind, int64_t bytes,
+                                         const char *name, base_buffer_t **buf_p)
+{
+    return buffer_make(dev, kind, bytes, name, NULL, buf_p);
+}
+
+/* The other process's pages, closed here whatever is open there. */
+static base_status_t strict_buffer_import(base_device_t *dev, const base_export_fields_t *fields,
+                                          const char *name, base_buffer_t **buf_p)
+{
+    return buffer_make(dev, BASE_MEMORY_DEVICE, fields->bytes, name, &fields->memory, buf_p);
+}
+
 static void strict_buffer_free(base_buffer_t *buf)
 {
     strict_buffer_t *b = (strict_buffer_t *)buf;
     base_ctx_t *ctx = buf->dev->ctx;
 
-    if (mprotect(b->map + b->num_pages * b->page_bytes, (size_t)b->page_bytes, PROT_READ) == 0)
+    if (!buf->imported &&
+        mprotect(b->map + b->num_pages * b->page_bytes, (size_t)b->page_bytes, PROT_READ) == 0)
         for (int64_t i = buf->bytes; i < b->num_pages * b->page_bytes; i++)
             if (buf->address[i] != 0xFF) {
                 BASE_FAIL(ctx, BASE_ERR_INTERNAL, BASE_MSG_INT_01,
@@ -91,6 +119,7 @@ static void strict_buffer_free(base_buffer_t *buf)
                           (long long)buf->bytes);
                 break;
             }
+    base_shared_close(buf->shared);
     munmap(b->map, b->map_bytes);
     pthread_mutex_destroy(&b->mutex);
     base_free(ctx, b->uses);
@@ -207,6 +236,9 @@ static const base_device_ops_t strict_ops = {
     .counter_destroy = base_host_counter_destroy,
     .stream_signal = base_host_stream_signal,
     .stream_wait_counter = base_host_stream_wait_counter,
+    .buffer_export = base_host_buffer_export,
+    .buffer_import = strict_buffer_import,
+    .counter_at = base_host_counter_at,
     .copy = base_host_copy,
     .fill = base_host_fill,
     .upload = base_host_upload,

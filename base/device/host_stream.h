@@ -25,6 +25,10 @@ base_status_t base_host_counter_create(base_device_t *dev, base_counter_t **c_p)
 void base_host_counter_destroy(base_counter_t *c);
 base_status_t base_host_stream_signal(base_stream_t *s, base_counter_t *c, uint64_t value);
 base_status_t base_host_stream_wait_counter(base_stream_t *s, base_counter_t *c, uint64_t value);
+/* host_share.c */
+base_status_t base_host_buffer_export(base_buffer_t *buf, base_export_fields_t *fields);
+base_status_t base_host_counter_at(base_device_t *dev, _Atomic uint64_t *word,
+                                   base_counter_t **c_p);
 /* host_event.c */
 base_status_t base_host_event_create(base_device_t *dev, base_event_t **e_p);
 void base_host_event_destroy(base_event_t *e);

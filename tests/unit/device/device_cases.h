@@ -43,6 +43,7 @@ extern const device_case_t device_cases_copy[];
 extern const device_case_t device_cases_order[];
 extern const device_case_t device_cases_wait[];
 extern const device_case_t device_cases_memory[];
+extern const device_case_t device_cases_share[];
 extern const device_case_t device_cases_strict[];
 extern const device_case_t device_cases_cuda[]; /* empty in builds without CUDA */
 

@@ -1,6 +1,7 @@
 /* Runs the conformance cases: device_conformance [cpu|strict|cuda]...; without arguments on
  * every device there is. Exit status 77: a named device is not there. */
 #include "tests/unit/device/device_cases.h"
+#include "tests/unit/device/device_peer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,9 +74,9 @@ static void run(void **state)
 
 static int run_kind(base_device_kind_t kind, const char *word)
 {
-    const device_case_t *const tables[] = {device_cases_copy,   device_cases_order,
-                                           device_cases_wait,   device_cases_memory,
-                                           device_cases_strict, device_cases_cuda};
+    const device_case_t *const tables[] = {
+        device_cases_copy,  device_cases_order,  device_cases_wait, device_cases_memory,
+        device_cases_share, device_cases_strict, device_cases_cuda};
     struct CMUnitTest tests[MAX_CASES];
     run_case_t cases[MAX_CASES];
     size_t num = 0;
@@ -116,6 +117,8 @@ int main(int argc, char **argv)
     const char *const words[] = {"cpu", "strict", "cuda"};
     int failed = 0, skipped = 0;
 
+    if (argc == 3 && strcmp(argv[1], DEVICE_PEER_WORD) == 0)
+        return device_peer_main((base_device_kind_t)strtol(argv[2], NULL, 10));
     for (int k = 0; k < 3; k++) {
         int wanted = argc == 1;
         for (int i = 1; i < argc; i++)
