@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 static base_status_t check_list(base_ctx_t *ctx, const base_range_t *list, int num, int rank,
                                 int peer, const char *what)
@@ -99,8 +100,9 @@ static void range_text(const base_range_t *list, int num, int i, char text[COMM_
                        list[i].row_bytes);
 }
 
-void comm_pair_text(const comm_pair_t *p, int64_t send_bytes, int64_t recv_bytes, int difference,
-                    char *text, size_t text_bytes)
+/* `difference`: a range of both lists, or -1 (then not in the text). */
+static void pair_text(const comm_pair_t *p, int64_t send_bytes, int64_t recv_bytes, int difference,
+                      char *text, size_t text_bytes)
 {
     char sender[COMM_TEXT_BYTES], receiver[COMM_TEXT_BYTES];
     int used;
@@ -129,7 +131,52 @@ int comm_pair_disagrees(const comm_pair_t *p, char *text, size_t text_bytes)
     if (p->num_send == 0 && p->num_recv == 0) return 0;
     i = comm_exchange_difference(p->send, p->num_send, p->recv, p->num_recv);
     if (tags_equal && i < 0) return 0;
-    comm_pair_text(p, comm_exchange_bytes(p->send, p->num_send),
-                   comm_exchange_bytes(p->recv, p->num_recv), i, text, text_bytes);
+    pair_text(p, comm_exchange_bytes(p->send, p->num_send),
+              comm_exchange_bytes(p->recv, p->num_recv), i, text, text_bytes);
+    return 1;
+}
+
+/* ==== lists without places ==== */
+
+comm_list_t comm_list_of(const base_range_t *list, int num)
+{
+    comm_list_t l = {
+        .num = num, .bytes = comm_exchange_bytes(list, num), .hash = comm_exchange_hash(list, num)};
+
+    for (int i = 0; i < num && i < COMM_LIST_SIZES; i++)
+        l.first[i] = (comm_list_size_t){list[i].row_bytes, list[i].rows};
+    return l;
+}
+
+int comm_way_disagrees(const comm_way_t *w, char *text, size_t text_bytes)
+{
+    base_range_t lists[2][COMM_LIST_SIZES];
+    const comm_list_t *sides[2] = {w->send, w->recv};
+    int known[2];
+
+    if (w->send->num == 0 && w->recv->num == 0) return 0;
+    if (w->send->num == w->recv->num && w->send->bytes == w->recv->bytes &&
+        w->send->hash == w->recv->hash && comm_tag_equal(w->sender_tag, w->receiver_tag))
+        return 0;
+    memset(lists, 0, sizeof lists);
+    for (int s = 0; s < 2; s++) {
+        known[s] = sides[s]->num < COMM_LIST_SIZES ? (int)sides[s]->num : COMM_LIST_SIZES;
+        for (int k = 0; k < known[s]; k++) {
+            lists[s][k].row_bytes = sides[s]->first[k].row_bytes;
+            lists[s][k].rows = sides[s]->first[k].rows;
+        }
+    }
+    const comm_pair_t pair = {.sender = w->sender,
+                              .receiver = w->receiver,
+                              .sender_tag = w->sender_tag,
+                              .receiver_tag = w->receiver_tag,
+                              .num_send = (int)w->send->num,
+                              .num_recv = (int)w->recv->num,
+                              .send = lists[0],
+                              .recv = lists[1]};
+    const int i = comm_exchange_difference(lists[0], known[0], lists[1], known[1]);
+
+    pair_text(&pair, w->send->bytes, w->recv->bytes, i < COMM_LIST_SIZES ? i : -1, text,
+              text_bytes);
     return 1;
 }

@@ -45,10 +45,26 @@ typedef struct comm_pair {
  * else writes both sides, with tags, counts and bytes, as one clause. */
 int comm_pair_disagrees(const comm_pair_t *pair, char *text, size_t text_bytes);
 
-/* That clause, for a transport that knows of the other side's list only its length, its bytes and
- * its first ranges: `difference` is one of them, or -1 (then not in the text). */
-void comm_pair_text(const comm_pair_t *pair, int64_t send_bytes, int64_t recv_bytes, int difference,
-                    char *text, size_t text_bytes);
+/* A list without places, of fixed size: what a rank tells a peer of another process. Lists that match
+ * have equal num, bytes and hash. */
+#define COMM_LIST_SIZES 16
+typedef struct comm_list_size {
+    int64_t row_bytes, rows;
+} comm_list_size_t;
+typedef struct comm_list {
+    int64_t num, bytes;
+    uint64_t hash;
+    comm_list_size_t first[COMM_LIST_SIZES]; /* so that a disagreement can be told */
+} comm_list_t;
+comm_list_t comm_list_of(const base_range_t *list, int num);
+
+/* comm_pair with such lists. */
+typedef struct comm_way {
+    int sender, receiver;
+    const comm_tag_t *sender_tag, *receiver_tag;
+    const comm_list_t *send, *recv;
+} comm_way_t;
+int comm_way_disagrees(const comm_way_t *way, char *text, size_t text_bytes);
 
 #ifdef __cplusplus
 }

@@ -9,11 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static int64_t smaller(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* ==== headers ==== */
 
 base_status_t comm_mpi_post_header(comm_mpi_group_t *g, int channel, int peer)
@@ -23,55 +18,6 @@ base_status_t comm_mpi_post_header(comm_mpi_group_t *g, int channel, int peer)
                                     MPI_BYTE, peer, COMM_MPI_TAG_HEADER, g->comms[channel],
                                     &g->header_request[channel][peer]),
                           "MPI_Irecv of a header");
-}
-
-static comm_mpi_list_t describe(const base_range_t *list, int num)
-{
-    comm_mpi_list_t l = {
-        .num = num, .bytes = comm_exchange_bytes(list, num), .hash = comm_exchange_hash(list, num)};
-
-    for (int i = 0; i < num && i < COMM_MPI_HEADER_SIZES; i++)
-        l.first[i] = (comm_mpi_size_t){list[i].row_bytes, list[i].rows};
-    return l;
-}
-
-static int same_list(const comm_mpi_list_t *a, const comm_mpi_list_t *b)
-{
-    return a->num == b->num && a->bytes == b->bytes && a->hash == b->hash;
-}
-
-/* One direction; returns whether the two sides disagree and says how. */
-static int direction_disagrees(int sender, const comm_tag_t *sender_tag,
-                               const comm_mpi_list_t *send, int receiver,
-                               const comm_tag_t *receiver_tag, const comm_mpi_list_t *recv,
-                               char *text, size_t text_bytes)
-{
-    base_range_t lists[2][COMM_MPI_HEADER_SIZES];
-    const comm_mpi_list_t *sides[2] = {send, recv};
-    int known[2], i;
-
-    memset(lists, 0, sizeof lists);
-    if (send->num == 0 && recv->num == 0) return 0;
-    if (same_list(send, recv) && comm_tag_equal(sender_tag, receiver_tag)) return 0;
-    for (int s = 0; s < 2; s++) {
-        known[s] = (int)smaller(sides[s]->num, COMM_MPI_HEADER_SIZES);
-        for (int k = 0; k < known[s]; k++) {
-            lists[s][k].row_bytes = sides[s]->first[k].row_bytes;
-            lists[s][k].rows = sides[s]->first[k].rows;
-        }
-    }
-    const comm_pair_t pair = {.sender = sender,
-                              .receiver = receiver,
-                              .sender_tag = sender_tag,
-                              .receiver_tag = receiver_tag,
-                              .num_send = (int)send->num,
-                              .num_recv = (int)recv->num,
-                              .send = lists[0],
-                              .recv = lists[1]};
-    i = comm_exchange_difference(lists[0], known[0], lists[1], known[1]);
-    if (i >= COMM_MPI_HEADER_SIZES) i = -1;
-    comm_pair_text(&pair, send->bytes, recv->bytes, i, text, text_bytes);
-    return 1;
 }
 
 static base_status_t fail_mismatch(comm_mpi_group_t *g, int channel, uint64_t sequence, int peer,
@@ -88,14 +34,26 @@ static base_status_t fail_mismatch(comm_mpi_group_t *g, int channel, uint64_t se
 static base_status_t compare(comm_mpi_group_t *g, int channel, int peer, const comm_tag_t *tag,
                              const comm_peer_t *mine, const comm_mpi_header_t *h)
 {
-    const comm_mpi_list_t none = {0};
-    const comm_mpi_list_t send = mine != NULL ? describe(mine->send, mine->num_send) : none;
-    const comm_mpi_list_t recv = mine != NULL ? describe(mine->recv, mine->num_recv) : none;
+    const comm_list_t none = {0};
+    const comm_list_t send = mine != NULL ? comm_list_of(mine->send, mine->num_send) : none;
+    const comm_list_t recv = mine != NULL ? comm_list_of(mine->recv, mine->num_recv) : none;
     const int me = g->group.rank;
     char text[768];
 
-    if (direction_disagrees(me, tag, &send, peer, &h->tag, &h->recv, text, sizeof text) ||
-        direction_disagrees(peer, &h->tag, &h->send, me, tag, &recv, text, sizeof text))
+    const comm_way_t out = {.sender = me,
+                            .receiver = peer,
+                            .sender_tag = tag,
+                            .receiver_tag = &h->tag,
+                            .send = &send,
+                            .recv = &h->recv};
+    const comm_way_t in = {.sender = peer,
+                           .receiver = me,
+                           .sender_tag = &h->tag,
+                           .receiver_tag = tag,
+                           .send = &h->send,
+                           .recv = &recv};
+
+    if (comm_way_disagrees(&out, text, sizeof text) || comm_way_disagrees(&in, text, sizeof text))
         return fail_mismatch(g, channel, h->sequence, peer, text);
     return BASE_OK;
 }
@@ -238,8 +196,8 @@ static base_status_t post(comm_mpi_group_t *g, int channel, comm_mpi_slot_t *slo
         *h = (comm_mpi_header_t){.magic = COMM_MPI_MAGIC,
                                  .sequence = slot->sequence,
                                  .tag = slot->tag,
-                                 .send = describe(p->send, p->num_send),
-                                 .recv = describe(p->recv, p->num_recv)};
+                                 .send = comm_list_of(p->send, p->num_send),
+                                 .recv = comm_list_of(p->recv, p->num_recv)};
         BASE_TRY(comm_mpi_check(g->group.ctx,
                                 MPI_Isend(h, sizeof *h, MPI_BYTE, p->rank, COMM_MPI_TAG_HEADER,
                                           g->comms[channel], request),

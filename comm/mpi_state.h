@@ -31,23 +31,10 @@
 enum { COMM_MPI_TAG_HEADER = 1, COMM_MPI_TAG_DATA = 16 };
 enum { COMM_MPI_TAG_NOTE = 1, COMM_MPI_TAG_COLLECTIVE = 2, COMM_MPI_TAG_PAYLOAD = 3 };
 
-#define COMM_MPI_HEADER_SIZES 16
-
-typedef struct comm_mpi_size {
-    int64_t row_bytes, rows;
-} comm_mpi_size_t;
-
-/* One rank's lists for one peer, without places. */
-typedef struct comm_mpi_list {
-    int64_t num, bytes;
-    uint64_t hash;
-    comm_mpi_size_t first[COMM_MPI_HEADER_SIZES]; /* so that a disagreement can be told */
-} comm_mpi_list_t;
-
 typedef struct comm_mpi_header {
     uint64_t magic, sequence;
     comm_tag_t tag;
-    comm_mpi_list_t send, recv; /* as the header's sender lists them */
+    comm_list_t send, recv; /* as the header's sender lists them */
 } comm_mpi_header_t;
 
 /* What a rank tells all others outside of exchanges. */
