@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """bf16_peer.py [--device cpu|cuda] [--seeds N] [--files DIR]: how far transformers and PEFT in bf16 are from themselves
-in fp32, on the problem of test_bf16.c: JSON on standard output. Needs torch, transformers 5 and peft.
+in fp32, on the problem of test_golden_bf16.c: JSON on standard output. Needs torch, transformers 5 and peft.
 
 Per family: `losses` and `deltas` are root mean squares of the difference over those of the fp32 run, over 10 steps of
 three adapters, all seeds together; a delta is what training added to A and B. `fp32_losses` shows that the problem is
-the same one (test_bf16.c compares them with its own)."""
+the same one (test_golden_bf16.c compares them with its own)."""
 
 import argparse
 import json
