@@ -315,10 +315,38 @@ static base_status_t choose_plan(as_planner_t *p, as_plan_t *plan)
     return BASE_OK;
 }
 
+/* as_plan_retain counts each task's own heads, a run holds all between its first and its last: where
+ * that is too much the server keeps nothing. Gives 1 when something changed. */
+static int forget_retained(as_planner_t *p, as_plan_t *plan)
+{
+    const as_machine_t *m = p->config.machine;
+    int forgot = 0;
+
+    for (int32_t i = 0; i < plan->num_tasks && m->retain_bytes != NULL; i++) {
+        as_task_t *task = &plan->tasks[i];
+        const int32_t rank = m->topology->server_rank[task->server];
+
+        if (!task->retained ||
+            as_judge_retain_bytes(p->judge, rank) <= m->retain_bytes[task->server])
+            continue;
+        task->retained = 0;
+        forgot = 1;
+    }
+    return forgot;
+}
+
+static void judge(as_planner_t *p, const as_plan_t *plan, as_score_t *score)
+{
+    as_bounds_t bounds;
+
+    as_bounds_of(p->config.machine, p->config.cost, p->config.num_kv_heads, p->batch, &bounds);
+    as_judge_run(p->judge, p->config.cost, p->batch, &bounds, plan->tasks, plan->num_tasks, 0,
+                 score);
+}
+
 base_status_t as_planner_run(as_planner_t *p, const data_batch_t *batch, as_plan_t *plan,
                              as_score_t *score)
 {
-    as_bounds_t bounds;
 
     BASE_TRY(check_batch(p, batch));
     p->batch = batch;
@@ -328,10 +356,10 @@ base_status_t as_planner_run(as_planner_t *p, const data_batch_t *batch, as_plan
         as_plan_assign(p, plan);
         as_plan_retain(p, plan);
     }
+    judge(p, plan, score);
+    if (!score->fits && forget_retained(p, plan)) judge(p, plan, score);
     if (!(p->config.without & AS_WITHOUT_GRID))
         BASE_TRY(as_plan_finish(plan, batch, p->config.machine->topology));
-    as_bounds_of(p->config.machine, p->config.cost, p->config.num_kv_heads, batch, &bounds);
-    as_judge_run(p->judge, p->config.cost, batch, &bounds, plan->tasks, plan->num_tasks, 0, score);
     if (score->fits) return BASE_OK;
     return BASE_FAIL(p->ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01,
                      "plan of microbatch %" PRId64 ": a server needs %" PRId64
