@@ -118,6 +118,8 @@ typedef struct base_config {
     struct {
         int placement;            /* base_config_placement_t */
         int64_t servers_per_host; /* 0 unless placement is pool */
+        char *cost_profile;       /* NULL: built in */
+        int64_t retain_mib;
     } attention;
     struct {
         int64_t tokens_per_trainer;

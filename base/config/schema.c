@@ -60,6 +60,16 @@ static const base_schema_key_t KEYS[] = {
      1, 1024, NULL, NULL, BASE_SCHEMA_TAKE, "ranks",
      "Ranks of each host that only serve. Only with placement pool.",
      ROOT(attention.servers_per_host)},
+    {"attention", "cost_profile", BASE_SCHEMA_PATH, OPTIONAL, NULL, WITHOUT_RANGE, NULL, NULL,
+     BASE_SCHEMA_TAKE, "",
+     "Times of core attention on this machine, as `cadre bench profile` writes them, by which work "
+     "is divided among servers. Not given: built-in ones.",
+     ROOT(attention.cost_profile)},
+    {"attention", "retain_mib", BASE_SCHEMA_INT, 0, "256", 0, 16777216, NULL, NULL,
+     BASE_SCHEMA_TAKE, "MiB",
+     "Memory in which a server keeps what came from other ranks in the forward until the backward, "
+     "instead of receiving it again.",
+     ROOT(attention.retain_mib)},
 
     {"batch", "tokens_per_trainer", BASE_SCHEMA_INT, 0, "8192", 256, 16777216, NULL, NULL,
      BASE_SCHEMA_TAKE, "rows",

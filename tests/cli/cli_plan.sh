@@ -53,12 +53,41 @@ expect 0 plan two.yaml --json --set batch.tokens_per_trainer=4096
 expect 0 plan two.yaml --json --threads 2
 python3 -c 'import json; assert len(json.load(open("out"))["ranks"]) == 2' || fail "not two ranks"
 
+# What the plans reach is never below what no plan is below; on one server there is nothing to share.
+expect 0 plan two.yaml --json --threads 4 --set batch.tokens_per_trainer=256
+python3 - <<'PY' || fail "plans on four servers"
+import json
+
+plans = json.load(open("out"))["plans"]
+assert 0 < len(plans) <= 8 and all(p["makespan_ns"] >= p["bound_ns"] > 0 for p in plans), plans
+assert any(p["remote_tasks"] > 0 for p in plans) and all(p["tasks"] >= p["remote_tasks"] for p in plans), plans
+PY
+expect 0 plan two.yaml --json
+python3 -c 'import json; assert all(p["remote_tasks"] == 0 for p in json.load(open("out"))["plans"])' || fail "one server"
+# By another machine's times; that file's faults.
+expect 0 bench profile --derived -o derived.json
+python3 - <<'PY'
+import json
+
+p = json.load(open("derived.json"))
+p |= {"group": 2, "head_dim": 12}
+json.dump(p, open("fits.json", "w"))
+PY
+expect 0 plan two.yaml --json --set attention.cost_profile=fits.json
+python3 -c 'import json; assert json.load(open("out"))["plans"][0]["bound_ns"] < 1000000' || fail "not by the file"
+expect 3 plan two.yaml --set attention.cost_profile=derived.json
+err 'CONF-04: derived.json: attention.cost_profile: made for 4 query heads of 128 lanes for each KV head'
+expect 3 plan two.yaml --set attention.cost_profile=none.json
+err 'IO-01'
+
 "$cadre" plan two.yaml >out 2>err || fail "exit code"
 words="plan two.yaml"
 out '^yes: it fits: [0-9.]+ MiB on 1 rank; there are [0-9.]+ MiB \('
 out '^code +9 +6 +[0-9]+$'
 out '^rank 0 +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+$'
 out '^first epoch of all: [0-9]+ microbatches'
+out '^attention on 1 server, one layer'
+out '^ +0 +[0-9]+ +[0-9]+ +0 +[0-9.]+ ms +[0-9.]+ ms +[0-9.]+ %$'
 err 'cadre: warning: '
 err '% of the rows are pad rows'
 "$cadre" plan two.yaml --regions >out 2>err || fail "exit code"

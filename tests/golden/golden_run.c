@@ -208,7 +208,7 @@ static base_status_t documents_body(train_rank_t *rank, void *user)
     double *head = calloc((size_t)(rank->spec->vocab * rank->spec->hidden), sizeof *head);
     if (head == NULL) return BASE_ERR_NOMEM;
     BASE_TRY_GOTO(tr_weights_read(t->weights, index, t->stream, head), st, out);
-    BASE_TRY_GOTO(tr_lot_create(rank->ctx, &rank->lots, &lot), st, out);
+    BASE_TRY_GOTO(tr_lot_create(rank->ctx, &rank->lots, NULL, &lot), st, out);
     st = forward_all(r, rank, lot, head);
     if (st >= 0) st = tr_trainer_sync(t);
     tr_lot_destroy(lot);

@@ -161,7 +161,7 @@ static base_status_t body(train_rank_t *rank, void *user)
     base_status_t st = BASE_OK;
 
     for (int i = 0; i < 2 && st >= 0; i++)
-        st = tr_lot_create(rank->ctx, &rank->lots, &lots[i]);
+        st = tr_lot_create(rank->ctx, &rank->lots, lots[0], &lots[i]);
     if (st >= 0) st = check_all(rank, user, lots);
     if (st >= 0) st = tr_trainer_sync(rank->trainer);
     for (int i = 0; i < 2; i++)

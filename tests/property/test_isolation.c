@@ -115,7 +115,7 @@ static base_status_t isolation_body(train_rank_t *rank, void *user)
     tr_lot_t *lot;
     base_status_t st;
 
-    BASE_TRY(tr_lot_create(rank->ctx, &rank->lots, &lot));
+    BASE_TRY(tr_lot_create(rank->ctx, &rank->lots, NULL, &lot));
     st = run_documents(rank, r, lot, 0, &r->documents, 0, r->documents.count);
     if (st >= 0) st = run_documents(rank, r, lot, 1, &r->changed, 0, r->changed.count);
     for (int32_t d = 0; d < r->documents.count && st >= 0; d++)

@@ -78,7 +78,8 @@ static base_status_t run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_
                               .optimizer = 1,
                               .num_adapters = c->num_adapters,
                               .adapters = c->adapters,
-                              .rank_columns = all_ranks(c)};
+                              .rank_columns = all_ranks(c),
+                              .retain_bytes = 65536};
     BASE_TRY_GOTO(tr_build_trainer(ctx, dev, group, &build, &rank.lots, &rank.trainer), st, out);
     st = run_body(c, &rank);
     if (st >= 0) st = comm_barrier(group);

@@ -93,7 +93,7 @@ static base_status_t make_trainer(stepper_t *s, base_device_t *dev, comm_group_t
     BASE_TRY(tr_weights_random(s->trainer->weights, s->trainer->stream, SEED));
     BASE_TRY(init_adapter(s));
     for (int i = 0; i < 2; i++)
-        BASE_TRY(tr_lot_create(s->ctx, &lots, &s->lots[i]));
+        BASE_TRY(tr_lot_create(s->ctx, &lots, s->lots[0], &s->lots[i]));
     return tr_gradients_zero(s->trainer);
 }
 

@@ -4,18 +4,38 @@
 #include "base/philox.h"
 #include "trainer/model/hf_weights.h"
 
+/* Of the dense layers, one row: forward, and backward, which has as many products again for the
+ * gradients of weights that learn. */
+static void count_dense(const tr_build_t *build, const tr_model_config_t *c, int64_t flop[2])
+{
+    const int64_t q = (int64_t)c->num_q_heads * c->head_dim,
+                  kv = (int64_t)c->num_kv_heads * c->head_dim;
+
+    flop[0] = 2 * (int64_t)c->hidden * (2 * q + 2 * kv + 3 * (int64_t)c->intermediate);
+    flop[1] = build->full ? 2 * flop[0] : flop[0];
+}
+
 tr_lot_options_t tr_build_lots(const tr_build_t *build, const tr_model_t *model, int tokens)
 {
     const int64_t step = 2 * DATA_ROW_ALIGN;
-    tr_lot_options_t lots = {.topology = build->topology,
-                             .num_kv_heads = model->config.num_kv_heads,
-                             .num_kinds = model->num_kinds,
-                             .tokens_per_trainer = build->tokens_per_trainer / step * step,
-                             .retain = build->retain,
-                             .tokens = tokens};
+    const tr_model_config_t *c = &model->config;
+    tr_lot_options_t lots = {
+        .plans = {.topology = build->topology,
+                  .profile = build->profile,
+                  .dtype = c->dtype,
+                  .group = c->num_q_heads / c->num_kv_heads,
+                  .head_dim = c->head_dim,
+                  .num_kv_heads = c->num_kv_heads,
+                  .num_layers = c->num_layers,
+                  .num_kinds = model->num_kinds,
+                  .tokens_per_trainer = build->tokens_per_trainer / step * step,
+                  .retain_bytes = build->retain_bytes,
+                  .cuts_follow_servers = build->cuts_follow_servers},
+        .tokens = tokens};
 
+    count_dense(build, c, lots.plans.dense_flop);
     for (int32_t k = 0; k < model->num_kinds; k++)
-        lots.window[k] = model->window[k];
+        lots.plans.window[k] = model->window[k];
     return lots;
 }
 
@@ -53,7 +73,7 @@ static base_status_t fill(tr_lot_t *lot, int32_t mixture, int64_t longest)
 static base_status_t measure(base_ctx_t *ctx, const as_attention_config_t *attention, tr_lot_t *lot,
                              int32_t mixture, int64_t longest, tr_trainer_config_t *config)
 {
-    int64_t scratch = 0, retain = 0;
+    int64_t scratch = 0, retained = 0;
     base_status_t st;
 
     BASE_TRY(fill(lot, mixture, longest));
@@ -64,14 +84,13 @@ static base_status_t measure(base_ctx_t *ctx, const as_attention_config_t *atten
         tr_lot_drop(lot);
     }
     if (st >= 0)
-        st = as_attention_need(ctx, attention, lot->options.topology, base_ctx_rank(ctx),
-                               lot->batch, tr_lot_plans(lot), &scratch, &retain);
+        st = as_attention_need(ctx, attention, lot->options.plans.topology, base_ctx_rank(ctx),
+                               lot->batch, tr_lot_plans(lot), &scratch, &retained);
     config->scratch_bytes = scratch > config->scratch_bytes ? scratch : config->scratch_bytes;
-    config->retain_bytes = retain > config->retain_bytes ? retain : config->retain_bytes;
     return st;
 }
 
-/* Attention's memory: twice what was measured. Of random mixtures that were tried on 1, 2
+/* Attention's memory. For staging twice what was measured: of random mixtures that were tried on 1, 2
  * and 4 ranks the worst needed 1.8 times as much: staging depends on where the cuts fall, and
  * nothing bounds it yet. */
 static base_status_t size_attention(base_ctx_t *ctx, const tr_model_t *model,
@@ -84,12 +103,12 @@ static base_status_t size_attention(base_ctx_t *ctx, const tr_model_t *model,
     tr_lot_t *lot;
 
     sizes.tokens = 0;
-    BASE_TRY(tr_lot_create(ctx, &sizes, &lot));
+    BASE_TRY(tr_lot_create(ctx, &sizes, NULL, &lot));
     for (int32_t m = 0; m < UNIFORM_MIXTURES + DRAWN_MIXTURES && st >= 0; m++)
         st = measure(ctx, &attention, lot, m, build->longest, config);
-    tr_lot_destroy(lot);
     config->scratch_bytes *= 2;
-    config->retain_bytes *= 2;
+    config->retain_bytes = tr_attention_plans_retained(&lot->options.plans);
+    tr_lot_destroy(lot);
     return st;
 }
 
@@ -99,12 +118,12 @@ static base_status_t check_longest(base_ctx_t *ctx, const tr_build_t *build,
     const int64_t fits = tr_lot_longest(lots);
 
     if (build->longest <= fits) return BASE_OK;
-    return BASE_FAIL(
-        ctx, BASE_ERR_ARG, BASE_MSG_PLAN_01,
-        "a document has %lld rows; %d trainers of %lld rows hold %lld; %lld would do",
-        (long long)build->longest, build->topology->num_trainers,
-        (long long)lots->tokens_per_trainer, (long long)fits,
-        (long long)((build->longest + lots->tokens_per_trainer - 1) / lots->tokens_per_trainer));
+    return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_PLAN_01,
+                     "a document has %lld rows; %d trainers of %lld rows hold %lld; %lld would do",
+                     (long long)build->longest, build->topology->num_trainers,
+                     (long long)lots->plans.tokens_per_trainer, (long long)fits,
+                     (long long)((build->longest + lots->plans.tokens_per_trainer - 1) /
+                                 lots->plans.tokens_per_trainer));
 }
 
 base_status_t tr_build_trainer(base_ctx_t *ctx, base_device_t *dev, comm_group_t *group,
@@ -136,7 +155,7 @@ base_status_t tr_build_trainer(base_ctx_t *ctx, base_device_t *dev, comm_group_t
     BASE_TRY(tr_model_create(ctx, &config.model, &model));
     const int tokens = build->topology->rank_trainer[base_ctx_rank(ctx)] >= 0;
     *lots = tr_build_lots(build, model, tokens);
-    config.max_rows = lots->tokens_per_trainer / 2;
+    config.max_rows = lots->plans.tokens_per_trainer / 2;
     config.max_pieces = tr_lot_max_pieces(lots);
     config.max_tasks = tr_lot_max_tasks(lots);
     st = check_longest(ctx, build, lots);

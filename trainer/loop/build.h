@@ -27,7 +27,10 @@ typedef struct tr_build {
     int32_t num_adapters;       /* 0: none */
     const lora_adapter_options_t *adapters;
     int32_t rank_columns;
-    int retain;      /* attention keeps what the backward needs (as_plan_options_t) */
+    /* Planning: tr_attention_plans_options_t. */
+    const as_profile_t *profile;
+    int64_t retain_bytes;
+    int cuts_follow_servers;
     int layout_only; /* tr_trainer_config_t */
 } tr_build_t;
 

@@ -7,10 +7,12 @@
 
 /* Documents shorter than this on average do not fill a microbatch. */
 #define SHORTEST_MEAN_ROWS 16
+/* Beside one a piece, for the trainer's list sizes. */
+#define TASKS_PER_TRAINER 16
 
 static int64_t all_rows(const tr_lot_options_t *o)
 {
-    return o->topology->num_trainers * o->tokens_per_trainer;
+    return o->plans.topology->num_trainers * o->plans.tokens_per_trainer;
 }
 
 static int32_t max_documents(const tr_lot_options_t *o)
@@ -20,21 +22,38 @@ static int32_t max_documents(const tr_lot_options_t *o)
 
 int32_t tr_lot_max_pieces(const tr_lot_options_t *options)
 {
-    return max_documents(options) + 2 * options->topology->num_trainers;
+    return max_documents(options) + 2 * options->plans.topology->num_trainers;
 }
 
 int32_t tr_lot_max_tasks(const tr_lot_options_t *options)
 {
-    return tr_lot_max_pieces(options) + 16 * options->topology->num_trainers;
+    return tr_lot_max_pieces(options) + TASKS_PER_TRAINER * options->plans.topology->num_trainers;
 }
 
 int64_t tr_lot_longest(const tr_lot_options_t *options)
 {
-    return options->topology->placement == AS_LOCAL ? options->tokens_per_trainer
-                                                    : all_rows(options);
+    return options->plans.topology->placement == AS_LOCAL ? options->plans.tokens_per_trainer
+                                                          : all_rows(options);
 }
 
-base_status_t tr_lot_create(base_ctx_t *ctx, const tr_lot_options_t *options, tr_lot_t **lot_p)
+static base_status_t create_plans(tr_lot_t *lot, const tr_lot_t *with)
+{
+    if (with != NULL) {
+        lot->planner = with->planner;
+    } else {
+        BASE_TRY(tr_attention_plans_create(lot->ctx, &lot->options.plans, &lot->planner));
+        lot->owns_planner = 1;
+    }
+    for (int32_t k = 0; k < lot->options.plans.num_kinds; k++) {
+        BASE_TRY(
+            as_plan_create(lot->ctx, tr_attention_plans_max_tasks(lot->planner), &lot->plans[k]));
+        BASE_TRY(as_plan_reserve(lot->plans[k], lot->options.plans.num_kv_heads));
+    }
+    return BASE_OK;
+}
+
+base_status_t tr_lot_create(base_ctx_t *ctx, const tr_lot_options_t *options, const tr_lot_t *with,
+                            tr_lot_t **lot_p)
 {
     base_status_t st = BASE_ERR_NOMEM;
 
@@ -42,6 +61,8 @@ base_status_t tr_lot_create(base_ctx_t *ctx, const tr_lot_options_t *options, tr
     if (lot == NULL) return BASE_ERR_NOMEM;
     lot->ctx = ctx;
     lot->options = *options;
+    lot->options.plans.max_documents = max_documents(options);
+    lot->options.plans.max_pieces = tr_lot_max_pieces(options);
     lot->capacity = all_rows(options) - DATA_ROW_ALIGN + 1;
     lot->capacity_tokens = options->tokens ? all_rows(options) : 0;
     lot->max_documents = max_documents(options);
@@ -50,11 +71,9 @@ base_status_t tr_lot_create(base_ctx_t *ctx, const tr_lot_options_t *options, tr
     lot->masks = base_calloc(ctx, lot->capacity_tokens, sizeof *lot->masks, "lot");
     if (lot->documents == NULL || lot->tokens == NULL || lot->masks == NULL) goto err_destroy;
     BASE_TRY_GOTO(data_batch_create(ctx, lot->max_documents, tr_lot_max_pieces(options),
-                                    options->topology->num_trainers, &lot->batch),
+                                    options->plans.topology->num_trainers, &lot->batch),
                   st, err_destroy);
-    for (int32_t k = 0; k < options->num_kinds; k++)
-        BASE_TRY_GOTO(as_plan_create(ctx, tr_lot_max_tasks(options), &lot->plans[k]), st,
-                      err_destroy);
+    BASE_TRY_GOTO(create_plans(lot, with), st, err_destroy);
     *lot_p = lot;
     return BASE_OK;
 err_destroy:
@@ -67,6 +86,7 @@ void tr_lot_destroy(tr_lot_t *lot)
     if (lot == NULL) return;
     for (int32_t k = 0; k < AS_MAX_KINDS; k++)
         as_plan_destroy(lot->plans[k]);
+    if (lot->owns_planner) tr_attention_plans_destroy(lot->planner);
     data_batch_destroy(lot->batch);
     base_free(lot->ctx, lot->masks);
     base_free(lot->ctx, lot->tokens);
@@ -139,22 +159,16 @@ void tr_lot_drop(tr_lot_t *lot)
 
 base_status_t tr_lot_finish(tr_lot_t *lot)
 {
-    const as_topology_t *topology = lot->options.topology;
+    const as_topology_t *topology = lot->options.plans.topology;
     const lora_pack_t pack = {.microbatch = lot->batch->microbatch,
                               .num_trainers = topology->num_trainers,
-                              .tokens_per_trainer = lot->options.tokens_per_trainer,
+                              .tokens_per_trainer = lot->options.plans.tokens_per_trainer,
                               .whole_documents = topology->placement == AS_LOCAL,
                               .num_documents = lot->num_documents,
                               .documents = lot->documents};
 
     BASE_TRY(lora_pack_fast(lot->ctx, &pack, lot->batch));
-    for (int32_t k = 0; k < lot->options.num_kinds; k++) {
-        const as_plan_options_t plan = {.window = lot->options.window[k],
-                                        .num_kv_heads = lot->options.num_kv_heads,
-                                        .retain = lot->options.retain};
-        BASE_TRY(as_plan_token(lot->ctx, &plan, lot->batch, topology, lot->plans[k]));
-    }
-    return BASE_OK;
+    return tr_attention_plans_run(lot->planner, lot->batch, lot->plans, lot->scores);
 }
 
 const as_plan_t *const *tr_lot_plans(const tr_lot_t *lot)

@@ -14,17 +14,14 @@
 #ifndef CADRE_TRAINER_LOOP_LOT_H
 #define CADRE_TRAINER_LOOP_LOT_H
 
-#include "attention_server/attention.h"
-#include "attention_server/plan.h"
 #include "data/dataset.h"
+#include "trainer/loop/attention_plans.h"
 
 typedef struct tr_lot_options {
-    const as_topology_t *topology;
-    int32_t num_kv_heads, num_kinds;
-    int64_t window[AS_MAX_KINDS];
-    int64_t tokens_per_trainer; /* multiple of 2 DATA_ROW_ALIGN */
-    int retain;                 /* all tasks retained (as_plan_options_t) */
-    int tokens;                 /* 0: a rank that only serves */
+    /* tokens_per_trainer is a multiple of 2 DATA_ROW_ALIGN; max_documents and max_pieces are set by
+     * tr_lot_create. */
+    tr_attention_plans_options_t plans;
+    int tokens; /* 0: a rank that only serves */
 } tr_lot_options_t;
 
 typedef struct tr_lot {
@@ -38,15 +35,20 @@ typedef struct tr_lot {
     uint8_t *masks;
     int64_t capacity_tokens;
     data_batch_t *batch;
+    tr_attention_plans_t *planner; /* shared with the lot that it was made with */
+    int owns_planner;
     as_plan_t *plans[AS_MAX_KINDS];
+    as_score_t scores[AS_MAX_KINDS]; /* after tr_lot_finish: what the plans reach */
 } tr_lot_t;
 
-/* Pieces and tasks that a microbatch can have at most, for the trainer's config. */
+/* Pieces that a microbatch can have at most, and tasks that it hardly ever has more of: for the
+ * trainer's config, whose lists grow when it has. */
 int32_t tr_lot_max_pieces(const tr_lot_options_t *options);
 int32_t tr_lot_max_tasks(const tr_lot_options_t *options);
 
-/* The caller frees *lot_p with tr_lot_destroy. */
-base_status_t tr_lot_create(base_ctx_t *ctx, const tr_lot_options_t *options,
+/* The planner's workspace is that of `with`, a lot of the same options that outlives this one; NULL:
+ * its own. The caller frees *lot_p with tr_lot_destroy. */
+base_status_t tr_lot_create(base_ctx_t *ctx, const tr_lot_options_t *options, const tr_lot_t *with,
                             tr_lot_t **lot_p) BASE_MUST_CHECK;
 void tr_lot_destroy(tr_lot_t *lot); /* NULL is legal */
 

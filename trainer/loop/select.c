@@ -49,7 +49,7 @@ static base_status_t finish(tr_job_t *const *jobs, tr_lot_t *lot)
         const base_status_t st = tr_lot_finish(lot);
 
         if (st != BASE_ERR_ARG || lot->num_documents == 1 ||
-            lot->options.topology->placement != AS_LOCAL)
+            lot->options.plans.topology->placement != AS_LOCAL)
             return st;
         base_ctx_clear_error(lot->ctx);
         tr_job_give_back(jobs[lot->documents[lot->num_documents - 1].adapter]);

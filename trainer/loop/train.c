@@ -27,7 +27,7 @@ base_status_t tr_train_create(base_ctx_t *ctx, tr_trainer_t *trainer, tr_job_t *
     if (t->chosen == NULL || t->rows == NULL || t->pad_rows == NULL || t->best == NULL)
         goto err_destroy;
     for (int i = 0; i < 2; i++)
-        BASE_TRY_GOTO(tr_lot_create(ctx, lots, &t->lots[i]), st, err_destroy);
+        BASE_TRY_GOTO(tr_lot_create(ctx, lots, t->lots[0], &t->lots[i]), st, err_destroy);
     BASE_TRY_GOTO(tr_control_create(trainer, &t->control), st, err_destroy);
     for (int32_t j = 0; j < num_jobs && trainer->index >= 0; j++) {
         const int64_t count =
@@ -90,7 +90,7 @@ static base_status_t fill_evaluation(tr_train_t *t, int32_t j, int64_t first, do
 
         *next = n;
         if (st != BASE_ERR_ARG || lot->num_documents == 1 ||
-            lot->options.topology->placement != AS_LOCAL)
+            lot->options.plans.topology->placement != AS_LOCAL)
             return st;
         base_ctx_clear_error(t->ctx);
         tr_lot_drop(lot);
@@ -222,7 +222,7 @@ static base_status_t agree(tr_train_t *t, const tr_lot_t *lot)
     const uint64_t wanted = t->events.wants != NULL ? t->events.wants(t->events.user) : 0;
     uint64_t hash = 0;
 
-    for (int32_t k = 0; k < lot->options.num_kinds; k++)
+    for (int32_t k = 0; k < lot->options.plans.num_kinds; k++)
         hash = hash * UINT64_C(0x9E3779B97F4A7C15) + plans[k]->hash;
     return tr_control_microbatch(t->control, t->microbatch, hash, wanted, &t->agreed);
 }

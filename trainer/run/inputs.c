@@ -21,6 +21,26 @@ static base_status_t open_model(tr_inputs_t *in, base_error_list_t *errors)
     return data_dataset_tokenizer_sha256(in->ctx, path, in->tokenizer_sha256);
 }
 
+/* Without a model there is nothing to compare it with. */
+static base_status_t read_profile(tr_inputs_t *in, base_error_list_t *errors)
+{
+    const char *path = in->config->attention.cost_profile;
+    const base_error_place_t place = {.source = path};
+
+    if (path == NULL || in->spec == NULL) return BASE_OK;
+    in->profile = base_calloc(in->ctx, 1, sizeof *in->profile, "attention profile");
+    if (in->profile == NULL) return BASE_ERR_NOMEM;
+    const base_status_t st = as_profile_read(in->ctx, path, errors, in->profile);
+    if (st < 0) return st == BASE_ERR_FORMAT ? BASE_OK : st;
+    const int32_t group = in->spec->num_q_heads / in->spec->num_kv_heads;
+    if (in->profile->group != group || in->profile->head_dim != in->spec->head_dim)
+        base_error_list_add(errors, BASE_MSG_CONF_04, place,
+                            "attention.cost_profile: made for %" PRId32 " query heads of %" PRId32
+                            " lanes for each KV head, the model has %" PRId32 " of %" PRId32,
+                            in->profile->group, in->profile->head_dim, group, in->spec->head_dim);
+    return BASE_OK;
+}
+
 /* Path of a set that is ready; NULL with the fault in `errors`, or when the job names none. */
 static base_status_t find_set(tr_inputs_t *in, int32_t j, tr_prepared_set_t set,
                               const char *config_path, base_error_list_t *errors, char **path_p)
@@ -80,6 +100,7 @@ static base_status_t open_all(tr_inputs_t *in, const char *config_path, base_err
     in->datasets = base_calloc(in->ctx, 2 * (int64_t)in->num_jobs, sizeof *in->datasets, "jobs");
     if (in->configs == NULL || in->jobs == NULL || in->datasets == NULL) return BASE_ERR_NOMEM;
     BASE_TRY(open_model(in, errors));
+    BASE_TRY(read_profile(in, errors));
     for (int32_t j = 0; j < in->num_jobs; j++) {
         in->configs[j] = full ? &c->full : &c->adapters[j];
         BASE_TRY(open_job(in, j, config_path, errors));
@@ -109,6 +130,7 @@ void tr_inputs_close(tr_inputs_t *inputs)
     for (int32_t j = 0; inputs->jobs != NULL && j < inputs->num_jobs; j++)
         tr_job_close(inputs->jobs[j]);
     data_hf_folder_close(inputs->folder);
+    base_free(inputs->ctx, inputs->profile);
     base_free(inputs->ctx, inputs->datasets);
     base_free(inputs->ctx, inputs->jobs);
     base_free(inputs->ctx, inputs->configs);

@@ -9,6 +9,7 @@
 #ifndef CADRE_TRAINER_RUN_INPUTS_H
 #define CADRE_TRAINER_RUN_INPUTS_H
 
+#include "attention_server/cost_profile.h"
 #include "data/hf_folder.h"
 #include "trainer/loop/job.h"
 #include "trainer/run/manifest.h"
@@ -19,7 +20,8 @@ typedef struct tr_inputs {
     data_hf_folder_t *folder;
     const data_model_spec_t *spec; /* the folder's */
     char tokenizer_sha256[BASE_SHA256_HEX_BYTES];
-    char model_hash[17]; /* data_hf_folder_hash, 16 hex digits */
+    char model_hash[17];   /* data_hf_folder_hash, 16 hex digits */
+    as_profile_t *profile; /* of attention.cost_profile; NULL: none is named */
     int32_t num_jobs;
     const base_config_adapter_t **configs; /* [num_jobs] */
     tr_job_t **jobs;                       /* [num_jobs] */

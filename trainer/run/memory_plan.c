@@ -173,7 +173,7 @@ static tr_memory_rank_t count(const planned_t *p)
 static base_status_t suggest(planned_t *p, base_device_t *dev, const tr_memory_report_t *report,
                              int64_t *rows)
 {
-    const int64_t step = 2 * DATA_ROW_ALIGN, now = p->lots.tokens_per_trainer;
+    const int64_t step = 2 * DATA_ROW_ALIGN, now = p->lots.plans.tokens_per_trainer;
     const int64_t trainers = p->topology->num_trainers;
     const int64_t apart = p->topology->placement == AS_LOCAL ? 1 : trainers;
     const int64_t least = ((p->inputs->longest + apart - 1) / apart + step - 1) / step * step;

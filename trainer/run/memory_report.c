@@ -174,13 +174,34 @@ static void print_epoch(const tr_memory_report_t *r)
     else
         (void)fprintf(out, "\nfirst %" PRId64 " microbatches", r->epoch.microbatches);
     (void)fprintf(out, " of up to %" PRId64 " rows on each trainer, %.1f %% pad rows\n",
-                  r->lots->tokens_per_trainer, 100.0 * pad_share(r));
+                  r->lots->plans.tokens_per_trainer, 100.0 * pad_share(r));
     if (pad_share(r) > TR_PAD_SHARE_MAX)
         (void)fprintf(r->plan->err,
                       "cadre: warning: %.1f %% of the rows are pad rows: larger "
                       "global_batch_documents, more adapters at once, or a smaller "
                       "batch.tokens_per_trainer fill microbatches better\n",
                       100.0 * pad_share(r));
+}
+
+static void print_plans(const tr_memory_report_t *r)
+{
+    FILE *out = r->plan->out;
+
+    (void)fprintf(out,
+                  "\nattention on %" PRId32 " server%s, one layer (of each kind), forward and "
+                  "backward\nmicrobatch       rows  tasks  elsewhere  busiest server  no plan "
+                  "below     gap\n",
+                  r->trainer->topology->num_servers,
+                  r->trainer->topology->num_servers == 1 ? "" : "s");
+    for (int32_t i = 0; i < r->epoch.num_plans; i++) {
+        const tr_epoch_plan_t *p = &r->epoch.plans[i];
+
+        (void)fprintf(out,
+                      "%10" PRId32 " %10" PRId64 " %6" PRId32 " %10" PRId32
+                      " %12.3f ms %10.3f ms %6.2f %%\n",
+                      i, p->document_rows, p->tasks, p->remote, (double)p->makespan_ns * 1e-6,
+                      (double)p->bound_ns * 1e-6, tr_epoch_plan_gap(p));
+    }
 }
 
 void tr_memory_report_text(const tr_memory_report_t *r)
@@ -191,6 +212,7 @@ void tr_memory_report_text(const tr_memory_report_t *r)
     print_ranks(r);
     print_regions(r);
     print_epoch(r);
+    print_plans(r);
     (void)fprintf(out, "%s: %.1f MiB on %d rank%s",
                   r->plan->fits ? "\nyes: it fits" : "\nno: it does not fit",
                   (double)r->total / MIB, r->num_ranks, r->num_ranks == 1 ? "" : "s");
@@ -205,7 +227,7 @@ void tr_memory_report_text(const tr_memory_report_t *r)
                       "    about %" PRId64
                       " rows would fit: --set batch.tokens_per_trainer=%" PRId64
                       " instead of %" PRId64 "\n",
-                      r->would_fit, r->would_fit, r->lots->tokens_per_trainer);
+                      r->would_fit, r->would_fit, r->lots->plans.tokens_per_trainer);
     else
         (void)fprintf(out,
                       "    the longest document alone (%" PRId64
@@ -271,6 +293,24 @@ static void put_regions(base_json_t *j, const tr_memory_report_t *r)
     base_json_end(j);
 }
 
+static void put_plans(base_json_t *j, const tr_memory_report_t *r)
+{
+    base_json_key(j, "plans");
+    base_json_begin_array(j);
+    for (int32_t i = 0; i < r->epoch.num_plans; i++) {
+        const tr_epoch_plan_t *p = &r->epoch.plans[i];
+
+        base_json_begin_object(j);
+        put_int(j, "document_rows", p->document_rows);
+        put_int(j, "tasks", p->tasks);
+        put_int(j, "remote_tasks", p->remote);
+        put_int(j, "makespan_ns", p->makespan_ns);
+        put_int(j, "bound_ns", p->bound_ns);
+        base_json_end(j);
+    }
+    base_json_end(j);
+}
+
 static void put_jobs(base_json_t *j, const tr_memory_report_t *r)
 {
     base_json_key(j, "adapters");
@@ -302,7 +342,7 @@ base_status_t tr_memory_report_json(base_ctx_t *ctx, const tr_memory_report_t *r
         base_json_null(&j);
     }
     put_text(&j, "limit", r->limit.cause);
-    put_int(&j, "tokens_per_trainer", r->lots->tokens_per_trainer);
+    put_int(&j, "tokens_per_trainer", r->lots->plans.tokens_per_trainer);
     put_int(&j, "longest_document", r->inputs->longest);
     base_json_key(&j, "tokens_that_fit");
     if (r->would_fit > 0)
@@ -320,6 +360,7 @@ base_status_t tr_memory_report_json(base_ctx_t *ctx, const tr_memory_report_t *r
     base_json_key(&j, "pad_share");
     base_json_double(&j, pad_share(r));
     base_json_end(&j);
+    put_plans(&j, r);
     base_json_end(&j);
     base_json_newline(&j);
     return base_json_finish(&j, ctx, "standard output");

@@ -93,5 +93,10 @@ tr_build_t tr_setup_build(const tr_inputs_t *inputs, const as_topology_t *topolo
                         .optimizer = 1,
                         .num_adapters = is_full(inputs) ? 0 : inputs->num_jobs,
                         .adapters = adapters,
-                        .rank_columns = (int32_t)c->batch.max_rank_columns};
+                        .rank_columns = (int32_t)c->batch.max_rank_columns,
+                        .profile = inputs->profile,
+                        .retain_bytes = c->attention.retain_mib << 20,
+                        /* Else a run has the same bits whichever servers compute. */
+                        .cuts_follow_servers =
+                            c->train.device == BASE_CONFIG_DEVICE_CUDA && !c->train.deterministic};
 }

@@ -53,7 +53,7 @@ static base_status_t build(tr_scorer_t *s, base_device_t *dev, comm_group_t *gro
     BASE_TRY(tr_build_trainer(s->ctx, dev, group, &args, &lots, &s->trainer));
     BASE_TRY(tr_hf_weights_load(s->trainer->weights, options->folder, s->trainer->stream));
     for (int i = 0; i < 2; i++)
-        BASE_TRY(tr_lot_create(s->ctx, &lots, &s->lots[i]));
+        BASE_TRY(tr_lot_create(s->ctx, &lots, s->lots[0], &s->lots[i]));
     BASE_TRY(tr_gradients_zero(s->trainer));
     return tr_scorer_use_adapter(s, 1);
 }

@@ -63,6 +63,7 @@ static void every_key_is_printed_once_set(void **state)
                                  "output: o\n"
                                  "attention:\n"
                                  "  placement: in_place\n"
+                                 "  retain_mib: 256\n"
                                  "batch:\n"
                                  "  tokens_per_trainer: 8192\n"
                                  "  max_rank_columns: 16\n"

@@ -48,7 +48,7 @@ static base_status_t random_body(train_rank_t *rank, void *user)
                                                         .max_rows = LONGEST},
                            &docs);
     for (int i = 0; i < 2 && st >= 0; i++)
-        st = tr_lot_create(rank->ctx, &rank->lots, &lots[i]);
+        st = tr_lot_create(rank->ctx, &rank->lots, lots[0], &lots[i]);
     uint64_t random = 9;
     for (int64_t n = 0; n < 24 && st >= 0; n++) {
         tr_lot_t *lot = lots[n % 2];
@@ -139,7 +139,7 @@ static base_status_t create(creation_t *t, base_ctx_t *ctx, base_device_t *dev, 
     const base_status_t st = tr_build_trainer(ctx, dev, group, &build, &lots, &trainer);
     if (st >= 0) {
         t->arena_bytes = base_arena_bytes(trainer->arena);
-        t->lots_tokens = lots.tokens_per_trainer;
+        t->lots_tokens = lots.plans.tokens_per_trainer;
     }
     tr_trainer_destroy(trainer);
     return st;

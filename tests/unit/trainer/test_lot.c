@@ -15,13 +15,19 @@ static lot_case_t begin(as_placement_t placement, int32_t ranks, int64_t tokens)
     lot_case_t c = {.ctx = fixture_ctx()};
 
     assert_int_equal(as_topology_create(c.ctx, placement, ranks, NULL, 1, &c.topology), BASE_OK);
-    c.options = (tr_lot_options_t){.topology = c.topology,
-                                   .num_kv_heads = 2,
-                                   .num_kinds = 2,
-                                   .window = {0, 100},
-                                   .tokens_per_trainer = tokens,
+    c.options = (tr_lot_options_t){.plans = {.topology = c.topology,
+                                             .dtype = KERN_F32,
+                                             .group = 2,
+                                             .head_dim = 16,
+                                             .num_kv_heads = 2,
+                                             .num_layers = 2,
+                                             .num_kinds = 2,
+                                             .window = {0, 100},
+                                             .dense_flop = {100000, 100000},
+                                             .tokens_per_trainer = tokens,
+                                             .retain_bytes = 1 << 20},
                                    .tokens = 1};
-    assert_int_equal(tr_lot_create(c.ctx, &c.options, &c.lot), BASE_OK);
+    assert_int_equal(tr_lot_create(c.ctx, &c.options, NULL, &c.lot), BASE_OK);
     return c;
 }
 

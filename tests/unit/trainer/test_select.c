@@ -23,12 +23,16 @@ static void begin(select_case_t *c, const int64_t *epochs, const int64_t *ranks,
     memset(c, 0, sizeof *c);
     c->ctx = fixture_ctx();
     assert_int_equal(as_topology_create(c->ctx, AS_IN_PLACE, 1, NULL, 1, &c->topology), BASE_OK);
-    const tr_lot_options_t options = {.topology = c->topology,
-                                      .num_kv_heads = 2,
-                                      .num_kinds = 1,
-                                      .tokens_per_trainer = tokens,
+    const tr_lot_options_t options = {.plans = {.topology = c->topology,
+                                                .dtype = KERN_F32,
+                                                .group = 1,
+                                                .head_dim = 16,
+                                                .num_kv_heads = 2,
+                                                .num_layers = 1,
+                                                .num_kinds = 1,
+                                                .tokens_per_trainer = tokens},
                                       .tokens = 1};
-    assert_int_equal(tr_lot_create(c->ctx, &options, &c->lot), BASE_OK);
+    assert_int_equal(tr_lot_create(c->ctx, &options, NULL, &c->lot), BASE_OK);
     for (int32_t j = 0; j < NUM; j++) {
         int64_t rows[16];
 
