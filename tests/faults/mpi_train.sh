@@ -140,7 +140,7 @@ both() { # both CODE OPTION...: two ranks, the second one with other options
 both 3 --set adapters.code.data=none.h5
 err 'none.h5'
 both 5 --set adapters.code.global_batch_documents=3
-err 'COMM-03'
+err 'COMM-03: rank 1 has another configuration than rank 0'
 err 'rank 0'
 err 'rank 1'
 

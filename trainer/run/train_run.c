@@ -7,6 +7,7 @@
 #include "lora/peft_import.h"
 #include "trainer/loop/train.h"
 #include "trainer/model/hf_weights.h"
+#include "trainer/run/agreement.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_setup.h"
@@ -215,6 +216,8 @@ static base_status_t run_all(run_t *r, base_device_t *dev)
 {
     BASE_TRY(tr_setup_check(r->ctx, r->args->config));
     BASE_TRY(open_inputs(r));
+    const tr_agreement_t agreement = tr_agreement_of(r->inputs);
+    BASE_TRY(tr_agreement_check(r->ctx, r->group, &agreement));
     BASE_TRY(tr_setup_topology(r->ctx, r->args->config, r->group, &r->topology));
     BASE_TRY(check_rows(r));
     BASE_TRY(make_folder(r));
