@@ -10,8 +10,9 @@
 #include <string.h>
 #include <time.h>
 
-/* Sleeps between two looks at what is open: short after something moved, longer the longer nothing
- * does. A stop of another rank is seen within the longest. */
+/* Sleeps between two looks at what is open: short after something moved and while data is on its way
+ * (Open MPI brings a large message a piece further at each look), longer the longer nothing does. A
+ * stop of another rank is seen within the longest. */
 #define SLEEP_MIN_NS 20000
 #define SLEEP_MAX_NS 1000000
 /* Waits of the rank's threads look at stop and deadline this often. */
@@ -173,6 +174,7 @@ static void run_group(comm_mpi_t *mpi)
             sleep_ns = SLEEP_MIN_NS;
             (void)pthread_cond_broadcast(&mpi->changed);
         } else {
+            if (mpi->group->moving) sleep_ns = SLEEP_MIN_NS;
             comm_mpi_sleep(mpi, &mpi->work, sleep_ns);
             sleep_ns = sleep_ns * 2 < SLEEP_MAX_NS ? sleep_ns * 2 : SLEEP_MAX_NS;
         }

@@ -270,8 +270,12 @@ static base_status_t progress_slot(comm_mpi_group_t *g, int channel, comm_mpi_sl
     }
     if (slot->phase != COMM_MPI_POSTED) return BASE_OK;
     BASE_TRY(test_requests(g, slot, &open, busy));
-    for (int i = 0; i < slot->num_links; i++)
+    for (int i = 0; i < slot->num_links; i++) {
+        const comm_mpi_link_t *l = &slot->links[i];
+
         done = finish_link(g, slot, &slot->links[i], busy) && done;
+        g->moving |= l->header_in && (l->num_receives > 0 || l->num_sends > 0);
+    }
     if (done && !open) {
         slot->phase = COMM_MPI_COMPLETE;
         *busy = 1;
@@ -281,6 +285,7 @@ static base_status_t progress_slot(comm_mpi_group_t *g, int channel, comm_mpi_sl
 
 base_status_t comm_mpi_progress(comm_mpi_group_t *g, int *busy)
 {
+    g->moving = 0;
     for (int c = 0; c < COMM_NUM_CHANNELS; c++) {
         const uint64_t last = g->begun[c];
         const uint64_t first =

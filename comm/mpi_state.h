@@ -138,6 +138,7 @@ typedef struct comm_mpi_group {
     int has_failed, failed_rank;
     base_error_t error; /* of the rank that failed first, as far as this one knows */
     int has_ended;      /* fn has returned */
+    int moving;         /* data was on its way at the last look */
     int quiet;          /* after a stop: nothing of the rank's memory is used any more */
 } comm_mpi_group_t;
 
