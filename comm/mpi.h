@@ -51,6 +51,8 @@ typedef struct comm_mpi_options {
     int64_t chunk_bytes;  /* largest message; 0: 1 GiB (MPI counts are int) */
     int64_t direct_bytes; /* ranges of as many bytes are not packed; 0: 64 KiB. The same on all */
     base_log_t *log;      /* may be NULL */
+    const int32_t *hosts; /* [num_ranks] as if rank r were on host hosts[r] (comm_group_hosts), the
+                             same on all ranks; NULL: where they are. Borrowed for the run */
 } comm_mpi_options_t;
 
 /* Runs `fn` on this process's rank, with a context, device and group of its own, and returns when

@@ -126,7 +126,7 @@ base_status_t comm_mpi_group_init(comm_mpi_group_t *g, comm_mpi_t *mpi,
         BASE_TRY_GOTO(channel_init(g, c), st, err_deinit);
     BASE_TRY_GOTO(comm_group_init(&g->group, &comm_mpi_ops, ctx, dev, mpi->rank, size), st,
                   err_deinit);
-    g->group.hosts = mpi->hosts;
+    g->group.hosts = options->hosts != NULL ? options->hosts : mpi->hosts;
     return BASE_OK;
 err_deinit:
     comm_mpi_group_deinit(g);

@@ -32,6 +32,9 @@ typedef struct comm_threads_options {
     int64_t delay_ns; /* between a peer's post and the copy of its data, peers and channels at once:
                          a slow link for overlap tests */
     base_log_t *log;  /* may be NULL; shared by the ranks */
+    const int32_t
+        *hosts; /* [num_ranks] as if rank r were on host hosts[r] (comm_group_hosts); NULL:
+                             all on one. Borrowed for the run */
 } comm_threads_options_t;
 
 /* Runs `fn` on num_ranks threads, each with its own context, device and group member, and joins

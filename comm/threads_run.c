@@ -87,7 +87,9 @@ static base_status_t open_member(comm_threads_world_t *world, int rank,
     if (options->deadline_ms > 0) base_ctx_set_deadline_ms(ctx, options->deadline_ms);
     BASE_TRY(base_device_open(ctx, options->device, options->device_index, dev_p));
     base_device_set_seed(*dev_p, options->seed * 1000003u + (uint64_t)rank + 1);
-    return comm_threads_member_init(world, rank, ctx, *dev_p);
+    BASE_TRY(comm_threads_member_init(world, rank, ctx, *dev_p));
+    world->members[rank].group.hosts = options->hosts;
+    return BASE_OK;
 }
 
 /* Work of the cpu device's COMPUTE stream runs on this thread. */

@@ -115,6 +115,9 @@ errors 1
 err 'CLI-02: --threads 2: mpirun has started 2 ranks already'
 mpi 2 2 train none.yaml
 errors 1
+mpi 2 3 train run.yaml --hosts 2,2
+errors 1
+err 'CLI-02: --hosts: found "2,2", wanted the ranks of each host, such as 2,1 for 3 ranks'
 mpi 2 2 train run.yaml --set output=runs/in_place
 errors 1
 err 'RUN-01'

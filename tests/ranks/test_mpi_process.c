@@ -71,6 +71,10 @@ static void test_process(void **state)
     assert_int_equal(seen.size, 2);
     assert_true(seen.has_hosts);
     assert_int_equal(seen.host, 0); /* one machine */
+    const int32_t hosts[] = {0, 1}; /* taken for two */
+    const comm_mpi_options_t two = {.device = BASE_DEVICE_CPU, .hosts = hosts};
+    assert_int_equal(comm_mpi_run(mpi, &two, look, &seen, &error), BASE_OK);
+    assert_int_equal(seen.host, 1);
     assert_int_equal(comm_mpi_run(mpi, &options, gather_much, &wrong, &error), BASE_OK);
     assert_int_equal(wrong, 0);
 

@@ -21,16 +21,20 @@ static const char PAGE[] =
     "  --dump-gradients FILE  write the gradient of the first global batch of each adapter, "
     "before\n"
     "                         clipping, to a safetensors file with PEFT's names\n"
-    "  --threads N            N ranks as threads of this process (1)\n\n"
+    "  --threads N            N ranks as threads of this process (1)\n"
+    "  --hosts N,N,...        take the ranks for those of as many hosts, so many on each: where "
+    "the\n"
+    "                         attention servers of a cluster would be, tried on one machine\n\n"
     "Several processes: `mpirun -np N cadre train RUN.yaml`, or `launch/run -n N train RUN.yaml`,\n"
     "which also picks the build and what mpirun needs on this machine. Only rank 0 speaks; the\n"
     "others write to OUTPUT/logs.";
 
-enum { SET, PRINT_CONFIG, DUMP_GRADIENTS, THREADS, NUM_SPECS };
+enum { SET, PRINT_CONFIG, DUMP_GRADIENTS, THREADS, HOSTS, NUM_SPECS };
 static const tr_option_spec_t SPECS[NUM_SPECS] = {[SET] = {"--set", true},
                                                   [PRINT_CONFIG] = {"--print-config", false},
                                                   [DUMP_GRADIENTS] = {"--dump-gradients", true},
-                                                  [THREADS] = {"--threads", true}};
+                                                  [THREADS] = {"--threads", true},
+                                                  [HOSTS] = {"--hosts", true}};
 
 /* A rank's run, or why it cannot have one: then the other ranks are told. */
 typedef struct train_call {
@@ -76,13 +80,25 @@ static void check(base_ctx_t *ctx, const base_config_t *config, train_call_t *ca
     base_ctx_clear_error(ctx);
 }
 
-static int train(base_ctx_t *ctx, const char *threads, train_call_t *call)
+/* A fault is the run's: the other ranks, which may have another command line, are told. */
+static void set_hosts(base_ctx_t *ctx, tr_run_ranks_t *ranks, const char *hosts, train_call_t *call)
+{
+    const base_status_t st = tr_run_ranks_set_hosts(ranks, hosts);
+
+    if (st >= 0 || call->loaded < 0) return;
+    call->loaded = st;
+    (void)base_ctx_error(ctx, &call->why);
+    base_ctx_clear_error(ctx);
+}
+
+static int train(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
 {
     tr_run_ranks_t ranks;
     base_error_t error;
 
-    base_status_t st = tr_run_ranks_open(ctx, threads, &ranks);
+    base_status_t st = tr_run_ranks_open(ctx, o->values[THREADS], &ranks);
     if (st < 0) return tr_cli_exit_code(st);
+    if (o->values[HOSTS] != NULL) set_hosts(ctx, &ranks, o->values[HOSTS], call);
     call->run.state = ranks.state;
     if (call->loaded >= 0) ranks.device = tr_setup_device(call->run.config);
     st = tr_run_ranks(&ranks, train_rank, call, &error);
@@ -120,7 +136,7 @@ static int train_verb(const tr_cli_t *cli, int argc, char **argv)
                                     .out = stdout,
                                     .err = stderr,
                                     .reported = call.run.reported};
-        code = train(cli->ctx, o.values[THREADS], &call);
+        code = train(cli->ctx, &o, &call);
     }
     base_config_destroy(config);
     return code;

@@ -1,9 +1,11 @@
 #include "trainer/cli/run_ranks.h"
 
+#include "base/memory.h"
 #include "trainer/cli/options.h"
 #include "trainer/cli/verb.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 bool tr_run_ranks_speaks(void)
 {
@@ -38,12 +40,44 @@ base_status_t tr_run_ranks_open(base_ctx_t *ctx, const char *threads, tr_run_ran
     return st;
 }
 
+static base_status_t bad_hosts(const tr_run_ranks_t *ranks, const char *hosts, int num_ranks)
+{
+    return BASE_FAIL(
+        ranks->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
+        "--hosts: found \"%s\", wanted the ranks of each host, such as %d,1 for %d ranks", hosts,
+        num_ranks > 1 ? num_ranks - 1 : 1, num_ranks > 1 ? num_ranks : 2);
+}
+
+base_status_t tr_run_ranks_set_hosts(tr_run_ranks_t *ranks, const char *hosts)
+{
+    const int num_ranks = ranks->threads > 0 ? (int)ranks->threads : ranks->size;
+    const char *at = hosts;
+    int rank = 0;
+
+    ranks->hosts = base_calloc(ranks->ctx, num_ranks, sizeof *ranks->hosts, "--hosts");
+    if (ranks->hosts == NULL) return BASE_ERR_NOMEM;
+    for (int32_t host = 0;; host++) {
+        char *end = NULL;
+        const long count = strtol(at, &end, 10);
+
+        if (end == at || count < 1 || count > num_ranks - rank) break;
+        for (long i = 0; i < count; i++)
+            ranks->hosts[rank++] = host;
+        if (*end == '\0' && rank == num_ranks) return BASE_OK;
+        if (*end != ',') break;
+        at = end + 1;
+    }
+    return bad_hosts(ranks, hosts, num_ranks);
+}
+
 void tr_run_ranks_close(tr_run_ranks_t *ranks)
 {
     (void)fflush(stdout);
     comm_mpi_destroy(ranks->mpi);
     tr_rank_state_close(ranks->state);
     base_log_destroy(ranks->log);
+    base_free(ranks->ctx, ranks->hosts);
+    ranks->hosts = NULL;
     ranks->mpi = NULL;
     ranks->state = NULL;
     ranks->log = NULL;
@@ -52,11 +86,14 @@ void tr_run_ranks_close(tr_run_ranks_t *ranks)
 base_status_t tr_run_ranks(tr_run_ranks_t *ranks, comm_rank_fn fn, void *user, base_error_t *error)
 {
     if (ranks->threads == 0) {
-        const comm_mpi_options_t options = {.device = ranks->device, .log = ranks->log};
+        const comm_mpi_options_t options = {
+            .device = ranks->device, .log = ranks->log, .hosts = ranks->hosts};
 
         return comm_mpi_run(ranks->mpi, &options, fn, user, error);
     }
-    const comm_threads_options_t options = {
-        .num_ranks = (int)ranks->threads, .device = ranks->device, .log = ranks->log};
+    const comm_threads_options_t options = {.num_ranks = (int)ranks->threads,
+                                            .device = ranks->device,
+                                            .log = ranks->log,
+                                            .hosts = ranks->hosts};
     return comm_threads_run(&options, fn, user, error);
 }

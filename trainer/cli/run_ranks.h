@@ -15,6 +15,7 @@ typedef struct tr_run_ranks {
     int64_t threads; /* 0: MPI */
     comm_mpi_t *mpi;
     tr_rank_state_t *state; /* of a process; NULL with threads */
+    int32_t *hosts;         /* [ranks] of --hosts; NULL: where they are */
     base_log_t *log;
     base_device_kind_t device; /* of every rank: cpu unless the verb says otherwise, before it runs
                                   them */
@@ -29,6 +30,10 @@ bool tr_run_ranks_speaks(void);
  * mpirun on several ranks. Starts MPI. The caller closes it. */
 base_status_t tr_run_ranks_open(base_ctx_t *ctx, const char *threads,
                                 tr_run_ranks_t *ranks) BASE_MUST_CHECK;
+/* `hosts` is the value of --hosts, "3,2": the first three ranks are taken for those of one host and
+ * the next two for those of another, so that what a cluster would do can be tried on one machine.
+ * CLI-02 when it does not add up to the ranks. */
+base_status_t tr_run_ranks_set_hosts(tr_run_ranks_t *ranks, const char *hosts) BASE_MUST_CHECK;
 /* Ends MPI; what is to be printed has been printed: mpirun may end a rank that comes last. */
 void tr_run_ranks_close(tr_run_ranks_t *ranks);
 
