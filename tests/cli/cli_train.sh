@@ -7,42 +7,11 @@ cadre=$1 tool=$2
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/cli/expect.sh
 . "$here/expect.sh"
-cat >golden.py <<'PY'
-import array, json, struct, sys
-
-def read(path):
-    data = open(path, "rb").read()
-    size = struct.unpack("<Q", data[:8])[0]
-    found = {}
-    for name, entry in json.loads(data[8 : 8 + size]).items():
-        if name != "__metadata__":
-            begin, end = entry["data_offsets"]
-            found[name] = array.array({"F32": "f", "F64": "d"}[entry["dtype"]], data[8 + size + begin : 8 + size + end])
-    return found
-
-def distance(a, b):
-    assert len(a) == len(b)
-    return (sum((x - y) ** 2 for x, y in zip(a, b)) / sum(y * y for y in b)) ** 0.5
-
-what, run, family, adapter = sys.argv[1:]
-if what == "tensors":  # every tensor of a file against the golden one
-    ours, theirs = read(run), read(family)
-    assert ours.keys() == theirs.keys(), sorted(ours.keys() ^ theirs.keys())
-    scale = float(adapter)  # of B in our file
-    print(max(distance([x / (scale if "lora_B" in n else 1) for x in ours[n]], theirs[n]) for n in theirs))
-else:  # losses and norms of each step
-    expected = read(family + "/expected.safetensors")
-    records = [json.loads(line) for line in open(run + "/metrics.jsonl")]
-    records = [record for record in records if record["adapter"] == adapter]
-    assert [record["step"] for record in records] == list(range(1, 11))
-    print(max(distance([record[key] for record in records], expected[f"{adapter}.{name}"])
-              for key, name in (("loss", "losses"), ("grad_norm", "grad_norms"), ("learning_rate", "learning_rates"))))
-PY
-within() { # within LIMIT WORD...: what golden.py finds is at most that
+within() { # within LIMIT WORD...: what golden/compare.py finds is at most that
     local found
-    found=$(python3 golden.py "${@:2}") || { fail "golden.py ${*:2} failed"; return; }
+    found=$(python3 "$here/../golden/compare.py" "${@:2}") || { fail "compare.py ${*:2} failed"; return; }
     python3 -c 'import sys; sys.exit(float(sys.argv[1]) > float(sys.argv[2]))' "$found" "$1" ||
-        fail "golden.py ${*:2}: found $found, wanted at most $1"
+        fail "compare.py ${*:2}: found $found, wanted at most $1"
 }
 state() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1] + "/status.json"))["state"])' "$1"; }
 
