@@ -121,9 +121,12 @@ static void add_facts(seam_facts_t *all, const seam_facts_t *f)
     all->off_grid += f->off_grid;
     all->retained += f->retained;
     all->resent += f->resent;
+    all->windowed += f->windowed;
 }
 
-static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t *facts)
+/* *sizes: a bit for each number of ranks that computed a case. */
+static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t *facts,
+                       uint64_t *sizes)
 {
     static const int32_t hosts[] = {0, 0, 1, 1, 1, 1};
     const seam_case_t base = random_case(seed, o);
@@ -143,6 +146,7 @@ static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t 
     c.num_ranks = trainers;
     c.plan = SEAM_PLAN_RANDOM;
     c.num_microbatches = seed % 5 == 0 ? 4 : 1;
+    *sizes |= UINT64_C(1) << c.num_ranks;
     run_or_fail(&c, seed, "in place", &in_place);
     compare(&in_place, &oracle, seed, "in place");
 
@@ -156,6 +160,7 @@ static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t 
     }
     c.plan = SEAM_PLAN_RANDOM;
     c.assign_seed += 5;
+    *sizes |= UINT64_C(1) << c.num_ranks;
     run_or_fail(&c, seed, "pool", &pool);
     compare(&pool, &oracle, seed, "pool");
     same_bits(pool.dk, in_place.dk, pool.kv_elements, &pool, seed, "pool against in place", "dk");
@@ -184,19 +189,24 @@ static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t 
 static void test_seeds(void **cmocka_state)
 {
     const property_options_t *o = *cmocka_state;
+    const uint64_t all_sizes = UINT64_C(0x3e); /* 1 to 5 ranks */
     seam_facts_t f = {0};
+    uint64_t sizes = 0;
     for (uint64_t seed = o->first; seed < o->first + o->count; seed++)
-        check_seed(seed, o, &f);
+        check_seed(seed, o, &f, &sizes);
     print_message(
         "%llu seeds: %lld spanning documents, %lld on all trainers, %lld idle trainers, %lld "
         "pad rows; %lld tasks: %lld remote (%lld retained, %lld resent), %lld of some heads, "
-        "%lld off the grid\n",
+        "%lld off the grid, %lld cut by a window; sizes %llx\n",
         (unsigned long long)o->count, (long long)f.spanning, (long long)f.on_all_trainers,
         (long long)f.idle_trainers, (long long)f.pad_rows, (long long)f.tasks, (long long)f.remote,
-        (long long)f.retained, (long long)f.resent, (long long)f.head_cut, (long long)f.off_grid);
-    if (o->count >= 20)
-        assert_true(f.spanning && f.on_all_trainers && f.idle_trainers && f.pad_rows && f.remote &&
-                    f.retained && f.resent && f.head_cut && f.off_grid);
+        (long long)f.retained, (long long)f.resent, (long long)f.head_cut, (long long)f.off_grid,
+        (long long)f.windowed, (unsigned long long)sizes);
+    if (o->count >= (mpi_world() != NULL ? 5 : 20)) {
+        assert_true(f.spanning && f.on_all_trainers && f.idle_trainers && f.pad_rows && f.remote);
+        assert_true(f.retained && f.resent && f.head_cut && f.off_grid && f.windowed);
+        assert_true(o->threads > 0 || (sizes & all_sizes) == all_sizes);
+    }
 }
 
 /* With the same plan for the third time, a microbatch asks for no memory on any rank. */

@@ -406,6 +406,7 @@ static void count_plan(const rank_t *r, const data_batch_t *batch, const as_plan
         f->off_grid += task->q0 % DATA_ROW_ALIGN != 0;
         f->retained += remote && task->retained;
         f->resent += remote && !task->retained;
+        f->windowed += task->k0 > 0;
     }
 }
 

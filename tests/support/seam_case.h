@@ -47,6 +47,7 @@ typedef struct seam_facts {
     int64_t pad_rows;
     int64_t tasks, remote, head_cut, off_grid; /* off_grid: q0 is no multiple of 128 */
     int64_t retained, resent;                  /* remote tasks */
+    int64_t windowed;                          /* tasks whose keys begin behind the document's */
 } seam_facts_t;
 
 /* Arrays in document order: [layer][row][heads x dim], dtype of the case (double for F64, else
