@@ -197,7 +197,7 @@ static base_status_t logits_body(train_rank_t *rank, void *user)
     if (st >= 0 && t->index >= 0)
         st = tr_weights_read(t->weights, tr_model_weight(t->model, TR_WEIGHT_LM_HEAD, -1),
                              t->stream, head);
-    if (st >= 0) st = tr_lot_create(rank->ctx, &rank->lots, &lot);
+    if (st >= 0) st = tr_lot_create(rank->ctx, &rank->lots, NULL, &lot);
     for (int32_t d = 0; d < NUM_DOCUMENTS && st >= 0; d++)
         st = take_document(c, rank, lot, d, head);
     if (st >= 0) st = tr_trainer_sync(t);
