@@ -30,20 +30,23 @@ static base_status_t declare_half(tr_rows_t *r, base_arena_t *arena, data_half_t
     return declare(r, arena, half, "weights", kern_dtype_bytes(r->model->acc), &h->weights);
 }
 
+/* One piece for all arrays of a stage and half; weights first, since they may be doubles. */
 static base_status_t create_staging(tr_rows_t *r, tr_rows_staging_t *s)
 {
+    const int64_t weights = r->max_rows * kern_dtype_bytes(r->model->acc);
     int32_t **const arrays[] = {&s->tokens,  &s->positions, &s->supervised,
-                                &s->targets, &s->adapters,  &s->supervised_documents};
+                                &s->targets, &s->adapters,  &s->documents};
+    const int64_t num = (int64_t)(sizeof arrays / sizeof arrays[0]) + 1; /* documents are pairs */
 
-    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) {
-        *arrays[i] = base_calloc(r->ctx, r->max_rows, sizeof(int32_t), "rows staging");
-        if (*arrays[i] == NULL) return BASE_ERR_NOMEM;
-    }
-    s->documents = base_calloc(r->ctx, 2 * r->max_rows, sizeof(int32_t), "rows staging");
-    if (s->documents == NULL) return BASE_ERR_NOMEM;
-    s->weights =
-        base_calloc(r->ctx, r->max_rows, (size_t)kern_dtype_bytes(r->model->acc), "rows staging");
-    return s->weights == NULL ? BASE_ERR_NOMEM : BASE_OK;
+    BASE_TRY(base_staging_create(base_stream_device(r->stream),
+                                 weights + num * r->max_rows * (int64_t)sizeof(int32_t),
+                                 "rows staging", &s->staging));
+    s->weights = s->staging.memory;
+    for (int64_t i = 0; i < num - 1; i++)
+        *arrays[i] = (int32_t *)((unsigned char *)s->staging.memory + weights) + i * r->max_rows;
+    s->supervised_documents =
+        base_calloc(r->ctx, r->max_rows, sizeof *s->supervised_documents, "rows staging");
+    return s->supervised_documents == NULL ? BASE_ERR_NOMEM : BASE_OK;
 }
 
 base_status_t tr_rows_create(const tr_model_t *model, base_arena_t *arena, base_stream_t *stream,
@@ -88,14 +91,8 @@ void tr_rows_destroy(tr_rows_t *rows)
         if (rows->uploaded[i] != NULL) base_event_destroy(rows->uploaded[i]);
         for (int h = 0; h < DATA_NUM_HALVES; h++) {
             tr_rows_staging_t *s = &rows->staging[i][h];
-            base_free(rows->ctx, s->tokens);
-            base_free(rows->ctx, s->positions);
-            base_free(rows->ctx, s->documents);
-            base_free(rows->ctx, s->supervised);
-            base_free(rows->ctx, s->targets);
-            base_free(rows->ctx, s->adapters);
             base_free(rows->ctx, s->supervised_documents);
-            base_free(rows->ctx, s->weights);
+            base_staging_destroy(&s->staging);
         }
     }
     base_free(rows->ctx, rows);

@@ -18,6 +18,7 @@
 #define CADRE_TRAINER_MODEL_ROWS_H
 
 #include "base/arena.h"
+#include "base/device/staging.h"
 #include "data/batch.h"
 #include "trainer/model/model.h"
 
@@ -29,6 +30,7 @@ typedef struct tr_rows_staging {
     int32_t *documents;                       /* two words a row: its index in its dataset */
     int32_t *supervised, *targets, *adapters; /* of the supervised ones, ascending rows */
     void *weights;                            /* acc dtype */
+    base_staging_t staging;                   /* all of the above */
     int32_t *supervised_documents; /* index in the batch of each supervised row's; not uploaded */
 } tr_rows_staging_t;
 
