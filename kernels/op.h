@@ -305,6 +305,16 @@ typedef struct kern_partial_sum {
     base_mem_t dst, src;
 } kern_partial_sum_t;
 
+/* dst = parts[0] + parts[1] + ..., elementwise, in the order listed, each sum rounded to the dtype:
+ * what is left of an all-reduce when all contributions are here. N elements each; dst is the same
+ * place as one of the parts, or overlaps none. */
+#define KERN_VECTOR_SUM_MAX_PARTS 64
+typedef struct kern_vector_sum {
+    kern_mat_t dst;    /* acc (1, N) */
+    int64_t num_parts; /* 1 to KERN_VECTOR_SUM_MAX_PARTS */
+    base_mem_t parts[KERN_VECTOR_SUM_MAX_PARTS];
+} kern_vector_sum_t;
+
 /* ==== loss: linear cross-entropy over the supervised rows, never all logits ==== */
 
 /* For each listed row i: z = W x[rows[i]], loss[i] = logsumexp(z) - z[targets[i]] (unweighted), and
@@ -515,6 +525,7 @@ typedef struct kern_adamw {
     X(attention_bwd)                                                                               \
     X(attention_delta)                                                                             \
     X(partial_sum)                                                                                 \
+    X(vector_sum)                                                                                  \
     X(loss_linear_ce)                                                                              \
     X(loss_sum)                                                                                    \
     X(lora_s)                                                                                      \

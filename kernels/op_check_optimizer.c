@@ -1,4 +1,4 @@
-/* Rules and operands of the ops of an adapter's step: norm, clipping, finiteness, AdamW. */
+/* Rules and operands of the ops of an adapter's step: sums over ranks, norm, clipping, finiteness, AdamW. */
 #include "kernels/op_check_macros.h"
 
 #include <inttypes.h>
@@ -40,6 +40,32 @@ base_status_t kern_grad_norm_visit(const kern_grad_norm_t *args, kern_visitor_t 
     for (int64_t i = 0; i < args->num_gradients; i++)
         VISIT(args->gradients[i], BASE_READ, "grad_norm: gradient");
     VISIT(args->sum, BASE_WRITE, "grad_norm: sum");
+    return BASE_OK;
+}
+
+/* ==== vector_sum ==== */
+
+kern_dtype_t kern_vector_sum_dtype(const kern_vector_sum_t *args)
+{
+    return args->dst.dtype;
+}
+
+base_status_t kern_vector_sum_check(base_ctx_t *ctx, const kern_vector_sum_t *args)
+{
+    BASE_TRY(check_acc(ctx, args->dst.dtype, "vector_sum: dst"));
+    WANT(args->dst, "vector_sum: dst", 1, -1, args->dst.dtype);
+    BASE_TRY(kern_want_true(ctx,
+                            args->num_parts >= 1 && args->num_parts <= KERN_VECTOR_SUM_MAX_PARTS,
+                            "vector_sum: wants 1 to 64 parts"));
+    BOUNDS(vector_sum, ctx, args);
+}
+
+base_status_t kern_vector_sum_visit(const kern_vector_sum_t *args, kern_visitor_t *v)
+{
+    for (int64_t i = 0; i < args->num_parts; i++)
+        VISIT_PIECE(BASE_READ, "vector_sum: part", args->parts[i], args->dst.dtype, 0,
+                    args->dst.cols, 1, 0);
+    VISIT(args->dst, BASE_WRITE, "vector_sum: dst");
     return BASE_OK;
 }
 

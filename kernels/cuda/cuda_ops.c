@@ -34,6 +34,7 @@ static const kern_ops_t CUDA_OPS = {
     .attention_bwd = kern_cuda_attention_bwd,
     .attention_delta = kern_cuda_attention_delta,
     .partial_sum = kern_cuda_partial_sum,
+    .vector_sum = kern_cuda_vector_sum,
 };
 
 const kern_ops_t *kern_cuda_ops(void)

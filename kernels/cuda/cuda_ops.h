@@ -76,6 +76,7 @@ base_status_t kern_cuda_lora_db(base_stream_t *s, const kern_lora_db_t *args);
 /* An adapter whose ranks in the route come to more than 128: dx is rounded between each 128. */
 base_status_t kern_cuda_lora_dx_dropout(base_stream_t *s, const kern_lora_dx_dropout_t *args);
 
+base_status_t kern_cuda_vector_sum(base_stream_t *s, const kern_vector_sum_t *args);
 base_status_t kern_cuda_grad_norm(base_stream_t *s, const kern_grad_norm_t *args);
 base_status_t kern_cuda_clip_factor(base_stream_t *s, const kern_clip_factor_t *args);
 base_status_t kern_cuda_finite_check(base_stream_t *s, const kern_finite_check_t *args);

@@ -55,6 +55,12 @@ expect 2 score --model llama --data llama.h5 --per-dokument
 err 'nearest is "--per-document"'
 expect 2 score --model llama --data llama.h5 --tokens 0
 err 'CLI-02: --tokens: found "0", wanted a whole number from 1'
+expect 2 score --model llama --data llama.h5 --device gpu
+err "wanted cpu or cuda"
+if "$cadre" --version | grep -q "^cuda  *not in this build"; then
+    expect 3 score --model llama --data llama.h5 --device cuda
+    err "DEV-01"
+fi
 expect 2 score --model llama --data llama.h5 again
 err 'CLI-02: score: unexpected argument "again"'
 

@@ -67,6 +67,6 @@ int tr_cmd_bench_step(const tr_cli_t *cli, int argc, char **argv)
     if (st >= 0) st = take(cli->ctx, &o, &bench);
     if (st < 0) return tr_cli_exit_code(st);
     bench.json = o.values[JSON] != NULL;
-    const int code = tr_one_rank_run(tr_bench_step_rank, &bench, NULL);
+    const int code = tr_one_rank_run(BASE_DEVICE_CPU, tr_bench_step_rank, &bench, NULL);
     return code == TR_EXIT_DONE && !bench.met ? TR_EXIT_NO : code;
 }

@@ -17,13 +17,15 @@ static const char PAGE[] =
     "  --per-document  also tokens and loss of each document, with its line in the JSONL\n"
     "  --tokens N      rows of a microbatch (4096, or the longest document): less memory or more\n"
     "                  speed; no loss depends on it beyond rounding\n"
+    "  --device NAME   cpu (fp32) or cuda (bf16); without: what the program was built for\n"
     "  --json          one JSON object instead of text";
 
-enum { MODEL, ADAPTER, DATA, PER_DOCUMENT, TOKENS, JSON, NUM_SPECS };
+enum { MODEL, ADAPTER, DATA, PER_DOCUMENT, TOKENS, DEVICE, JSON, NUM_SPECS };
 static const tr_option_spec_t SPECS[NUM_SPECS] = {
     [MODEL] = {"--model", true},   [ADAPTER] = {"--adapter", true},
     [DATA] = {"--data", true},     [PER_DOCUMENT] = {"--per-document", false},
-    [TOKENS] = {"--tokens", true}, [JSON] = {"--json", false}};
+    [TOKENS] = {"--tokens", true}, [DEVICE] = {"--device", true},
+    [JSON] = {"--json", false}};
 
 #define MAX_TOKENS (INT64_C(1) << 30)
 
@@ -47,6 +49,7 @@ int tr_cmd_score(const tr_cli_t *cli, int argc, char **argv)
 {
     tr_options_t o;
     tr_score_t score;
+    base_device_kind_t device;
     base_status_t st = tr_options_parse(cli->ctx, argc, argv, SPECS, NUM_SPECS, 0, &o);
 
     if (st >= 0 && o.help) {
@@ -54,6 +57,7 @@ int tr_cmd_score(const tr_cli_t *cli, int argc, char **argv)
         return TR_EXIT_DONE;
     }
     if (st >= 0) st = take(cli->ctx, &o, &score);
+    if (st >= 0) st = tr_one_rank_device(cli->ctx, o.values[DEVICE], &device);
     if (st < 0) return tr_cli_exit_code(st);
-    return tr_one_rank_run(tr_score_rank, &score, &score.reported);
+    return tr_one_rank_run(device, tr_score_rank, &score, &score.reported);
 }

@@ -58,6 +58,25 @@ base_status_t tr_gradients_zero(tr_trainer_t *trainer)
     return BASE_OK;
 }
 
+/* comm_sum_fn: on the device, by kernels/. */
+static base_status_t sum_parts(void *user, base_stream_t *stream, base_mem_t dst,
+                               const base_mem_t *parts, int num_parts, int64_t count,
+                               comm_element_t element)
+{
+    const tr_trainer_t *t = user;
+    kern_vector_sum_t args = {.dst =
+                                  kern_vec(dst, count, element == COMM_F64 ? KERN_F64 : KERN_F32),
+                              .num_parts = num_parts};
+
+    if (num_parts > KERN_VECTOR_SUM_MAX_PARTS)
+        return BASE_FAIL(t->ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_INT_01,
+                         "gradients: %d trainers, at most %d", num_parts,
+                         KERN_VECTOR_SUM_MAX_PARTS);
+    for (int i = 0; i < num_parts; i++)
+        args.parts[i] = parts[i];
+    return kern_vector_sum_run(stream, &args);
+}
+
 /* A pool rank has no data; it keeps the sequence, with the same count. */
 static base_status_t reduce(tr_trainer_t *t, base_mem_t data, int64_t count)
 {
@@ -67,7 +86,9 @@ static base_status_t reduce(tr_trainer_t *t, base_mem_t data, int64_t count)
                                 .count = count,
                                 .element = t->model->acc == KERN_F64 ? COMM_F64 : COMM_F32,
                                 .scratch = base_arena_mem(t->arena, t->reduce_scratch),
-                                .stream = t->stream};
+                                .stream = t->stream,
+                                .sum = sum_parts,
+                                .sum_user = t};
 
     return comm_all_reduce(t->group, &args);
 }

@@ -41,7 +41,8 @@ static base_status_t build(tr_scorer_t *s, base_device_t *dev, comm_group_t *gro
                            const tr_scorer_options_t *options)
 {
     const tr_build_t args = {.spec = s->spec,
-                             .dtype = KERN_F32,
+                             .dtype =
+                                 base_device_kind(dev) == BASE_DEVICE_CUDA ? KERN_BF16 : KERN_F32,
                              .topology = s->topology,
                              .tokens_per_trainer = tokens_per_trainer(options),
                              .longest = options->longest,

@@ -1,5 +1,5 @@
 /* A model, with or without an adapter, that can be asked about documents: what `score` and `verify`
- * do, forward only, on one rank.
+ * do, forward only, on one rank: in fp32 on the CPU, in bf16 on a GPU.
  *
  *   BASE_TRY(tr_scorer_create(ctx, dev, group, &options, &scorer));
  *   BASE_TRY(tr_scorer_losses(scorer, dataset, sums));

@@ -103,12 +103,39 @@ static void test_errors(void **state)
     op_tensor_end(&to);
 }
 
+/* Vectors, in the order listed, into the second of them; longer than a chunk. */
+static void test_vectors(void **state)
+{
+    enum { COUNT = 4096 + 3 };
+    op_fixture_t *fx = *state;
+    double values[COUNT], got[COUNT];
+    op_tensor_t part[3];
+    const double first[3] = {1e20, 1, -1e20};
+
+    for (int p = 0; p < 3; p++) {
+        for (int i = 0; i < COUNT; i++)
+            values[i] = i == 0 ? first[p] : p * 100 + i;
+        part[p] = op_tensor_from(fx, 1, COUNT, COUNT, KERN_F64, values);
+    }
+    kern_vector_sum_t args = {.dst = part[1].mat, .num_parts = 3};
+    for (int p = 0; p < 3; p++)
+        args.parts[p] = part[p].mat.mem;
+    op_run(fx, vector_sum, &args);
+    op_tensor_get(&part[1], got);
+    assert_true(got[0] == 0.0); /* (1e20 + 1) - 1e20 */
+    for (int i = 1; i < COUNT; i++)
+        assert_true(got[i] == 300 + 3 * i);
+    args.num_parts = 0;
+    op_refuse(fx, vector_sum, &args, BASE_ERR_ARG, "vector_sum: wants 1 to 64 parts");
+    for (int p = 0; p < 3; p++)
+        op_tensor_end(&part[p]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order),
-        cmocka_unit_test(test_heads),
-        cmocka_unit_test(test_many_parts),
+        cmocka_unit_test(test_vectors), cmocka_unit_test(test_order),
+        cmocka_unit_test(test_heads),   cmocka_unit_test(test_many_parts),
         cmocka_unit_test(test_errors),
     };
 
