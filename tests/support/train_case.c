@@ -92,12 +92,16 @@ out:
 
 void train_case_run(const train_case_t *c)
 {
-    const comm_threads_options_t options = {.num_ranks = c->num_ranks > 0 ? c->num_ranks : 1,
-                                            .device = c->device,
-                                            .seed = c->device_seed};
+    const int num_ranks = c->num_ranks > 0 ? c->num_ranks : 1;
+    const comm_threads_options_t threads = {
+        .num_ranks = num_ranks, .device = c->device, .seed = c->device_seed};
+    const comm_mpi_options_t processes = {
+        .num_ranks = num_ranks, .device = c->device, .seed = c->device_seed};
     base_error_t error = {0};
     train_case_t copy = *c;
-    const base_status_t st = comm_threads_run(&options, run_rank, &copy, &error);
+    const base_status_t st = c->mpi == NULL
+                                 ? comm_threads_run(&threads, run_rank, &copy, &error)
+                                 : comm_mpi_run(c->mpi, &processes, run_rank, &copy, &error);
 
     if (st < 0) fail_msg("%s: %s:%d: %s", base_status_name(st), error.file, error.line, error.text);
 }

@@ -12,7 +12,7 @@
 #ifndef CADRE_TESTS_SUPPORT_TRAIN_CASE_H
 #define CADRE_TESTS_SUPPORT_TRAIN_CASE_H
 
-#include "comm/threads.h"
+#include "comm/mpi.h"
 #include "data/hf_folder.h"
 #include "trainer/loop/build.h"
 #include "trainer/loop/train.h"
@@ -46,6 +46,7 @@ typedef struct train_case {
     int32_t rank_columns;        /* 0: the sum of the ranks */
     int64_t tokens_per_trainer, longest;
     int num_ranks;            /* 0: one */
+    comm_mpi_t *mpi;          /* num_ranks of its processes; NULL: threads */
     as_placement_t placement; /* with AS_POOL one server */
     train_body_fn body;
     void *user;
