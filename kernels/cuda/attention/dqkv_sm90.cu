@@ -136,7 +136,7 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dqkv_are
         }
         kern_ptx::wgmma_wait<0>();
         barriers.release_as_thread(at.stage);
-        if (count > staged) store_dq<D>(p, a, w, count - 1, consumer, dq);
+        if (count > staged) store_dq<D>(p, a, w, count - 1, staged, consumer, dq);
     }
     kern_ptx::wgmma_wait<0>();
     kern_ptx::wgmma_settle(dk);
@@ -152,7 +152,7 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dqkv_are
     if (count <= staged)
         stage_dq<D>(a, count - 1, consumer_thread, dq);
     else
-        store_dq<D>(p, a, w, count - 1, consumer, dq);
+        store_dq<D>(p, a, w, count - 1, staged, consumer, dq);
 }
 
 template <int D>
@@ -167,10 +167,9 @@ __global__ void __launch_bounds__(THREADS, 1) dqkv_sm90(const __grid_constant__ 
             kern_ptx::barrier_begin(a.own_barrier(DS_FULL + i), CONSUMER_WARPS);
             kern_ptx::barrier_begin(a.own_barrier(DS_EMPTY + i), CONSUMER_WARPS);
             kern_ptx::barrier_begin(a.own_barrier(STAGED + i), CONSUMER_WARPS);
+            kern_ptx::barrier_begin(a.own_barrier(GRANTED + i), 1);
         }
         kern_ptx::barrier_begin(a.own_barrier(STAGE_EMPTY), 1);
-        for (int i = 0; i < 2; i++)
-            kern_ptx::store_release_shared(a.own_barrier(GRANTED) + 4 * i, 0);
         kern_ptx::barriers_begun();
         w = key_item_of(p, atomicAdd(p.turns, 1));
     }

@@ -25,9 +25,8 @@ enum {
     DS_EMPTY = DS_FULL + 2,
     STAGED = DS_EMPTY + 2, /* dq of every other tile */
     STAGE_EMPTY = STAGED + 2,
-    /* not barriers: */
-    GRANTED, /* two counters of tiles up to which consumers may store dq */
-    ITEM,    /* a key_item, read where it is needed: registers are scarce */
+    GRANTED, /* every other tile to which nobody adds after the block: its turn has come */
+    ITEM = GRANTED + 2, /* no barrier: a key_item, read where it is needed, registers are scarce */
     OWN_BARRIERS = ITEM + (sizeof(key_item) + 7) / 8
 };
 template <int D> constexpr int STAGE_COUNT = D == 128 ? 3 : 2;
@@ -42,17 +41,14 @@ template <int D> __device__ __forceinline__ uint32_t staged_dq(const dqkv_arena<
 
 /* A tile of rows among the blocks that add to its dq. */
 struct dq_turn {
-    int turn;  /* blocks before this one */
-    bool last; /* this is the last one */
+    int turn; /* blocks before this one */
     int64_t slot;
 
     __device__ __forceinline__ dq_turn(const bwd_sm90_params &p, const key_item &w, int tile)
     {
         const bwd_sm90_task &t = p.tasks[w.task];
-        const int token = tile * p.box_tokens, first_row = t.q_row0 + token;
-        const int last_row = t.q_row0 + min(token + p.box_tokens, t.q_rows) - 1;
+        const int first_row = t.q_row0 + tile * p.box_tokens;
         turn = (w.first_key - first_tile(first_row, p.dims.window, BWD_KEYS)) / BWD_KEYS;
-        last = w.first_key + BWD_KEYS > last_row;
         slot = t.first_slot + static_cast<int64_t>(w.head) * t.row_tiles + tile;
     }
 };
@@ -68,20 +64,27 @@ __device__ __forceinline__ int staged_tiles(const bwd_sm90_params &p, const key_
 }
 
 /* One thread of two, for every other tile that the block visits, beginning with `first`: adds the
- * consumers' dq to the tile's sum when it is the block's turn, and passes the turn on. */
+ * consumers' dq to the tile's sum when it is the block's turn, and passes the turn on. Where the
+ * block is the last to add, the consumers do it, and this thread tells them that their turn has come.
+ *
+ * What other blocks have added happens before what the consumers read: those released the turn to
+ * this thread, which arrives at the barrier that consumers wait for. The barrier is never two phases
+ * ahead of them: this thread first waits for ds of the tile, and consumers finish ds of the tile
+ * after the next only when they have been through their wait for this one. */
 template <int D>
 __device__ __forceinline__ void add_tiles(const bwd_sm90_params &p, const dqkv_arena<D> &a,
                                           const key_item &w, int first)
 {
-    const int tiles = w.tiles.end - w.tiles.begin;
+    const int tiles = w.tiles.end - w.tiles.begin, staged = staged_tiles(p, w);
     for (int count = first; count < tiles; count += 2) {
         const dq_turn at(p, w, w.tiles.end - 1 - count);
         int32_t *added = p.turns + 1 + at.slot;
         if (at.turn > 0)
             while (kern_ptx::load_acquire(added) != at.turn) {
             }
-        if (at.last) { /* consumers add and store dq */
-            kern_ptx::store_release_shared(a.own_barrier(GRANTED) + 4 * first, count + 1);
+        if (count >= staged) {
+            kern_ptx::barrier_wait(a.own_barrier(DS_FULL + first), count / 2 & 1);
+            kern_ptx::barrier_arrive(a.own_barrier(GRANTED + first));
             continue;
         }
         kern_ptx::barrier_wait(a.own_barrier(STAGED + first), count / 2 & 1);
@@ -121,18 +124,17 @@ __device__ __forceinline__ void stage_dq(const dqkv_arena<D> &a, int count, int 
     arrive_as_warp(a.own_barrier(STAGED + count % 2));
 }
 
-/* dq of the `count`-th tile that the block visits, to which it is the last to add: this thread's
- * part of its 64 x 64 of it. */
+/* dq of the `count`-th tile that the block visits, to which it is the last to add, as from the
+ * `staged`-th on: this thread's part of its 64 x 64 of it. */
 template <int D>
 __device__ __forceinline__ void store_dq(const bwd_sm90_params &p, const dqkv_arena<D> &a,
-                                         const key_item &w, int count, int consumer,
+                                         const key_item &w, int count, int staged, int consumer,
                                          const wgmma_accumulator<64> &part)
 {
     const int tile = w.tiles.end - 1 - count;
     const dq_turn at(p, w, tile);
     const int thread = threadIdx.x % GROUP_THREADS, lane = thread % 32;
-    while (kern_ptx::load_acquire_shared(a.own_barrier(GRANTED) + count % 2 * 4) <= count) {
-    }
+    kern_ptx::barrier_wait(a.own_barrier(GRANTED + count % 2), (count - staged) / 2 & 1);
     wgmma_accumulator<64> dq;
     const float *sum = p.dq_sums + at.slot * SLOT_FLOATS + (consumer * GROUP_THREADS + thread) * 4;
 #pragma unroll

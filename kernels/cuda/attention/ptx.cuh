@@ -114,19 +114,6 @@ __device__ __forceinline__ void store_release(int32_t *p, int32_t x)
     asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
 }
 
-/* The same between threads of a block, in shared memory. */
-__device__ __forceinline__ int32_t load_acquire_shared(uint32_t address)
-{
-    int32_t x;
-    asm volatile("ld.acquire.cta.shared.s32 %0, [%1];" : "=r"(x) : "r"(address) : "memory");
-    return x;
-}
-
-__device__ __forceinline__ void store_release_shared(uint32_t address, int32_t x)
-{
-    asm volatile("st.release.cta.shared.s32 [%0], %1;" ::"r"(address), "r"(x) : "memory");
-}
-
 /* ==== arithmetic ==== */
 
 /* 2^x; 0 for -inf. Error 2 ulp, far below bf16's. */
