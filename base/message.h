@@ -20,6 +20,8 @@ extern "C" {
       "this is a fault of cadre; please report it with the output of `cadre --version`")           \
     X(CLI, 01, "unknown verb", "`cadre --help` lists the verbs")                                   \
     X(CLI, 02, "unknown or incomplete option", "`cadre VERB --help` lists the options")            \
+    X(CLI, 03, "peer of a measurement failed",                                                     \
+      "run the command of --peer by itself; it answers each line of JSON with one")                \
     X(CONF, 01, "configuration file cannot be read", "check the path and its permissions")         \
     X(CONF, 02, "not valid YAML",                                                                  \
       "correct the line; strings that begin with a special character need quotes")                 \
