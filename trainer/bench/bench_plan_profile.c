@@ -1,17 +1,14 @@
 #include "trainer/bench/bench_plan_profile.h"
 
 #include "attention_server/cost.h"
+#include "base/file.h"
 #include "base/philox.h"
 #include "base/version.h"
-#include "trainer/bench/bench_plan_rig.h"
 
-#include <stdio.h>
+#include <inttypes.h>
+#include <string.h>
 
 #define TILE DATA_ROW_ALIGN
-/* Each task is timed once in each round: what slows the machine down for a while does not spoil all
- * runs of one of them. */
-#define ROUNDS        20
-#define MAX_HELD_ROWS 512
 
 /* ==== which tasks ==== */
 
@@ -40,7 +37,7 @@ static int32_t list_tasks(const tr_bench_profile_t *o, tr_timed_t *tasks)
 }
 
 /* Random rows that begin where a task may. */
-static void list_held_out(const tr_bench_profile_t *o, tr_timed_t *tasks)
+static void list_held_out(const tr_bench_profile_t *o, int64_t max_rows, tr_timed_t *tasks)
 {
     const int64_t tiles = o->max_keys / TILE;
 
@@ -49,7 +46,7 @@ static void list_held_out(const tr_bench_profile_t *o, tr_timed_t *tasks)
         const int64_t q0 = (int64_t)base_philox_below(x.word[0], x.word[1], (uint64_t)tiles) * TILE;
         int64_t room = o->max_keys - q0;
 
-        if (room > MAX_HELD_ROWS) room = MAX_HELD_ROWS;
+        if (room > max_rows) room = max_rows;
         tasks[i].q0 = q0;
         tasks[i].q1 =
             q0 + TILE / 2 +
@@ -108,40 +105,105 @@ static base_status_t predict(base_ctx_t *ctx, const tr_bench_profile_t *o, const
     return BASE_OK;
 }
 
-static base_status_t measure(base_ctx_t *ctx, const tr_bench_profile_t *o, tr_rig_t *rig,
-                             as_profile_t *p, tr_held_out_t *held_out)
+/* Each task is timed once in each round: what slows the machine down for a while does not spoil all
+ * times of one of them. */
+static base_status_t measure(base_ctx_t *ctx, const tr_bench_profile_t *o,
+                             const tr_profile_device_t *device, as_profile_t *p,
+                             tr_held_out_t *held_out)
 {
     tr_timed_t tasks[NUM_CONSTANT + AS_PROFILE_MAX_POINTS + TR_MAX_HELD_OUT] = {{0, 0, {0, 0}}};
     const int32_t points = list_tasks(o, tasks), count = points + o->num_held_out;
 
-    list_held_out(o, tasks + points);
-    for (int round = 0; round < ROUNDS; round++)
+    list_held_out(o, device->max_held_rows, tasks + points);
+    for (int round = 0; round < device->rounds; round++)
         for (int32_t i = 0; i < count; i++)
-            BASE_TRY(tr_rig_time(rig, &tasks[i]));
+            BASE_TRY(device->time(device->rig, &tasks[i]));
     make_points(p, tasks, points);
     return predict(ctx, o, p, tasks + points, held_out);
+}
+
+base_status_t tr_profile_make(base_ctx_t *ctx, const tr_bench_profile_t *options,
+                              const tr_profile_device_t *device, as_profile_t *profile,
+                              tr_held_out_t *held_out)
+{
+    as_profile_t p = {
+        .group = options->group, .head_dim = options->head_dim, .row_grain = device->row_grain};
+
+    if (options->num_held_out > TR_MAX_HELD_OUT)
+        return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01, "bench profile: %d tasks held out",
+                         (int)options->num_held_out);
+    (void)snprintf(p.device, sizeof p.device, "%s", device->name);
+    (void)snprintf(p.dtype, sizeof p.dtype, "%s", device->dtype);
+    (void)snprintf(p.source, sizeof p.source, "%s, %s", device->command, base_version_commit());
+    BASE_TRY(measure(ctx, options, device, &p, held_out));
+    *profile = p;
+    return BASE_OK;
+}
+
+/* ==== this CPU ==== */
+
+static base_status_t time_on_cpu(void *rig, tr_timed_t *timed)
+{
+    return tr_rig_time(rig, timed);
 }
 
 base_status_t tr_bench_profile(base_ctx_t *ctx, const tr_bench_profile_t *options,
                                as_profile_t *profile, tr_held_out_t *held_out)
 {
+    char name[AS_PROFILE_TEXT_BYTES];
+    tr_profile_device_t device = {.name = name,
+                                  .dtype = "fp32",
+                                  .command = "cadre bench profile",
+                                  .row_grain = 1,
+                                  .rounds = 20,
+                                  .max_held_rows = 512,
+                                  .time = time_on_cpu};
     tr_rig_t *rig = NULL;
-    as_profile_t p = {.dtype = "fp32",
-                      .group = options->group,
-                      .head_dim = options->head_dim,
-                      .row_grain = 1}; /* idle is measured */
     base_status_t st;
 
-    if (options->num_held_out > TR_MAX_HELD_OUT)
-        return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01, "bench profile: %d tasks held out",
-                         (int)options->num_held_out);
-    base_version_cpu(p.device, sizeof p.device);
-    (void)snprintf(p.source, sizeof p.source, "cadre bench profile, %s", base_version_commit());
-    BASE_TRY_GOTO(tr_rig_open(ctx, options->group, options->head_dim, options->max_keys, &rig), st,
-                  done);
-    BASE_TRY_GOTO(measure(ctx, options, rig, &p, held_out), st, done);
-    *profile = p;
-done:
+    base_version_cpu(name, sizeof name);
+    BASE_TRY(tr_rig_open(ctx, options->group, options->head_dim, options->max_keys, &rig));
+    device.rig = rig;
+    st = tr_profile_make(ctx, options, &device, profile, held_out);
     tr_rig_close(rig);
     return st;
+}
+
+/* ==== what comes of it ==== */
+
+double tr_held_out_print(FILE *out, const tr_held_out_t *held_out, int32_t count)
+{
+    static const char *const names[] = {"forward", "backward"};
+    double worst = 0;
+
+    (void)fprintf(out, "held out: rows [q0, q1), measured and foretold microseconds, error\n");
+    for (int32_t i = 0; i < count; i++)
+        for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
+            const tr_held_out_t *h = &held_out[i];
+            const double measured = (double)h->measured_ns[d];
+            const double error = 100 * ((double)h->predicted_ns[d] - measured) / measured;
+
+            (void)fprintf(out, "%-8s [%6" PRId64 ", %6" PRId64 ") %10.1f %10.1f %+5.1f %%\n",
+                          names[d], h->q0, h->q1, measured / 1e3, (double)h->predicted_ns[d] / 1e3,
+                          error);
+            if (error > worst || -error > worst) worst = error > 0 ? error : -error;
+        }
+    (void)fprintf(out, "worst: %.1f %%\n", worst);
+    return worst;
+}
+
+base_status_t tr_profile_save(base_ctx_t *ctx, const char *path, FILE *out,
+                              const as_profile_t *profile)
+{
+    char text[4096];
+    base_json_t j;
+
+    base_json_to_buffer(&j, text, sizeof text);
+    base_json_set_indent(&j, 2);
+    as_profile_write(profile, &j);
+    base_json_newline(&j);
+    BASE_TRY(base_json_finish(&j, ctx, path != NULL ? path : "profile"));
+    if (path != NULL) return base_file_write(ctx, path, text, strlen(text));
+    (void)fputs(text, out);
+    return BASE_OK;
 }

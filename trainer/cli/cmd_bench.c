@@ -1,10 +1,10 @@
-/* cadre bench plan | profile | step | pack: measurements that need no job. */
-#include "base/file.h"
+/* cadre bench plan | profile | attention | step | pack: measurements that need no job. */
 #include "trainer/bench/bench_plan.h"
 #include "trainer/bench/bench_plan_balance.h"
 #include "trainer/bench/bench_plan_case.h"
 #include "trainer/bench/bench_plan_profile.h"
 #include "trainer/cli/cli_error.h"
+#include "trainer/cli/cmd_bench_attention.h"
 #include "trainer/cli/cmd_bench_pack.h"
 #include "trainer/cli/cmd_bench_step.h"
 #include "trainer/cli/options.h"
@@ -18,6 +18,7 @@
 static const char PAGE[] =
     "Usage: cadre bench plan [OPTION...]\n"
     "       cadre bench profile [OPTION...]\n"
+    "       cadre bench attention [OPTION...]\n"
     "       cadre bench step [OPTION...]\n"
     "       cadre bench pack [OPTION...]\n\n"
     "plan     compares the planner with DistCA's on layouts drawn from its two distributions of\n"
@@ -26,6 +27,9 @@ static const char PAGE[] =
     "profile  times core attention of this CPU and writes the profile that the planner needs;\n"
     "         run it with OMP_NUM_THREADS=1. Exit code 1 when a task that was not used for the\n"
     "         profile is foretold worse than 5 %.\n\n"
+    "attention  times the attention ops beside those of others, and writes a profile of the "
+    "device;\n"
+    "         `cadre bench attention --help` has its options.\n"
     "step     times one training step and its parts; `cadre bench step --help` has its options.\n"
     "pack     compares the packer with LoRAFusion's; `cadre bench pack --help` has its options.\n\n"
     "Options of plan:\n"
@@ -89,43 +93,6 @@ static base_status_t bench_plan(base_ctx_t *ctx, const tr_options_t *o)
     return tr_bench_plan(ctx, &plan, stdout);
 }
 
-static base_status_t write_profile(base_ctx_t *ctx, const char *path, const as_profile_t *profile)
-{
-    char text[4096];
-    base_json_t j;
-
-    base_json_to_buffer(&j, text, sizeof text);
-    base_json_set_indent(&j, 2);
-    as_profile_write(profile, &j);
-    base_json_newline(&j);
-    BASE_TRY(base_json_finish(&j, ctx, path != NULL ? path : "profile"));
-    if (path != NULL) return base_file_write(ctx, path, text, strlen(text));
-    (void)fputs(text, stdout);
-    return BASE_OK;
-}
-
-/* Gives the worst error, per cent. */
-static double report_held_out(const tr_held_out_t *held_out)
-{
-    static const char *const names[] = {"forward", "backward"};
-    double worst = 0;
-
-    (void)fprintf(stderr, "held out: rows [q0, q1), measured and foretold microseconds, error\n");
-    for (int i = 0; i < HELD_OUT; i++)
-        for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
-            const tr_held_out_t *h = &held_out[i];
-            const double measured = (double)h->measured_ns[d];
-            const double error = 100 * ((double)h->predicted_ns[d] - measured) / measured;
-
-            (void)fprintf(stderr, "%-8s [%5" PRId64 ", %5" PRId64 ") %10.1f %10.1f %+5.1f %%\n",
-                          names[d], h->q0, h->q1, measured / 1e3, (double)h->predicted_ns[d] / 1e3,
-                          error);
-            if (error > worst || -error > worst) worst = error > 0 ? error : -error;
-        }
-    (void)fprintf(stderr, "worst: %.1f %%\n", worst);
-    return worst;
-}
-
 /* Busiest server over the mean, as planned and as timed. */
 static void report_balance(const tr_balance_t *balance)
 {
@@ -160,17 +127,17 @@ static base_status_t bench_profile(base_ctx_t *ctx, const tr_options_t *o, int *
     BASE_TRY(number(ctx, o, OPT_MAX_KEYS, 512, 1 << 20, &max_keys));
     if (o->values[OPT_DERIVED] != NULL) {
         tr_derived_h200((int32_t)group, &profile);
-        return write_profile(ctx, o->values[OPT_OUTPUT], &profile);
+        return tr_profile_save(ctx, o->values[OPT_OUTPUT], stdout, &profile);
     }
     const tr_bench_profile_t options = {.group = (int32_t)group,
                                         .head_dim = (int32_t)head_dim,
                                         .max_keys = max_keys / 128 * 128,
                                         .num_held_out = HELD_OUT};
     BASE_TRY(tr_bench_profile(ctx, &options, &profile, held_out));
-    if (report_held_out(held_out) > HELD_OUT_PER_CENT) *code = TR_EXIT_NO;
+    if (tr_held_out_print(stderr, held_out, HELD_OUT) > HELD_OUT_PER_CENT) *code = TR_EXIT_NO;
     BASE_TRY(tr_bench_balance(ctx, &profile, &balance));
     report_balance(&balance);
-    return write_profile(ctx, o->values[OPT_OUTPUT], &profile);
+    return tr_profile_save(ctx, o->values[OPT_OUTPUT], stdout, &profile);
 }
 
 int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
@@ -178,6 +145,8 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
     tr_options_t o;
     int code = TR_EXIT_DONE;
 
+    if (argc > 1 && strcmp(argv[1], "attention") == 0)
+        return tr_cmd_bench_attention(cli, argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "step") == 0) return tr_cmd_bench_step(cli, argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "pack") == 0) return tr_cmd_bench_pack(cli, argc - 1, argv + 1);
     base_status_t st = tr_options_parse(cli->ctx, argc, argv, SPECS, NUM_OPTIONS, 1, &o);
@@ -192,6 +161,6 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
         st = bench_profile(cli->ctx, &o, &code);
     else
         st = BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
-                       "bench: say what: plan, profile, step or pack");
+                       "bench: say what: plan, profile, attention, step or pack");
     return st < 0 ? tr_cli_exit_code(st) : code;
 }
