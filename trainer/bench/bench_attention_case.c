@@ -71,7 +71,7 @@ typedef struct draw {
 
 static double uniform(draw_t *d)
 {
-    return base_philox_float(base_philox(d->key, d->drawn++, 0, 0, 0).word[0]);
+    return (double)base_philox_float(base_philox(d->key, d->drawn++, 0, 0, 0).word[0]);
 }
 
 /* Rows [prefix, prefix + rows) of a document of its own. */

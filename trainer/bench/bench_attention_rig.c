@@ -313,7 +313,7 @@ static base_status_t run_delta(tr_attention_rig_t *r, const operands_t *x)
 static base_status_t run_convert(tr_attention_rig_t *r, base_mem_t from, base_mem_t to)
 {
     const kern_sum_t sum = {.count = r->layout.dkv, .heads = 1, .num_parts = 1};
-    const kern_sum_part_t part = {0, 0};
+    const kern_sum_part_t part = {.src = 0};
     const kern_partial_sum_t args = {.dtype = r->dtype,
                                      .num_sums = 1,
                                      .num_parts = 1,
