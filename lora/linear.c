@@ -13,6 +13,18 @@ static kern_mat_t base_weight(const lora_route_t *route, int32_t layer, lora_lin
     return route->set->weight[(int64_t)layer * LORA_NUM_LINEARS + linear];
 }
 
+base_status_t lora_linear_s(const lora_route_t *route, int32_t layer, lora_linear_t linear,
+                            data_half_t half, kern_mat_t x, base_stream_t *stream)
+{
+    const lora_route_linear_t *l = lora_route_of(route, layer, linear);
+
+    if (l->num_blocks == 0) return BASE_OK;
+    const kern_lora_s_t s = {.route = lora_route_args(route, layer, linear, half, 0, l->num_blocks),
+                             .x = x,
+                             .s = columns(x, x.cols, l->columns)};
+    return kern_lora_s_run(stream, &s);
+}
+
 base_status_t lora_linear_forward(const lora_route_t *route, int32_t layer, lora_linear_t linear,
                                   data_half_t half, kern_mat_t x, kern_mat_t y,
                                   base_stream_t *stream)
@@ -20,13 +32,7 @@ base_status_t lora_linear_forward(const lora_route_t *route, int32_t layer, lora
     const lora_route_linear_t *l = lora_route_of(route, layer, linear);
     const kern_mat_t w = base_weight(route, layer, linear);
 
-    if (l->num_blocks > 0) {
-        const kern_lora_s_t s = {.route =
-                                     lora_route_args(route, layer, linear, half, 0, l->num_blocks),
-                                 .x = x,
-                                 .s = columns(x, x.cols, l->columns)};
-        BASE_TRY(kern_lora_s_run(stream, &s));
-    }
+    BASE_TRY(lora_linear_s(route, layer, linear, half, x, stream));
     const kern_gemm_t gemm = {.a = columns(x, 0, x.cols + l->columns),
                               .b = columns(w, 0, w.cols + l->columns),
                               .c = y,

@@ -22,6 +22,10 @@ base_status_t lora_linear_forward(const lora_route_t *route, int32_t layer, lora
                                   data_half_t half, kern_mat_t x, kern_mat_t y,
                                   base_stream_t *stream) BASE_MUST_CHECK;
 
+/* Of the forward only what the backward reads: s, beside x. */
+base_status_t lora_linear_s(const lora_route_t *route, int32_t layer, lora_linear_t linear,
+                            data_half_t half, kern_mat_t x, base_stream_t *stream) BASE_MUST_CHECK;
+
 /* dx absent: not wanted. */
 base_status_t lora_linear_backward(const lora_route_t *route, int32_t layer, lora_linear_t linear,
                                    data_half_t half, kern_mat_t dy, kern_mat_t x, kern_mat_t dx,

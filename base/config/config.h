@@ -44,6 +44,12 @@ typedef enum base_config_dtype {
     BASE_CONFIG_DTYPE_FP32,
     BASE_CONFIG_DTYPE_BF16
 } base_config_dtype_t;
+typedef enum base_config_recompute {
+    BASE_CONFIG_RECOMPUTE_AUTO,
+    BASE_CONFIG_RECOMPUTE_NONE,
+    BASE_CONFIG_RECOMPUTE_QKV,
+    BASE_CONFIG_RECOMPUTE_BLOCK
+} base_config_recompute_t;
 typedef enum base_config_device {
     BASE_CONFIG_DEVICE_AUTO,
     BASE_CONFIG_DEVICE_CPU,
@@ -131,6 +137,7 @@ typedef struct base_config {
         int dtype;  /* base_config_dtype_t; auto is not yet resolved here: it depends on the device
                      */
         int device; /* base_config_device_t; auto is the build's */
+        int recompute; /* base_config_recompute_t; auto depends on the memory of the device */
         bool deterministic;
         int64_t checkpoint_every_minutes; /* exactly one of the two is > 0 */
         int64_t checkpoint_every_microbatches;

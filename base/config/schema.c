@@ -10,6 +10,7 @@ static const char *const PLACEMENTS[] = {"in_place", "pool", "local", NULL};
 static const char *const MODES[] = {"lora", "full", NULL};
 static const char *const DTYPES[] = {"auto", "fp32", "bf16", NULL};
 static const char *const DEVICES[] = {"auto", "cpu", "cuda", NULL};
+static const char *const RECOMPUTES[] = {"auto", "none", "qkv", "block", NULL};
 static const char *const SCHEDULES[] = {"constant", "linear", "cosine", NULL};
 static const char *const ORDERS[] = {"shuffle", "file", NULL};
 static const char *const INITS[] = {"kaiming", "gaussian", NULL};
@@ -96,6 +97,11 @@ static const base_schema_key_t KEYS[] = {
      "auto: what the program was built for. A cuda build without a GPU is an error unless this is "
      "cpu.",
      ROOT(train.device)},
+    {"train", "recompute", BASE_SCHEMA_ENUM, 0, "auto", WITHOUT_RANGE, RECOMPUTES, NULL,
+     BASE_SCHEMA_TAKE, "",
+     "What the backward makes again, to save memory: nothing; q, k and v; all of a layer but its "
+     "attention. No result depends on it. auto: the least that fits on a GPU, nothing on the CPU.",
+     ROOT(train.recompute)},
     {"train", "deterministic", BASE_SCHEMA_BOOL, 0, "false", WITHOUT_RANGE, NULL, NULL,
      BASE_SCHEMA_TAKE, "",
      "Sums of gradients in a fixed order on the GPU, so that a run can be repeated bit for bit. "

@@ -61,6 +61,11 @@ void base_device_init_common(base_device_t *dev, const base_device_ops_t *ops, b
     snprintf(dev->name, sizeof dev->name, "%s", name);
 }
 
+int64_t base_device_free_bytes(base_device_t *dev)
+{
+    return dev->ops->free_bytes == NULL ? 0 : dev->ops->free_bytes(dev);
+}
+
 /* ==== buffers ==== */
 
 base_status_t base_buffer_alloc(base_device_t *dev, base_memory_kind_t kind, int64_t bytes,

@@ -92,6 +92,8 @@ void base_device_close(base_device_t *dev);
 base_device_kind_t base_device_kind(const base_device_t *dev);
 const char *base_device_name(const base_device_t *dev); /* "cpu", "strict", "cuda:0 NVIDIA H200" */
 base_ctx_t *base_device_ctx(const base_device_t *dev);
+/* Bytes of DEVICE memory that nobody has taken yet; 0: not known (CPU family). */
+int64_t base_device_free_bytes(base_device_t *dev);
 /* strict: the interleavings of streams created from now on; others: ignored. */
 void base_device_set_seed(base_device_t *dev, uint64_t seed);
 

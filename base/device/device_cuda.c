@@ -76,6 +76,16 @@ static void cuda_close(base_device_t *dev)
     base_free(dev->ctx, dev);
 }
 
+static int64_t cuda_free_bytes(base_device_t *dev)
+{
+    size_t free_bytes = 0, all_bytes = 0;
+
+    if (base_cuda_enter(dev) < 0) return 0;
+    const cudaError_t e = cudaMemGetInfo(&free_bytes, &all_bytes);
+    base_cuda_drop(dev, e, "cudaMemGetInfo");
+    return e == cudaSuccess ? (int64_t)free_bytes : 0;
+}
+
 /* ==== buffers ==== */
 
 static base_status_t cuda_buffer_alloc(base_device_t *dev, base_memory_kind_t kind, int64_t bytes,
@@ -196,6 +206,7 @@ static void *cuda_stream_native(base_stream_t *s)
 
 static const base_device_ops_t cuda_ops = {
     .close = cuda_close,
+    .free_bytes = cuda_free_bytes,
     .buffer_alloc = cuda_buffer_alloc,
     .buffer_free = base_cuda_buffer_free,
     .stream_create = cuda_stream_create,

@@ -39,6 +39,7 @@ typedef struct base_export_fields {
 /* One entry per operation. Entries marked "CPU family" are NULL elsewhere. */
 typedef struct base_device_ops {
     void (*close)(base_device_t *dev);
+    int64_t (*free_bytes)(base_device_t *dev); /* NULL: not known */
 
     base_status_t (*buffer_alloc)(base_device_t *dev, base_memory_kind_t kind, int64_t bytes,
                                   const char *name, base_buffer_t **buf_p);

@@ -47,6 +47,7 @@ typedef struct job_case {
     int64_t min_rows, max_rows;
     int64_t tokens;
     kern_dtype_t dtype;
+    tr_recompute_t recompute;
     int32_t rank_columns; /* 0: enough for all */
     double spread[NUM];   /* of the initial B; 0: 0.08 */
     base_device_kind_t device;
@@ -123,6 +124,7 @@ static void run_jobs(const job_case_t *c, job_result_t *r)
     data_hf_folder_close(folder);
     const train_case_t run = {.folder = path,
                               .dtype = c->dtype,
+                              .recompute = c->recompute,
                               .device = c->device,
                               .num_ranks = c->num_ranks,
                               .placement = c->placement,
@@ -310,6 +312,35 @@ static void test_strict(void **state)
     check_strict(KERN_BF16);
 }
 
+/* Adapters with dropout and without, and what the backward makes again: the same bits. */
+static void test_recompute(void **state)
+{
+    job_case_t c = {.num = NUM,
+                    .which = {0, 1, 2},
+                    .steps = {4, 4, 4},
+                    .batch = 2,
+                    .min_rows = 8,
+                    .max_rows = 150,
+                    .tokens = 512,
+                    .dtype = KERN_F32,
+                    .device = BASE_DEVICE_CPU};
+    job_result_t kept, again;
+
+    (void)state;
+    run_jobs(&c, &kept);
+    for (c.recompute = TR_RECOMPUTE_QKV; c.recompute < TR_NUM_RECOMPUTES; c.recompute++) {
+        c.device = c.recompute == TR_RECOMPUTE_QKV ? BASE_DEVICE_CPU : BASE_DEVICE_STRICT;
+        run_jobs(&c, &again);
+        for (int32_t j = 0; j < NUM; j++) {
+            assert_memory_equal(again.log[j].loss, kept.log[j].loss, sizeof kept.log[j].loss);
+            assert_memory_equal(again.log[j].final, kept.log[j].final,
+                                (size_t)parameters(j) * sizeof(double));
+        }
+        free_jobs(&again);
+    }
+    free_jobs(&kept);
+}
+
 /* Two trainers, in place or with a server of their own: the same bits. One trainer with twice the
  * rows: the same but for the order of sums. */
 static void check_servers(kern_dtype_t dtype, double limit)
@@ -467,6 +498,7 @@ int main(void)
         cmocka_unit_test(test_company_complaints_1_and_2),
         cmocka_unit_test(test_company_that_changes),
         cmocka_unit_test(test_strict),
+        cmocka_unit_test(test_recompute),
         cmocka_unit_test(test_servers),
         cmocka_unit_test(test_accumulation_complaint_9),
         cmocka_unit_test(test_quarantine),

@@ -4,6 +4,7 @@
  * For each seed: T trainers in place; the same trainers with one and two servers in a pool; the
  * same with random cuts, in place and pool; one rank; whole documents (local). With the same
  * trainers, packing and cuts all bits of losses, gradients and final hidden states are the same;
+ * and so they are when the backward makes again what was not kept;
  * with other trainers or cuts they agree within 1e-5 (fp32), 1e-12 (fp64) or 0.02 (bf16: see
  * LIMIT_BF16). Then accumulation (one
  * microbatch against one a document) and isolation (another first document).
@@ -125,6 +126,13 @@ static void check_placements(const model_case_t *base, int32_t trainers, uint64_
         c.num_ranks = trainers + c.servers_per_host;
         expect_bits(&c, &in_place, seed, c.servers_per_host == 1 ? "pool of one" : "pool of two");
     }
+
+    /* What the backward makes again has the bits that it had. */
+    c = *base;
+    c.placement = AS_IN_PLACE;
+    c.num_ranks = trainers;
+    c.recompute = seed % 2 == 0 ? TR_RECOMPUTE_QKV : TR_RECOMPUTE_BLOCK;
+    expect_bits(&c, &in_place, seed, tr_recompute_name(c.recompute));
 
     random_servers_t servers = {seed, 1, base->model.num_kv_heads};
     c = *base;

@@ -357,8 +357,10 @@ static base_status_t prepare(job_t *job)
 {
     const model_case_t *c = job->c;
 
-    job->config = (tr_trainer_config_t){
-        .model = c->model, .weight_seed = c->weight_seed, .num_adapters = c->documents->adapters};
+    job->config = (tr_trainer_config_t){.model = c->model,
+                                        .weight_seed = c->weight_seed,
+                                        .recompute = c->recompute,
+                                        .num_adapters = c->documents->adapters};
     BASE_TRY(as_topology_create(job->ctx, c->placement, c->num_ranks, NULL, c->servers_per_host,
                                 &job->topology));
     BASE_TRY(tr_model_create(job->ctx, &c->model, &job->model));

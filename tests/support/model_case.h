@@ -67,6 +67,7 @@ typedef struct model_case {
     int32_t documents_per_microbatch; /* 0: all in one */
     int32_t repeat;                   /* the microbatches so many times over; 0: once */
     model_weight_fn change;
+    tr_recompute_t recompute;
     /* where */
     as_placement_t placement; /* AS_LOCAL packs whole documents */
     int32_t num_ranks, servers_per_host;

@@ -72,6 +72,7 @@ static base_status_t run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_
                   st, out);
     const tr_build_t build = {.spec = rank.spec,
                               .dtype = c->dtype,
+                              .recompute = c->recompute,
                               .topology = topology,
                               .tokens_per_trainer = c->tokens_per_trainer,
                               .longest = c->longest,

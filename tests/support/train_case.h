@@ -38,6 +38,7 @@ typedef struct train_case {
     const data_model_spec_t *spec; /* with random weights */
     uint64_t weight_seed;
     kern_dtype_t dtype;
+    tr_recompute_t recompute;
     base_device_kind_t device;
     uint64_t device_seed;
     int32_t num_adapters;

@@ -126,6 +126,26 @@ static base_status_t check_longest(base_ctx_t *ctx, const tr_build_t *build,
                                  lots->plans.tokens_per_trainer));
 }
 
+/* Raises config->recompute until the arena fits. */
+static base_status_t choose_recompute(base_ctx_t *ctx, base_device_t *dev, comm_group_t *group,
+                                      const tr_build_t *build, tr_trainer_config_t *config)
+{
+    const int layout_only = config->layout_only;
+
+    config->layout_only = 1;
+    while (build->memory_bytes > 0 && config->recompute + 1 < TR_NUM_RECOMPUTES) {
+        tr_trainer_t *trainer;
+
+        BASE_TRY(tr_trainer_create(ctx, dev, group, build->topology, config, &trainer));
+        const int fits = base_arena_bytes(trainer->arena) <= build->memory_bytes;
+        tr_trainer_destroy(trainer);
+        if (fits) break;
+        config->recompute = (tr_recompute_t)(config->recompute + 1);
+    }
+    config->layout_only = layout_only;
+    return BASE_OK;
+}
+
 base_status_t tr_build_trainer(base_ctx_t *ctx, base_device_t *dev, comm_group_t *group,
                                const tr_build_t *build, tr_lot_options_t *lots,
                                tr_trainer_t **trainer_p)
@@ -141,6 +161,7 @@ base_status_t tr_build_trainer(base_ctx_t *ctx, base_device_t *dev, comm_group_t
                                   .num_adapters = 1,
                                   .adapters = with_adapters ? &adapters : NULL,
                                   .optimizer = build->full && build->optimizer,
+                                  .recompute = build->recompute,
                                   .layout_only = build->layout_only};
     double inv_freq[DATA_MODEL_MAX_HEAD_DIM / 2];
     tr_model_t *model;
@@ -161,6 +182,7 @@ base_status_t tr_build_trainer(base_ctx_t *ctx, base_device_t *dev, comm_group_t
     st = check_longest(ctx, build, lots);
     if (st >= 0) st = size_attention(ctx, model, build, lots, &config);
     tr_model_destroy(model);
+    if (st >= 0) st = choose_recompute(ctx, dev, group, build, &config);
     BASE_TRY(st);
     return tr_trainer_create(ctx, dev, group, build->topology, &config, trainer_p);
 }

@@ -31,6 +31,10 @@ typedef struct tr_build {
     const as_profile_t *profile;
     int64_t retain_bytes;
     int cuts_follow_servers;
+    /* What the backward makes again; memory_bytes > 0: the least policy from there on with which the
+     * trainer's arena has at most so many bytes, or TR_RECOMPUTE_BLOCK when none has. */
+    tr_recompute_t recompute;
+    int64_t memory_bytes;
     int layout_only; /* tr_trainer_config_t */
 } tr_build_t;
 

@@ -71,7 +71,8 @@ static base_status_t create_dense(tr_trainer_t *t, const tr_trainer_config_t *co
     const comm_element_t element = t->model->acc == KERN_F64 ? COMM_F64 : COMM_F32;
 
     BASE_TRY(tr_weights_create(t->model, t->arena, &t->weights));
-    BASE_TRY(tr_activations_create(t->model, t->arena, config->max_rows, &t->activations));
+    BASE_TRY(tr_activations_create(t->model, t->arena, config->max_rows, config->recompute,
+                                   &t->activations));
     BASE_TRY(
         tr_rows_create(t->model, t->arena, t->stream, config->max_rows, t->num_adapters, &t->rows));
     BASE_TRY(tr_head_init(&t->head, t->model, t->arena, config->max_rows, t->num_adapters));

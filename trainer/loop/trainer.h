@@ -33,9 +33,10 @@ typedef struct tr_trainer_config {
     /* Adapters on a frozen model, which then has model.frozen and extra_columns to suit; NULL:
      * none. Borrowed for the call, spec and names as long as the trainer lives. */
     const lora_adapter_set_config_t *adapters;
-    int optimizer;         /* full mode: moments for every weight (full_step.h) */
-    int32_t max_pieces;    /* of a microbatch; with adapters */
-    int layout_only;       /* 1: nothing is committed: only the arena's sizes are of use */
+    int optimizer;      /* full mode: moments for every weight (full_step.h) */
+    int32_t max_pieces; /* of a microbatch; with adapters */
+    int layout_only;    /* 1: nothing is committed: only the arena's sizes are of use */
+    tr_recompute_t recompute;
     int64_t max_rows;      /* most rows of a half on a trainer; multiple of DATA_ROW_ALIGN */
     int64_t scratch_bytes; /* the next three go to as_attention_config_t */
     int64_t retain_bytes;

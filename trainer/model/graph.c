@@ -192,14 +192,19 @@ static base_status_t head_norms(const tr_graph_t *g, data_half_t half, int32_t l
     return kern_head_norm_fwd_run(g->stream, &k);
 }
 
-static base_status_t pre_forward(const tr_graph_t *g, data_half_t half, int32_t l)
+static base_status_t first_norm(const tr_graph_t *g, data_half_t half, int32_t l)
+{
+    return norm(g, TR_WEIGHT_NORM1, l, act(g, TR_SLOT_X, half, l), act(g, TR_SLOT_N1, half, l),
+                act(g, TR_SLOT_RSTD1, half, l));
+}
+
+/* q, k, v of the normed rows. */
+static base_status_t project(const tr_graph_t *g, data_half_t half, int32_t l)
 {
     const tr_model_config_t *c = &g->model->config;
-    const kern_mat_t n1 = act(g, TR_SLOT_N1, half, l), qkv = act(g, TR_SLOT_QKV, half, l);
+    const kern_mat_t qkv = act(g, TR_SLOT_QKV, half, l);
 
-    BASE_TRY(norm(g, TR_WEIGHT_NORM1, l, act(g, TR_SLOT_X, half, l), n1,
-                  act(g, TR_SLOT_RSTD1, half, l)));
-    BASE_TRY(linear(g, TR_WEIGHT_QKV, l, half, n1, qkv));
+    BASE_TRY(linear(g, TR_WEIGHT_QKV, l, half, act(g, TR_SLOT_N1, half, l), qkv));
     BASE_TRY(head_norms(g, half, l, qkv));
 
     const kern_rope_fwd_t rope = {.qkv = qkv,
@@ -215,23 +220,38 @@ static base_status_t pre_forward(const tr_graph_t *g, data_half_t half, int32_t 
     return kern_rope_fwd_run(g->stream, &rope);
 }
 
-static base_status_t post_forward(const tr_graph_t *g, data_half_t half, int32_t l)
+static base_status_t pre_forward(const tr_graph_t *g, data_half_t half, int32_t l)
+{
+    BASE_TRY(first_norm(g, half, l));
+    return project(g, half, l);
+}
+
+/* Behind attention, up to what the down projection reads. */
+static base_status_t post_middle(const tr_graph_t *g, data_half_t half, int32_t l)
 {
     const kern_mat_t mid = act(g, TR_SLOT_MID, half, l), n2 = act(g, TR_SLOT_N2, half, l);
     const kern_mat_t gate_up = act(g, TR_SLOT_GATE_UP, half, l);
     const kern_mat_t activated = act(g, TR_SLOT_ACT, half, l);
     const kern_mat_t branch = act(g, TR_SLOT_BRANCH, half, l);
     const kern_add_t first = {.a = act(g, TR_SLOT_X, half, l), .b = branch, .out = mid};
-    const kern_add_t second = {.a = mid, .b = branch, .out = residual_after(g, half, l)};
     const kern_swiglu_fwd_t swiglu = {.gate_up = gate_up, .act = activated};
 
     BASE_TRY(linear(g, TR_WEIGHT_O, l, half, act(g, TR_SLOT_O, half, l), branch));
     BASE_TRY(kern_add_run(g->stream, &first));
     BASE_TRY(norm(g, TR_WEIGHT_NORM2, l, mid, n2, act(g, TR_SLOT_RSTD2, half, l)));
     BASE_TRY(linear(g, TR_WEIGHT_GATE_UP, l, half, n2, gate_up));
-    BASE_TRY(kern_swiglu_fwd_run(g->stream, &swiglu));
-    BASE_TRY(linear(g, TR_WEIGHT_DOWN, l, half, activated, branch));
-    return kern_add_run(g->stream, &second);
+    return kern_swiglu_fwd_run(g->stream, &swiglu);
+}
+
+static base_status_t post_forward(const tr_graph_t *g, data_half_t half, int32_t l)
+{
+    const kern_mat_t branch = act(g, TR_SLOT_BRANCH, half, l);
+    const kern_add_t residual = {
+        .a = act(g, TR_SLOT_MID, half, l), .b = branch, .out = residual_after(g, half, l)};
+
+    BASE_TRY(post_middle(g, half, l));
+    BASE_TRY(linear(g, TR_WEIGHT_DOWN, l, half, act(g, TR_SLOT_ACT, half, l), branch));
+    return kern_add_run(g->stream, &residual);
 }
 
 base_status_t tr_graph_forward(const tr_graph_t *graph, data_half_t half, int32_t layer,
@@ -322,6 +342,21 @@ static base_status_t pre_backward(const tr_graph_t *g, data_half_t half, int32_t
                          act(g, TR_SLOT_RSTD1, half, l), act(g, TR_SLOT_DX, half, l));
 }
 
+/* Makes again what the policy did not keep of layer l, before its backward: for post_backward (l),
+ * attention, and pre_backward (l), which comes with the next dense step. */
+static base_status_t recompute(const tr_graph_t *g, data_half_t half, int32_t l)
+{
+    const tr_recompute_t policy = g->activations->recompute;
+
+    if (policy == TR_RECOMPUTE_NOTHING) return BASE_OK;
+    if (policy == TR_RECOMPUTE_QKV) return project(g, half, l);
+    BASE_TRY(pre_forward(g, half, l));
+    BASE_TRY(post_middle(g, half, l));
+    if (g->route == NULL) return BASE_OK;
+    return lora_linear_s(g->route, l, LORA_LINEAR_DOWN, half, act(g, TR_SLOT_ACT, half, l),
+                         g->stream);
+}
+
 static base_status_t embed_backward(const tr_graph_t *g, data_half_t half)
 {
     const kern_embedding_bwd_t args = {.tokens = tr_rows_tokens(g->rows, half),
@@ -335,7 +370,10 @@ base_status_t tr_graph_backward(const tr_graph_t *graph, data_half_t half, int32
 {
     if (graph->rows->half[half].rows == 0) return BASE_OK;
     if (layer + 1 < graph->model->config.num_layers) BASE_TRY(pre_backward(graph, half, layer + 1));
-    if (layer >= 0) return post_backward(graph, half, layer);
+    if (layer >= 0) {
+        BASE_TRY(recompute(graph, half, layer));
+        return post_backward(graph, half, layer);
+    }
     return graph->model->config.frozen ? BASE_OK : embed_backward(graph, half);
 }
 

@@ -9,6 +9,7 @@
  *                l < L: pre(l): norm, q|k|v projection, rotary embedding into q, k, v
  *                l = L: head (head.h)
  *   backward l   l = L-1: nothing before; else pre(l+1) backward, from dq, dk, dv
+ *                l >= 0: what was not kept of layer l is made again (activations.h)
  *                l >= 0: post(l) backward, giving d_o;  l = -1: embedding backward
  *
  * With adapters (`route` given) every linear layer is that of lora/linear.h and the model itself is

@@ -131,7 +131,8 @@ static base_status_t open_inputs(planned_t *p)
 static base_status_t build(planned_t *p, base_device_t *dev, int64_t tokens_per_trainer,
                            tr_lot_options_t *lots, tr_trainer_t **trainer)
 {
-    tr_build_t args = tr_setup_build(p->inputs, p->topology, p->adapters);
+    tr_build_t args =
+        tr_setup_build(p->inputs, p->topology, p->adapters, base_device_free_bytes(dev));
 
     args.tokens_per_trainer = tokens_per_trainer;
     args.layout_only = 1;

@@ -54,6 +54,28 @@ base_status_t tr_setup_check(base_ctx_t *ctx, const base_config_t *config)
     return BASE_OK;
 }
 
+/* What the arena may take of what is free: the rest is for CUDA's own modules, cuBLASLt, the scratch
+ * of operators (kernels/cuda/stream_state.h) and the transports. */
+#define DEVICE_RESERVE_BYTES (INT64_C(2) << 30)
+
+static void set_recompute(const base_config_t *config, int64_t free_bytes, tr_build_t *build)
+{
+    switch (config->train.recompute) {
+    case BASE_CONFIG_RECOMPUTE_QKV:
+        build->recompute = TR_RECOMPUTE_QKV;
+        break;
+    case BASE_CONFIG_RECOMPUTE_BLOCK:
+        build->recompute = TR_RECOMPUTE_BLOCK;
+        break;
+    case BASE_CONFIG_RECOMPUTE_AUTO:
+        if (free_bytes > DEVICE_RESERVE_BYTES)
+            build->memory_bytes = free_bytes - DEVICE_RESERVE_BYTES;
+        break;
+    default:
+        break;
+    }
+}
+
 static int is_full(const tr_inputs_t *inputs)
 {
     return inputs->config->train.mode == BASE_CONFIG_MODE_FULL;
@@ -80,11 +102,10 @@ base_status_t tr_setup_adapters(const tr_inputs_t *inputs, lora_adapter_options_
 }
 
 tr_build_t tr_setup_build(const tr_inputs_t *inputs, const as_topology_t *topology,
-                          const lora_adapter_options_t *adapters)
+                          const lora_adapter_options_t *adapters, int64_t free_bytes)
 {
     const base_config_t *c = inputs->config;
-
-    return (tr_build_t){.spec = inputs->spec,
+    tr_build_t build = {.spec = inputs->spec,
                         .dtype = tr_setup_dtype(c),
                         .topology = topology,
                         .tokens_per_trainer = c->batch.tokens_per_trainer,
@@ -98,5 +119,8 @@ tr_build_t tr_setup_build(const tr_inputs_t *inputs, const as_topology_t *topolo
                         .retain_bytes = c->attention.retain_mib << 20,
                         /* Else a run has the same bits whichever servers compute. */
                         .cuts_follow_servers =
-                            c->train.device == BASE_CONFIG_DEVICE_CUDA && !c->train.deterministic};
+                            tr_setup_device(c) == BASE_DEVICE_CUDA && !c->train.deterministic};
+
+    set_recompute(c, free_bytes, &build);
+    return build;
 }

@@ -24,8 +24,9 @@ base_status_t tr_setup_topology(base_ctx_t *ctx, const base_config_t *config, co
 base_status_t tr_setup_adapters(const tr_inputs_t *inputs,
                                 lora_adapter_options_t **adapters_p) BASE_MUST_CHECK;
 
-/* Borrows all of it. */
+/* Borrows all of it. free_bytes: of the rank's device, 0: not known (base_device_free_bytes), for
+ * train.recompute: auto. */
 tr_build_t tr_setup_build(const tr_inputs_t *inputs, const as_topology_t *topology,
-                          const lora_adapter_options_t *adapters);
+                          const lora_adapter_options_t *adapters, int64_t free_bytes);
 
 #endif

@@ -73,7 +73,8 @@ static base_status_t check_rows(run_t *r)
 static base_status_t make_trainer(run_t *r, base_device_t *dev)
 {
     BASE_TRY(tr_setup_adapters(r->inputs, &r->adapters));
-    const tr_build_t build = tr_setup_build(r->inputs, r->topology, r->adapters);
+    const tr_build_t build =
+        tr_setup_build(r->inputs, r->topology, r->adapters, base_device_free_bytes(dev));
     BASE_TRY(tr_build_trainer(r->ctx, dev, r->group, &build, &r->lots, &r->trainer));
     const int trains = r->trainer->index >= 0;
     tr_rank_state_set_role(r->args->state, trains ? "trainer" : "server",

@@ -189,7 +189,8 @@ static void test_shapes_and_places(void **state)
 
     (void)state;
     hold(&h, KERN_F32, 3);
-    assert_int_equal(tr_activations_create(h.model, h.arena, 4096, &a), BASE_OK);
+    assert_int_equal(tr_activations_create(h.model, h.arena, 4096, TR_RECOMPUTE_NOTHING, &a),
+                     BASE_OK);
     assert_int_equal(base_arena_commit(h.arena), BASE_OK);
     assert_int_equal(tr_activations_fill(a, h.stream), BASE_OK);
     assert_int_equal(base_stream_sync(h.stream), BASE_OK);
