@@ -98,6 +98,7 @@ base_status_t comm_copy_init(comm_copy_engine_t *e, comm_mpi_group_t *g)
 {
     base_ctx_t *ctx = g->group.ctx;
     const int size = g->group.size, me = g->group.rank;
+    const int32_t *hosts = g->group.hosts;
 
     e->g = g;
     e->on_host = base_device_kind(g->group.dev) != BASE_DEVICE_CUDA;
@@ -108,8 +109,8 @@ base_status_t comm_copy_init(comm_copy_engine_t *e, comm_mpi_group_t *g)
     if (e->peers == NULL || e->remote == NULL || e->held == NULL || e->known == NULL)
         return BASE_ERR_NOMEM;
     for (int r = 0; r < size; r++) {
-        e->peers[r].is_here = r != me && g->hosts[r] == g->hosts[me];
-        e->has_remote |= g->hosts[r] != g->hosts[me];
+        e->peers[r].is_here = r != me && hosts[r] == hosts[me];
+        e->has_remote |= hosts[r] != hosts[me];
     }
     BASE_TRY(base_shared_create(ctx, comm_copy_desk_bytes(size), NULL, "desk", &e->memory));
     e->desk = base_shared_address(e->memory);

@@ -1,4 +1,5 @@
-/* The MPI transport: the ranks of a group are processes.
+/* The MPI transport: the ranks of a group are processes. Other ways for the data of exchanges between
+ * processes (comm/copy_engine.h, comm/nccl.h) rest on it: they are options of comm_mpi_run.
  *
  * One thread of each process, the progress thread, makes all of its MPI calls, MPI_Init_thread and
  * MPI_Finalize included, and sleeps between looks at what is open instead of spinning: Open MPI
@@ -42,11 +43,25 @@ void comm_mpi_destroy(comm_mpi_t *mpi);
 int comm_mpi_rank(const comm_mpi_t *mpi);
 int comm_mpi_size(const comm_mpi_t *mpi);
 
+/* What carries the data of exchanges. */
+typedef enum comm_transport {
+    COMM_TRANSPORT_MPI,         /* cpu and strict */
+    COMM_TRANSPORT_COPY_ENGINE, /* inside a host; MPI between hosts */
+    COMM_TRANSPORT_NCCL,        /* cuda */
+    COMM_TRANSPORT_AUTO, /* copy_engine when all ranks are on one host, else mpi, on cuda nccl */
+    COMM_TRANSPORT_COUNT
+} comm_transport_t;
+const char *
+comm_transport_name(comm_transport_t transport); /* "mpi", "copy_engine", "nccl", "auto" */
+
 typedef struct comm_mpi_options {
-    int num_ranks;             /* 0: all; else the first ones, and the others return at once */
-    base_device_kind_t device; /* BASE_DEVICE_CPU or BASE_DEVICE_STRICT */
-    uint64_t seed;             /* strict: interleavings */
-    int64_t deadline_ms;       /* 0: the context's default */
+    int num_ranks; /* 0: all; else the first ones, and the others return at once */
+    base_device_kind_t
+        device; /* BASE_DEVICE_CUDA: not with COMM_TRANSPORT_MPI and several ranks. Each
+                                  rank opens the GPU of its number on its host: all must be visible */
+    comm_transport_t transport;
+    uint64_t seed;        /* strict: interleavings */
+    int64_t deadline_ms;  /* 0: the context's default */
     int64_t delay_ns;     /* between a peer's header and the arrival of its data: a slow link */
     int64_t chunk_bytes;  /* largest message; 0: 1 GiB (MPI counts are int) */
     int64_t direct_bytes; /* ranges of as many bytes are not packed; 0: 64 KiB. The same on all */

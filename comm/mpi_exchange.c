@@ -180,6 +180,11 @@ static base_status_t mpi_begin(comm_group_t *group, int channel, const comm_exch
     }
     (void)pthread_mutex_lock(&g->process->mutex);
     sequence = g->begun[channel] + 1;
+    if (group->size == 1 && !comm_mpi_is_stopped(g)) { /* no peer: nothing to do, on any device */
+        *sequence_p = g->begun[channel] = sequence;
+        (void)pthread_mutex_unlock(&g->process->mutex);
+        return BASE_OK;
+    }
     args.slot = slot_of(g, channel, sequence);
     st = comm_mpi_is_stopped(g) ? comm_watch_stopped(group->ctx)
                                 : wait_for_slot(g, channel, args.slot);

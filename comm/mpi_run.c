@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/device/device_host.h"
 #include "base/memory.h"
+#include "comm/copy_engine.h"
 #include "comm/watch.h"
 
 #include <string.h>
@@ -41,11 +42,16 @@ static void end_rank(runner_t *run)
     int64_t stopped_ns = 0;
 
     (void)pthread_mutex_lock(&mpi->mutex);
-    if (run->status < 0)
-        (void)comm_mpi_forward(g, run->status, COMM_MPI_CONCERNS_NONE);
-    else if (!comm_mpi_is_stopped(g)) {
+    if (run->status >= 0 && !comm_mpi_is_stopped(g)) {
         run->status = comm_mpi_check_complete(g);
-        if (run->status < 0) (void)comm_mpi_forward(g, run->status, COMM_MPI_CONCERNS_NONE);
+        if (run->status >= 0 && g->carrier != NULL)
+            run->status = g->carrier->check_complete(g->carrier);
+    }
+    if (run->status < 0) (void)comm_mpi_forward(g, run->status, COMM_MPI_CONCERNS_NONE);
+    if (g->carrier != NULL) {
+        (void)pthread_mutex_unlock(&mpi->mutex);
+        g->carrier->end(g->carrier);
+        (void)pthread_mutex_lock(&mpi->mutex);
     }
     comm_mpi_end(g);
     while (!all_left(g)) {
@@ -61,13 +67,27 @@ static void end_rank(runner_t *run)
     }
 }
 
+static base_status_t open_carrier(comm_mpi_group_t *g)
+{
+    switch (g->transport) {
+    case COMM_TRANSPORT_COPY_ENGINE:
+        return comm_copy_engine_open(g);
+    default:
+        return BASE_OK;
+    }
+}
+
 static void *rank_main(void *arg)
 {
     runner_t *run = arg;
-    comm_group_t *group = &run->g->group;
+    comm_mpi_group_t *g = run->g;
+    comm_group_t *group = &g->group;
 
-    run->status = run->fn(group, group->ctx, group->dev, run->user);
+    run->status = open_carrier(g);
+    if (run->status >= 0) run->status = run->fn(group, group->ctx, group->dev, run->user);
     end_rank(run);
+    if (g->carrier != NULL) g->carrier->destroy(g->carrier);
+    g->carrier = NULL;
     return NULL;
 }
 
@@ -124,6 +144,15 @@ static base_status_t run_group(comm_mpi_t *mpi, comm_mpi_group_t *g, comm_rank_f
     return st < 0 ? st : closed;
 }
 
+static int number_on_host(const comm_mpi_t *mpi)
+{
+    int number = 0;
+
+    for (int r = 0; r < mpi->rank; r++)
+        number += mpi->hosts[r] == mpi->hosts[mpi->rank];
+    return number;
+}
+
 static base_status_t run_member(comm_mpi_t *mpi, const comm_mpi_options_t *options, int size,
                                 comm_rank_fn fn, void *user, base_ctx_t *ctx, base_error_t *error)
 {
@@ -133,7 +162,11 @@ static base_status_t run_member(comm_mpi_t *mpi, const comm_mpi_options_t *optio
 
     if (g == NULL) return st;
     if (options->deadline_ms > 0) base_ctx_set_deadline_ms(ctx, options->deadline_ms);
-    BASE_TRY_GOTO(base_device_open(ctx, options->device, 0, &dev), st, out_free);
+    BASE_TRY_GOTO(base_device_open(ctx, options->device,
+                                   options->device == BASE_DEVICE_CUDA ? number_on_host(mpi) : 0,
+                                   &dev),
+                  st, out_free);
+    if (options->transport == COMM_TRANSPORT_COPY_ENGINE) base_device_share(dev);
     base_device_set_seed(dev, options->seed * 1000003u + (uint64_t)mpi->rank + 1);
     BASE_TRY_GOTO(comm_mpi_group_init(g, mpi, options, ctx, dev, size), st, out_device);
     mpi->group = g;
@@ -149,21 +182,81 @@ out_free:
     return st;
 }
 
-base_status_t comm_mpi_run(comm_mpi_t *mpi, const comm_mpi_options_t *options, comm_rank_fn fn,
+const char *comm_transport_name(comm_transport_t transport)
+{
+    static const char *const names[] = {"mpi", "copy_engine", "nccl", "auto"};
+
+    return transport >= 0 && transport < COMM_TRANSPORT_COUNT ? names[transport] : "unknown";
+}
+
+static int is_one_host(const comm_mpi_t *mpi, const comm_mpi_options_t *options, int size)
+{
+    const int32_t *hosts = options->hosts != NULL ? options->hosts : mpi->hosts;
+
+    for (int r = 1; r < size; r++)
+        if (hosts[r] != hosts[0]) return 0;
+    return 1;
+}
+
+/* What AUTO means for these ranks. */
+static comm_transport_t choose(const comm_mpi_t *mpi, const comm_mpi_options_t *options, int size)
+{
+    const int on_cuda = options->device == BASE_DEVICE_CUDA;
+
+    if (options->transport != COMM_TRANSPORT_AUTO) return options->transport;
+    if (size == 1) return COMM_TRANSPORT_MPI; /* it moves nothing */
+    if (is_one_host(mpi, options, size)) return COMM_TRANSPORT_COPY_ENGINE;
+    return on_cuda ? COMM_TRANSPORT_NCCL : COMM_TRANSPORT_MPI;
+}
+
+static int is_legal(const comm_mpi_t *mpi, const comm_mpi_options_t *o, int size)
+{
+    return o->num_ranks >= 0 && size <= mpi->size && o->delay_ns >= 0 &&
+           o->chunk_bytes <= INT32_MAX && o->device >= BASE_DEVICE_CPU &&
+           o->device <= BASE_DEVICE_CUDA && o->transport >= COMM_TRANSPORT_MPI &&
+           o->transport < COMM_TRANSPORT_COUNT &&
+           (o->device == BASE_DEVICE_CUDA ? size == 1 || o->transport != COMM_TRANSPORT_MPI
+                                          : o->transport != COMM_TRANSPORT_NCCL);
+}
+
+/* What is known before anything is opened, and to all ranks alike. */
+static base_status_t check_transport(const comm_mpi_t *mpi, const comm_mpi_options_t *o, int size)
+{
+    if (o->transport == COMM_TRANSPORT_COPY_ENGINE && o->device == BASE_DEVICE_CUDA &&
+        !is_one_host(mpi, o, size))
+        return BASE_FAIL(
+            mpi->ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_COMM_06,
+            "rank %d: transport copy_engine on GPUs of several hosts; it serves those of "
+            "one, and nccl those of several",
+            mpi->rank);
+    if (o->transport == COMM_TRANSPORT_NCCL)
+        return BASE_FAIL(mpi->ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_COMM_06,
+                         "rank %d: transport nccl: this program was built without NCCL", mpi->rank);
+    return BASE_OK;
+}
+
+base_status_t comm_mpi_run(comm_mpi_t *mpi, const comm_mpi_options_t *given, comm_rank_fn fn,
                            void *user, base_error_t *error)
 {
-    const int size = options->num_ranks > 0 ? options->num_ranks : mpi->size;
+    const int size = given->num_ranks > 0 ? given->num_ranks : mpi->size;
+    comm_mpi_options_t chosen = *given;
+    const comm_mpi_options_t *options = &chosen;
     base_ctx_t *ctx = NULL;
     base_status_t st;
 
     if (error != NULL) *error = (base_error_t){.status = BASE_OK};
-    if (options->num_ranks < 0 || size > mpi->size || fn == NULL || options->delay_ns < 0 ||
-        options->chunk_bytes > INT32_MAX ||
-        (options->device != BASE_DEVICE_CPU && options->device != BASE_DEVICE_STRICT)) {
-        st = BASE_FAIL(mpi->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
-                       "MPI transport: %d ranks on device kind %d; wanted at most %d on cpu or "
-                       "strict",
-                       options->num_ranks, (int)options->device, mpi->size);
+    if (fn == NULL || !is_legal(mpi, given, size)) {
+        st = BASE_FAIL(
+            mpi->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+            "MPI transport: %d ranks on device kind %d with transport %s; wanted at most %d, "
+            "on cuda with copy_engine or nccl, on cpu and strict not with nccl",
+            given->num_ranks, (int)given->device, comm_transport_name(given->transport), mpi->size);
+        if (error != NULL) comm_watch_error(mpi->ctx, st, error);
+        return st;
+    }
+    chosen.transport = choose(mpi, given, size);
+    st = check_transport(mpi, options, size);
+    if (st < 0) {
         if (error != NULL) comm_watch_error(mpi->ctx, st, error);
         return st;
     }

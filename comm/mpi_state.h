@@ -106,9 +106,24 @@ typedef struct comm_mpi_gather {
     int32_t *owner;        /* [4 x size] rank whose call it receives, or -1 */
 } comm_mpi_gather_t;
 
+/* Another way for the data of exchanges, while MPI carries the control. Opened on the rank's thread
+ * before its function and ended there after it; begins of exchanges keep `begun` of the group. */
+typedef struct comm_carrier comm_carrier_t;
+struct comm_carrier {
+    const comm_ops_t *ops; /* the group's from now on; destroy is MPI's */
+    /* BASE_ERR_STATE when an exchange is open. The mutex is held. */
+    base_status_t (*check_complete)(comm_carrier_t *carrier);
+    /* No transfer of this rank's runs or begins any more, and it uses no other rank's memory. The
+     * others still know it to be there. */
+    void (*end)(comm_carrier_t *carrier);
+    void (*destroy)(comm_carrier_t *carrier);
+};
+
 typedef struct comm_mpi_group {
     comm_group_t group; /* first: the public handle */
     comm_mpi_t *process;
+    comm_carrier_t *carrier; /* NULL: MPI carries the data too */
+    comm_transport_t transport;
     MPI_Comm comms[COMM_NUM_CHANNELS], control;
     int64_t delay_ns, chunk_bytes, direct_bytes;
     int64_t most_in, most_out; /* staging of a slot */

@@ -57,7 +57,7 @@ int rank_case_end(int status)
 
 const char *rank_case_transport(void)
 {
-    return rank_world_is_mpi() ? "mpi" : "threads";
+    return rank_world_is_mpi() ? rank_world_transport() : "threads";
 }
 
 void rank_case_assert_right(const rank_case_t *run)

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "comm/mpi.h"
+#include "tests/support/transport_env.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -37,6 +38,11 @@ static void give_up(const char *what)
 int rank_world_is_mpi(void)
 {
     return world.mpi != NULL;
+}
+
+const char *rank_world_transport(void)
+{
+    return comm_transport_name(transport_env());
 }
 
 void rank_world_meet(void)
@@ -112,8 +118,11 @@ void rank_world_close(void)
 
 void rank_world_run(rank_case_t *run, comm_rank_fn fn)
 {
+    int32_t hosts[RANKS_MAX];
     const comm_mpi_options_t options = {.num_ranks = run->options.num_ranks,
                                         .device = run->options.device,
+                                        .transport = transport_env(),
+                                        .hosts = transport_env_hosts(hosts, RANKS_MAX),
                                         .seed = run->options.seed,
                                         .deadline_ms = run->options.deadline_ms,
                                         .delay_ns = run->options.delay_ns,

@@ -10,6 +10,8 @@
 void rank_world_open(void);
 void rank_world_close(void);
 int rank_world_is_mpi(void);
+/* Which transport between the processes (tests/support/transport_env.h). */
+const char *rank_world_transport(void);
 
 /* Runs the case on the first num_ranks processes; status, error, verdicts and the shared user are
  * then the same on all. */

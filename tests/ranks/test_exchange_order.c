@@ -276,7 +276,7 @@ static base_status_t sent_geared(rank_case_t *run, comm_group_t *group, base_dev
     BASE_TRY(overwrite(run, group, gear, 1, &flags->overwritten, &flags->begun));
     /* Only a transport that pulls sees what was written too early; another one may have copied it.
      * */
-    if (strcmp(comm_group_transport(group), "threads") != 0) return BASE_OK;
+    if (strcmp(comm_group_transport(group), "mpi") == 0) return BASE_OK;
     return overwrite(run, group, gear, 0, &flags->used, &flags->not_yet);
 }
 GEARED(sent)

@@ -9,6 +9,7 @@
 typedef struct seen {
     int rank, size, host;
     int has_hosts;
+    const char *transport;
 } seen_t;
 
 static base_status_t look(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev, void *user)
@@ -19,6 +20,7 @@ static base_status_t look(comm_group_t *group, base_ctx_t *ctx, base_device_t *d
     (void)dev;
     seen->rank = comm_group_rank(group);
     seen->size = comm_group_size(group);
+    seen->transport = comm_group_transport(group);
     seen->has_hosts = comm_group_hosts(group) != NULL;
     for (int r = 0; r < seen->size && seen->has_hosts; r++)
         seen->host += comm_group_hosts(group)[r];
@@ -88,6 +90,23 @@ static void test_process(void **state)
         assert_non_null(strstr(error.text, "MPI transport"));
         base_ctx_clear_error(ctx);
     }
+    /* COMM-06: known before any device is opened. */
+    const comm_mpi_options_t cannot[] = {
+        {.device = BASE_DEVICE_CUDA, .transport = COMM_TRANSPORT_COPY_ENGINE, .hosts = hosts}};
+    assert_int_equal(comm_mpi_run(mpi, &cannot[0], look, &seen, &error), BASE_ERR_UNSUPPORTED);
+    assert_string_equal(base_message_id(error.message), "COMM-06");
+    assert_non_null(strstr(error.text, "copy_engine on GPUs of several hosts"));
+    base_ctx_clear_error(ctx);
+
+    /* Ranks that count as hosts of their own; what `auto` means on one. */
+    seen = (seen_t){0};
+    const comm_mpi_options_t apart = {.transport = COMM_TRANSPORT_COPY_ENGINE, .hosts = hosts};
+    assert_int_equal(comm_mpi_run(mpi, &apart, look, &seen, &error), BASE_OK);
+    assert_int_equal(seen.host, 1);
+    assert_string_equal(seen.transport, "copy_engine");
+    const comm_mpi_options_t alike = {.transport = COMM_TRANSPORT_AUTO};
+    assert_int_equal(comm_mpi_run(mpi, &alike, look, &seen, &error), BASE_OK);
+    assert_string_equal(seen.transport, "copy_engine");
     comm_mpi_destroy(mpi);
     comm_mpi_destroy(NULL);
     fixture_ctx_end(ctx);

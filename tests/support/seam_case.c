@@ -1,6 +1,7 @@
 #include "tests/support/seam_case.h"
 
 #include "tests/support/mpi_world.h"
+#include "tests/support/transport_env.h"
 
 #include "base/clock.h"
 #include "base/memory.h"
@@ -474,8 +475,11 @@ static base_status_t rank_main(comm_group_t *group, base_ctx_t *ctx, base_device
 static base_status_t run_processes(const seam_case_t *c, const comm_threads_options_t *o,
                                    run_t *run, seam_result_t *result)
 {
+    int32_t hosts[16];
     const comm_mpi_options_t options = {.num_ranks = o->num_ranks,
                                         .device = o->device,
+                                        .transport = transport_env(),
+                                        .hosts = transport_env_hosts(hosts, o->num_ranks),
                                         .seed = o->seed,
                                         .deadline_ms = o->deadline_ms,
                                         .delay_ns = o->delay_ns,
