@@ -286,15 +286,19 @@ typedef struct kern_attention_delta {
 
 /* Sums of partial dk or dv in a fixed order. For each sum s, each h < s.heads and each i < s.count:
  *   dst[s.dst + h s.dst_head + i] = src[p0 + h p0_head + i] + src[p1 + ...] + ...
- * over its parts in the order listed, starting from the first. Sums have disjoint destinations. */
+ * over its parts in the order listed, starting from the first; 0 without parts. A part lies in src
+ * (acc) or, when it is `real`, in src_real; the sum is acc and rounded once, into dst. Sums have
+ * disjoint destinations, which overlap no part. */
 typedef struct kern_sum_part {
-    int64_t src, src_head; /* acc elements */
+    int64_t src, src_head; /* elements */
+    int32_t real;          /* 1: in src_real */
+    int32_t reserved;      /* 0 */
 } kern_sum_part_t;
 typedef struct kern_sum {
     int64_t dst, dst_head; /* real elements */
     int64_t count;
     int32_t heads;
-    int32_t num_parts; /* >= 1 */
+    int32_t num_parts;
     int64_t first_part;
 } kern_sum_t;
 typedef struct kern_partial_sum {
@@ -303,6 +307,7 @@ typedef struct kern_partial_sum {
     const kern_sum_t *sums;
     const kern_sum_part_t *parts;
     base_mem_t dst, src;
+    base_mem_t src_real; /* only with parts that are real */
 } kern_partial_sum_t;
 
 /* dst = parts[0] + parts[1] + ..., elementwise, in the order listed, each sum rounded to the dtype:

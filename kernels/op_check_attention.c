@@ -227,7 +227,7 @@ base_status_t kern_partial_sum_check(base_ctx_t *ctx, const kern_partial_sum_t *
     for (int64_t i = 0; i < args->num_sums; i++) {
         const kern_sum_t *sum = &args->sums[i];
 
-        if (sum->num_parts < 1 || sum->first_part < 0 ||
+        if (sum->num_parts < 0 || sum->first_part < 0 ||
             sum->first_part > args->num_parts - sum->num_parts || sum->heads < 0 || sum->count < 0)
             return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
                              "partial_sum: sum %" PRId64 ": parts [%" PRId64 ", + %" PRId32
@@ -248,8 +248,12 @@ base_status_t kern_partial_sum_visit(const kern_partial_sum_t *args, kern_visito
 
         if (sum->heads == 0 || sum->count == 0) continue;
         for (int32_t p = 0; p < sum->num_parts; p++)
-            VISIT_PIECE(BASE_READ, "partial_sum: src", args->src, acc, parts[p].src, sum->count,
-                        sum->heads, parts[p].src_head);
+            if (parts[p].real)
+                VISIT_PIECE(BASE_READ, "partial_sum: src_real", args->src_real, args->dtype,
+                            parts[p].src, sum->count, sum->heads, parts[p].src_head);
+            else
+                VISIT_PIECE(BASE_READ, "partial_sum: src", args->src, acc, parts[p].src, sum->count,
+                            sum->heads, parts[p].src_head);
         VISIT_PIECE(BASE_READ_WRITE, "partial_sum: dst", args->dst, args->dtype, sum->dst,
                     sum->count, sum->heads, sum->dst_head);
     }

@@ -1,4 +1,4 @@
-/* Sums of partial dk, dv: one pass, fp32, parts in the order listed. A block takes
+/* Sums of partial dk, dv: one pass, fp32, parts in the order listed, fp32 or bf16. A block takes
  * BLOCK_ELEMENTS of one head of one sum. The lists travel as kernel parameters (see
  * attention/task_list.cuh); more sums or parts than fit become several launches. */
 #include "kernels/cuda/cuda_launch.h"
@@ -10,17 +10,37 @@ namespace
 {
 
 constexpr int THREADS = 256, VECTOR = 4, BLOCK_ELEMENTS = 4 * THREADS * VECTOR;
-constexpr int MAX_SUMS = 256, MAX_PARTS = 1024;
+constexpr int MAX_SUMS = 256, MAX_PARTS = 832;
 
 struct sum_params {
     __nv_bfloat16 *dst;
     const float *src;
+    const __nv_bfloat16 *src_real;
     int32_t num_sums;
     int32_t first_block[MAX_SUMS + 1];
     kern_sum_t sums[MAX_SUMS]; /* first_part counts in `parts` */
     kern_sum_part_t parts[MAX_PARTS];
 };
 static_assert(sizeof(sum_params) <= 32764, "parameters of a launch");
+
+/* VECTOR elements of a part from element i of its head on. */
+__device__ __forceinline__ float4 load_part(const sum_params &p, const kern_sum_part_t &part,
+                                            int64_t head, int64_t i)
+{
+    const int64_t at = part.src + head * part.src_head + i;
+    if (!part.real) return *reinterpret_cast<const float4 *>(p.src + at);
+    const uint2 bits = *reinterpret_cast<const uint2 *>(p.src_real + at);
+    const float2 a = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(&bits.x));
+    const float2 b = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(&bits.y));
+    return make_float4(a.x, a.y, b.x, b.y);
+}
+
+__device__ __forceinline__ float load_one(const sum_params &p, const kern_sum_part_t &part,
+                                          int64_t head, int64_t i)
+{
+    const int64_t at = part.src + head * part.src_head + i;
+    return part.real ? __bfloat162float(p.src_real[at]) : p.src[at];
+}
 
 __global__ void __launch_bounds__(THREADS) sum_kernel(const __grid_constant__ sum_params p)
 {
@@ -44,8 +64,7 @@ __global__ void __launch_bounds__(THREADS) sum_kernel(const __grid_constant__ su
         if (i + VECTOR <= end) {
             float4 acc = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
             for (int32_t part = 0; part < sum.num_parts; part++) {
-                const float4 x = *reinterpret_cast<const float4 *>(p.src + parts[part].src +
-                                                                   head * parts[part].src_head + i);
+                const float4 x = load_part(p, parts[part], head, i);
                 acc =
                     part == 0 ? x : make_float4(acc.x + x.x, acc.y + x.y, acc.z + x.z, acc.w + x.w);
             }
@@ -55,9 +74,9 @@ __global__ void __launch_bounds__(THREADS) sum_kernel(const __grid_constant__ su
             continue;
         }
         for (int64_t j = i; j < end; j++) {
-            float acc = p.src[parts[0].src + head * parts[0].src_head + j];
+            float acc = sum.num_parts > 0 ? load_one(p, parts[0], head, j) : 0.0f;
             for (int32_t part = 1; part < sum.num_parts; part++)
-                acc += p.src[parts[part].src + head * parts[part].src_head + j];
+                acc += load_one(p, parts[part], head, j);
             dst[j] = __float2bfloat16_rn(acc);
         }
     }
@@ -100,10 +119,16 @@ extern "C" base_status_t kern_cuda_partial_sum(base_stream_t *s, const kern_part
     int32_t blocks = 0, parts = 0;
     p.dst = kern_cuda_pointer<__nv_bfloat16>(args->dst);
     p.src = kern_cuda_pointer<const float>(args->src);
+    p.src_real = args->src_real.buffer != nullptr
+                     ? kern_cuda_pointer<const __nv_bfloat16>(args->src_real)
+                     : nullptr;
     p.num_sums = 0;
-    if ((reinterpret_cast<uintptr_t>(p.dst) | reinterpret_cast<uintptr_t>(p.src)) % 16 != 0)
+    if ((reinterpret_cast<uintptr_t>(p.dst) | reinterpret_cast<uintptr_t>(p.src) |
+         reinterpret_cast<uintptr_t>(p.src_real)) %
+            16 !=
+        0)
         return BASE_FAIL(base_device_ctx(base_stream_device(s)), BASE_ERR_ARG, BASE_MSG_INT_01,
-                         "partial_sum: dst or src is not a multiple of 16 bytes");
+                         "partial_sum: dst, src or src_real is not a multiple of 16 bytes");
     for (int64_t i = 0; i < args->num_sums; i++) {
         const kern_sum_t &sum = args->sums[i];
         if (sum.heads == 0 || sum.count == 0) continue;

@@ -6,13 +6,15 @@
 static void test_order(void **state)
 {
     const double src[] = {1e20, 1, -1e20};
-    const kern_sum_part_t parts[] = {{0, 0}, {1, 0}, {2, 0}, {0, 0}, {2, 0}, {1, 0}, {1, 0}};
+    const kern_sum_part_t parts[] = {{.src = 0}, {.src = 1}, {.src = 2}, {.src = 0},
+                                     {.src = 2}, {.src = 1}, {.src = 1}};
     const kern_sum_t sums[] = {{0, 0, 1, 1, 3, 0}, {1, 0, 1, 1, 3, 3}, {2, 0, 1, 1, 1, 6}};
     const double want[] = {0, 1, 1};
     op_fixture_t *fx = *state;
     op_tensor_t from = op_tensor_from(fx, 1, 3, 3, KERN_F64, src),
                 to = op_tensor(fx, 1, 3, 3, KERN_F64);
-    const kern_partial_sum_t args = {KERN_F64, 3, 7, sums, parts, to.mat.mem, from.mat.mem};
+    const kern_partial_sum_t args = {KERN_F64,     3,        7, sums, parts, to.mat.mem,
+                                     from.mat.mem, {NULL, 0}};
     double got[3];
 
     op_run(fx, partial_sum, &args);
@@ -26,7 +28,8 @@ static void test_order(void **state)
 static void test_heads(void **state)
 {
     enum { COUNT = 5, SRC = 60 };
-    const kern_sum_part_t parts[] = {{1, 7}, {20, 5}, {40, 11}};
+    const kern_sum_part_t parts[] = {
+        {.src = 1, .src_head = 7}, {.src = 20, .src_head = 5}, {.src = 40, .src_head = 11}};
     const kern_sum_t sum = {2, 9, COUNT, 2, 3, 0};
     op_fixture_t *fx = *state;
 
@@ -36,8 +39,9 @@ static void test_heads(void **state)
         op_tensor_t from,
             to = op_tensor(fx, 2, COUNT, 9, dtype); /* the gap between heads is watched */
         const kern_partial_sum_t args = {
-            dtype,    1, 3, &sum, parts, base_mem_at(to.mat.mem, -2 * kern_dtype_bytes(dtype)),
-            {NULL, 0}};
+            dtype,     1,        3,
+            &sum,      parts,    base_mem_at(to.mat.mem, -2 * kern_dtype_bytes(dtype)),
+            {NULL, 0}, {NULL, 0}};
         kern_partial_sum_t run = args;
 
         for (int i = 0; i < SRC; i++)
@@ -64,10 +68,10 @@ static void test_many_parts(void **state)
     const kern_sum_t sum = {0, 0, 3, 1, PARTS, 0};
     double src[PARTS + 2], got[3];
     op_tensor_t from, to = op_tensor(fx, 1, 3, 3, KERN_F32);
-    kern_partial_sum_t args = {KERN_F32, 1, PARTS, &sum, parts, to.mat.mem, {NULL, 0}};
+    kern_partial_sum_t args = {KERN_F32, 1, PARTS, &sum, parts, to.mat.mem, {NULL, 0}, {NULL, 0}};
 
     for (int i = 0; i < PARTS; i++)
-        parts[i] = (kern_sum_part_t){PARTS - 1 - i, 0};
+        parts[i] = (kern_sum_part_t){.src = PARTS - 1 - i};
     for (int i = 0; i < PARTS + 2; i++)
         src[i] = i;
     from = op_tensor_from(fx, 1, PARTS + 2, PARTS + 2, KERN_F32, src);
@@ -80,18 +84,49 @@ static void test_many_parts(void **state)
     op_tensor_end(&to);
 }
 
+/* Parts of both places in one sum, and a sum of none. */
+static void test_places(void **state)
+{
+    op_fixture_t *fx = *state;
+    const double acc[] = {1, 2, 3, 4}, real[] = {10, 20, 30, 40};
+    const kern_sum_part_t parts[] = {{.src = 2}, {.src = 1, .real = 1}, {.src = 0}};
+    const kern_sum_t sums[] = {{0, 0, 2, 1, 3, 0}, {2, 0, 1, 1, 0, 3}, {3, 0, 1, 1, 1, 1}};
+    const double want[] = {3 + 20 + 1, 4 + 30 + 2, 0, 20};
+    op_tensor_t from = op_tensor_from(fx, 1, 4, 4, KERN_F32, acc),
+                from_real = op_tensor_from(fx, 1, 4, 4, KERN_F32, real),
+                to = op_tensor(fx, 1, 4, 4, KERN_F32);
+    const kern_partial_sum_t args = {.dtype = KERN_F32,
+                                     .num_sums = 3,
+                                     .num_parts = 3,
+                                     .sums = sums,
+                                     .parts = parts,
+                                     .dst = to.mat.mem,
+                                     .src = from.mat.mem,
+                                     .src_real = from_real.mat.mem};
+    double got[4];
+
+    op_run(fx, partial_sum, &args);
+    op_tensor_get(&to, got);
+    assert_memory_equal(got, want, sizeof want);
+    op_tensor_end(&from);
+    op_tensor_end(&from_real);
+    op_tensor_end(&to);
+}
+
 static void test_errors(void **state)
 {
     op_fixture_t *fx = *state;
-    const kern_sum_part_t part = {0, 0};
+    kern_sum_part_t part = {0};
     kern_sum_t sum = {0, 0, 4, 1, 2, 0};
     op_tensor_t from = op_tensor(fx, 1, 4, 4, KERN_F32), to = op_tensor(fx, 1, 4, 4, KERN_F32);
-    kern_partial_sum_t args = {KERN_F32, 1, 1, &sum, &part, to.mat.mem, from.mat.mem};
+    kern_partial_sum_t args = {KERN_F32, 1, 1, &sum, &part, to.mat.mem, from.mat.mem, {NULL, 0}};
 
     op_refuse(fx, partial_sum, &args, BASE_ERR_ARG, "partial_sum: sum 0: parts [0, + 2) of 1");
     sum.num_parts = 1;
     sum.count = 1000;
     op_refuse(fx, partial_sum, &args, BASE_ERR_ARG, "partial_sum: src");
+    part.real = 1;
+    op_refuse(fx, partial_sum, &args, BASE_ERR_ARG, "partial_sum: src_real");
     args.dtype = KERN_I32;
     op_refuse(fx, partial_sum, &args, BASE_ERR_ARG, "partial_sum: dst is int32");
     args.dtype = KERN_F32;
@@ -136,6 +171,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors), cmocka_unit_test(test_order),
         cmocka_unit_test(test_heads),   cmocka_unit_test(test_many_parts),
+        cmocka_unit_test(test_places),
         cmocka_unit_test(test_errors),
     };
 
