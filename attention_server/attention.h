@@ -24,9 +24,12 @@
  * served, and in the backward ping's begin precedes pong's serve, as above. Other orders are
  * BASE_ERR_STATE.
  *
- * Bits (invariant Placement): o, lse and dq are the same for every plan; dk and dv for every plan
- * with the same cuts, whoever computes, since the owner adds the tasks' partial sums in ascending
- * q0.
+ * Bits (invariant Placement): o, lse and dq are the same for every plan. dk and dv are the same for
+ * every plan with the same cuts, whoever computes: every task's partial sums (acc) go to the owner
+ * of the rows, which adds them in ascending q0. With sums_per_server a server adds the partial sums
+ * of its tasks of a document, in ascending q0, rounds once to the compute dtype and sends that; the
+ * owner adds one such sum for each server, in ascending server. Then dk and dv are the same for the
+ * same plan, and much less is sent.
  *
  * All work is ordered on the compute stream given at creation. Errors of later work stick to that
  * stream. One thread. */
@@ -59,6 +62,7 @@ typedef struct as_attention_config {
     int64_t max_rows;             /* most rows of a half on a trainer */
     int64_t head_rows;          /* rows between KV heads in q, k, v, lse, dq, dk, dv; >= max_rows */
     int64_t o_pitch, d_o_pitch; /* elements between rows of o and d_o; >= num_q_heads head_dim */
+    int32_t sums_per_server;    /* 0: dk, dv have the same bits whoever computes; 1: see above */
     int64_t scratch_bytes;      /* what a microbatch's staged pieces may take on this rank */
     int64_t retain_bytes;       /* what retained tasks may take, all layers */
     int32_t max_tasks;          /* lists are allocated for so many; a larger plan grows them */

@@ -105,23 +105,24 @@ base_status_t as_attention_begin(as_attention_t *at, data_half_t half, int32_t l
                            &state->out);
 }
 
-/* dk and dv of this half's rows from all partial sums. Those of pong's tasks over ping's rows
- * arrived with pong, which is finished first. */
-static base_status_t sum_partials(as_attention_t *at, data_half_t half, const as_schedule_t *s)
+base_status_t as_run_sums(as_attention_t *at, const as_schedule_t *s, int32_t layer,
+                          const as_list_t *sums, const as_list_t *parts, base_mem_t dk,
+                          base_mem_t dv)
 {
-    const base_mem_t scratch =
-        as_region_mem(at, (int)half, AS_REGION_SCRATCH, at->half[half].layer);
+    const base_mem_t scratch = as_region_mem(at, DATA_PING, AS_REGION_SCRATCH, layer);
     kern_partial_sum_t sum = {.dtype = at->config.dtype,
-                              .num_sums = s->sums[half].count,
-                              .num_parts = s->parts[half].count,
-                              .sums = s->sums[half].items,
-                              .parts = s->parts[half].items,
-                              .dst = at->bases.mem[half][AS_REGION_DK],
-                              .src = scratch};
+                              .num_sums = sums->count,
+                              .num_parts = parts->count,
+                              .sums = sums->items,
+                              .parts = parts->items,
+                              .dst = dk,
+                              .src = scratch,
+                              .src_real = scratch};
     if (sum.num_sums == 0) return BASE_OK;
     BASE_TRY(kern_partial_sum_run(at->compute, &sum));
-    sum.dst = at->bases.mem[half][AS_REGION_DV];
+    sum.dst = dv;
     sum.src = base_mem_at(scratch, s->partial_stride);
+    sum.src_real = base_mem_at(scratch, s->grad_stride);
     return kern_partial_sum_run(at->compute, &sum);
 }
 
@@ -148,7 +149,10 @@ base_status_t as_attention_finish(as_attention_t *at, data_half_t half)
     BASE_TRY(comm_exchange_arrived_all(at->group, state->back, at->compute));
     BASE_TRY(comm_exchange_sent(at->group, state->out, at->compute));
     state->open = 0;
-    if (state->direction == AS_BACKWARD)
-        return sum_partials(at, half, as_layer_schedule(at, state->layer));
-    return BASE_OK;
+    if (state->direction == AS_FORWARD) return BASE_OK;
+    /* Of all partial sums. Those of pong's tasks over ping's rows arrived with pong, which is
+     * finished first. */
+    const as_schedule_t *s = as_layer_schedule(at, state->layer);
+    return as_run_sums(at, s, state->layer, &s->sums[half], &s->parts[half],
+                       at->bases.mem[half][AS_REGION_DK], at->bases.mem[half][AS_REGION_DV]);
 }

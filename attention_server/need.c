@@ -6,6 +6,7 @@ as_shape_t as_shape_of(const as_attention_config_t *config)
     return (as_shape_t){.group = config->num_q_heads / config->num_kv_heads,
                         .head_dim = config->head_dim,
                         .num_kv_heads = config->num_kv_heads,
+                        .sums_per_server = config->sums_per_server,
                         .real_bytes = kern_dtype_bytes(config->dtype),
                         .acc_bytes = kern_dtype_bytes(kern_dtype_acc(config->dtype)),
                         .head_rows = config->head_rows,

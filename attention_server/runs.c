@@ -74,20 +74,18 @@ static base_status_t merge_runs(as_schedule_t *s)
     return BASE_OK;
 }
 
-int as_run_need(const as_schedule_t *s, const as_run_t *run, int32_t h, int64_t *row0_p,
-                int64_t *row1_p)
+as_need_t as_run_need(const as_schedule_t *s, const as_run_t *run, int32_t h)
 {
     const int32_t *members = (const int32_t *)s->run_members.items + run->first_member;
-    int64_t row0 = INT64_MAX, row1 = 0;
+    as_need_t need = {.row0 = INT64_MAX};
     for (int64_t i = 0; i < run->num_members; i++) {
         const as_task_t *task = &s->plan->tasks[members[i]];
         if (h < task->h0 || h >= task->h1) continue;
-        row0 = as_min(row0, task->k0);
-        row1 = as_max(row1, task->q1);
+        need.row0 = as_min(need.row0, task->k0);
+        need.row1 = as_max(need.row1, task->q1);
+        need.has_ping |= as_info(s, members[i])->half == DATA_PING;
     }
-    *row0_p = row0;
-    *row1_p = row1;
-    return row1 > 0;
+    return need;
 }
 
 static int64_t take(int64_t *cursor, int64_t bytes)

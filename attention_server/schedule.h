@@ -39,6 +39,7 @@ typedef struct as_bases {
 /* Sizes that the schedule needs of the seam's configuration. */
 typedef struct as_shape {
     int32_t group, head_dim, num_kv_heads; /* R, D, G */
+    int32_t sums_per_server;               /* as_attention_config_t */
     int64_t real_bytes, acc_bytes;
     int64_t head_rows, o_pitch, d_o_pitch;
 } as_shape_t;
@@ -92,6 +93,39 @@ typedef struct as_task_info {
         delta;       /* staged q, (o, later dq), lse, d_o, delta; q and lse in KEEP when retained */
     int64_t partial; /* dk of this task in SCRATCH; dv lies partial_stride behind */
 } as_task_info_t;
+
+/* Rows [row0, row1) of a run that some task of one KV head needs; row1 0: none does. */
+typedef struct as_need {
+    int64_t row0, row1;
+    int32_t has_ping; /* one of those tasks is in ping */
+} as_need_t;
+
+/* One end's place of a transfer: a region and a 2-D range in it. */
+typedef struct as_place {
+    as_region_t region;
+    int half;
+    int64_t offset, pitch;
+} as_place_t;
+
+/* With sums_per_server: dk and dv of a run over rows [row0, row0 + rows) of KV heads [h0, h1), all
+ * in one piece of another rank than the run's server, which adds its tasks' and sends this. */
+typedef struct as_grad {
+    int32_t run, piece;
+    int32_t h0, h1;
+    int32_t half;     /* with whose results it travels */
+    int32_t received; /* 1: to here; 0: from here */
+    int64_t row0, rows;
+    int64_t offset; /* bytes of dk in SCRATCH: (h1 - h0, rows, D) real; dv grad_stride behind */
+} as_grad_t;
+
+/* What goes into a sum of dk: rows [row0, row1) of a document and KV heads [h0, h1), at `src`
+ * elements of SCRATCH, heads src_head apart; dv likewise behind it. */
+typedef struct as_term {
+    int64_t row0, row1;
+    int32_t h0, h1;
+    int64_t src, src_head;
+    int32_t real; /* 1: an as_grad_t, 0: partial sums of a task (acc) */
+} as_term_t;
 
 /* A copy on this rank: keys that are here already go to a run. */
 typedef struct as_local_copy {
@@ -158,15 +192,20 @@ typedef struct as_schedule {
     as_list_t launches;               /* as_launch_t, by half */
     as_list_t waits;                  /* as_wait_t */
     as_list_t received;               /* as_received_t, ascending (task, piece) */
+    as_list_t grads;                  /* as_grad_t, ascending (run, heads, piece) */
+    as_list_t terms;                  /* as_term_t of the sum at hand */
     as_list_t row_cuts, head_cuts;    /* int64_t */
-    as_list_t sums[DATA_NUM_HALVES];  /* kern_sum_t */
+    as_list_t sums[DATA_NUM_HALVES];  /* kern_sum_t, of the owner's rows */
     as_list_t parts[DATA_NUM_HALVES]; /* kern_sum_part_t */
-    as_list_t pads[DATA_NUM_HALVES];  /* as_pad_t */
+    /* of the server, for what it sends */
+    as_list_t server_sums[DATA_NUM_HALVES], server_parts[DATA_NUM_HALVES];
+    as_list_t pads[DATA_NUM_HALVES]; /* as_pad_t */
 
     int64_t scratch_bytes, keep_bytes; /* needed on this rank; keep: one layer */
     int64_t run_stride;                /* from k to v of a run in SCRATCH */
     int64_t keep_stride;               /* and in KEEP */
     int64_t partial_stride;            /* from dk to dv */
+    int64_t grad_stride;               /* and of as_grad_t */
     int64_t tasks_here, local_tasks;
 } as_schedule_t;
 
@@ -203,10 +242,32 @@ base_status_t as_schedule_launches(as_schedule_t *s)
     BASE_MUST_CHECK; /* launches.c: kernel tasks and their waits */
 base_status_t
 as_schedule_sums(as_schedule_t *s) BASE_MUST_CHECK; /* sums.c: dk, dv of the owner's rows */
+/* Within as_schedule_transfers: partials.c: where tasks leave dk and dv, and without
+ * sums_per_server their way home; grads.c: the way home of a server's sums. */
+base_status_t as_schedule_partials(as_schedule_t *s) BASE_MUST_CHECK;
+base_status_t as_schedule_grads(as_schedule_t *s) BASE_MUST_CHECK;
+/* Within as_schedule_sums, grads.c: what the server adds before it sends. */
+base_status_t as_schedule_server_sums(as_schedule_t *s) BASE_MUST_CHECK;
 
-/* Rows of `run` that some task of KV head h needs; 0 when none does. */
-int as_run_need(const as_schedule_t *s, const as_run_t *run, int32_t h, int64_t *row0_p,
-                int64_t *row1_p);
+as_need_t as_run_need(const as_schedule_t *s, const as_run_t *run, int32_t h);
+
+/* A transfer of rows x row_bytes from `from` on rank `src` to `to` on rank `dst`, kept when this
+ * rank is one of them. A place is only looked at on the rank where it lies. */
+base_status_t as_schedule_transfer(as_schedule_t *s, as_exchange_t *leg, int32_t src, int32_t dst,
+                                   const as_place_t *from, const as_place_t *to, int64_t row_bytes,
+                                   int64_t rows) BASE_MUST_CHECK;
+
+/* Adds sums of the terms s->terms, in their order, over a block of rows and heads: one for each part
+ * of the block in which every term covers all or nothing. dst: elements of the block's first row. */
+typedef struct as_block {
+    int64_t row0, row1;
+    int32_t h0, h1;
+    int64_t dst, dst_head;
+} as_block_t;
+base_status_t as_add_block_sums(as_schedule_t *s, const as_block_t *block, as_list_t *sums,
+                                as_list_t *parts) BASE_MUST_CHECK;
+/* The term of a task that is served here. */
+as_term_t as_task_term(const as_schedule_t *s, int32_t task);
 
 static inline as_task_info_t *as_info(const as_schedule_t *s, int64_t task)
 {

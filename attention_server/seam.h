@@ -75,6 +75,11 @@ base_mem_t as_region_mem(const as_attention_t *at, int half, as_region_t region,
 base_status_t as_exchange_leg(as_attention_t *at, data_half_t half, int32_t layer, as_leg_t leg,
                               comm_ticket_t *ticket_p) BASE_MUST_CHECK;
 
+/* dk, then dv, as these sums of what lies in the layer's SCRATCH. */
+base_status_t as_run_sums(as_attention_t *at, const as_schedule_t *s, int32_t layer,
+                          const as_list_t *sums, const as_list_t *parts, base_mem_t dk,
+                          base_mem_t dv) BASE_MUST_CHECK;
+
 /* The halves' lists. as_lists_expect: the largest exchange of a schedule, to which each list grows
  * when its turn comes, so that a steady state allocates nothing. */
 base_status_t as_lists_create(as_attention_t *at) BASE_MUST_CHECK;

@@ -134,6 +134,11 @@ base_status_t as_attention_serve(as_attention_t *at, data_half_t half, int32_t l
     for (int64_t i = 0; i < s->launches.count; i++)
         if (launches[i].half == (int32_t)half)
             BASE_TRY(run_launch(at, s, &launches[i], layer, direction));
+    if (direction == AS_BACKWARD) {
+        const base_mem_t scratch = as_region_mem(at, (int)half, AS_REGION_SCRATCH, layer);
+        BASE_TRY(as_run_sums(at, s, layer, &s->server_sums[half], &s->server_parts[half], scratch,
+                             base_mem_at(scratch, s->grad_stride)));
+    }
     state->served = 1;
     return as_exchange_leg(at, half, layer, direction == AS_FORWARD ? AS_FWD_BACK : AS_BWD_BACK,
                            &state->back);

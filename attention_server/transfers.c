@@ -5,21 +5,13 @@
 
 #include <string.h>
 
-/* One end's place: a region and a 2-D range in it. */
-typedef struct place {
-    as_region_t region;
-    int half;
-    int64_t offset, pitch;
-} place_t;
-
-/* A transfer of rows x row_bytes from `from` on rank `src` to `to` on rank `dst`, kept when this
- * rank is one of them. A place is only looked at on the rank where it lies. */
-static base_status_t add_transfer(as_schedule_t *s, as_exchange_t *leg, int32_t src, int32_t dst,
-                                  place_t from, place_t to, int64_t row_bytes, int64_t rows)
+base_status_t as_schedule_transfer(as_schedule_t *s, as_exchange_t *leg, int32_t src, int32_t dst,
+                                   const as_place_t *from, const as_place_t *to, int64_t row_bytes,
+                                   int64_t rows)
 {
     if ((src != s->rank) == (dst != s->rank)) return BASE_OK;
     const int send = src == s->rank;
-    const place_t *mine = send ? &from : &to;
+    const as_place_t *mine = send ? from : to;
     const as_entry_t entry = {.peer = send ? dst : src,
                               .send = (int16_t)send,
                               .region = (int8_t)mine->region,
@@ -32,28 +24,34 @@ static base_status_t add_transfer(as_schedule_t *s, as_exchange_t *leg, int32_t 
     return as_list_push(&leg->entries, &entry);
 }
 
+static base_status_t add_transfer(as_schedule_t *s, as_exchange_t *leg, int32_t src, int32_t dst,
+                                  as_place_t from, as_place_t to, int64_t row_bytes, int64_t rows)
+{
+    return as_schedule_transfer(s, leg, src, dst, &from, &to, row_bytes, rows);
+}
+
 /* A head-group-major tensor of the owner, `lane` bytes per row and KV head: rows from local_row on
  * of heads from h0 on. */
-static place_t owner_heads(const as_schedule_t *s, as_region_t region, int half, int64_t local_row,
-                           int32_t h0, int64_t lane)
+static as_place_t owner_heads(const as_schedule_t *s, as_region_t region, int half,
+                              int64_t local_row, int32_t h0, int64_t lane)
 {
-    return (place_t){region, half, (h0 * s->shape.head_rows + local_row) * lane,
-                     s->shape.head_rows * lane};
+    return (as_place_t){region, half, (h0 * s->shape.head_rows + local_row) * lane,
+                        s->shape.head_rows * lane};
 }
 
 /* A token-major tensor of the owner (o, d_o). */
-static place_t owner_rows(const as_schedule_t *s, as_region_t region, int half, int64_t local_row,
-                          int32_t h0, int64_t pitch)
+static as_place_t owner_rows(const as_schedule_t *s, as_region_t region, int half,
+                             int64_t local_row, int32_t h0, int64_t pitch)
 {
     const int64_t e = s->shape.real_bytes;
-    return (place_t){region, half,
-                     (local_row * pitch + (int64_t)h0 * s->shape.group * s->shape.head_dim) * e,
-                     pitch * e};
+    return (as_place_t){region, half,
+                        (local_row * pitch + (int64_t)h0 * s->shape.group * s->shape.head_dim) * e,
+                        pitch * e};
 }
 
-static place_t staged(as_region_t region, int64_t offset, int64_t pitch)
+static as_place_t staged(as_region_t region, int64_t offset, int64_t pitch)
 {
-    return (place_t){region, DATA_PING, offset, pitch};
+    return (as_place_t){region, DATA_PING, offset, pitch};
 }
 
 /* q, o, dq and their companions of one task whose rows are on another rank than its server. */
@@ -71,15 +69,15 @@ static base_status_t add_task(as_schedule_t *s, int32_t i)
     const as_region_t kept = task->retained ? AS_REGION_KEEP : AS_REGION_SCRATCH;
     as_exchange_t *legs = s->legs[half];
 
-    const place_t q = owner_heads(s, AS_REGION_Q, half, info->local_row, task->h0, lane);
-    const place_t dq = owner_heads(s, AS_REGION_DQ, half, info->local_row, task->h0, lane);
-    const place_t lse = owner_heads(s, AS_REGION_LSE, half, info->local_row, task->h0, stat);
-    const place_t delta = owner_heads(s, AS_REGION_DELTA, half, info->local_row, task->h0, stat);
-    const place_t o = owner_rows(s, AS_REGION_O, half, info->local_row, task->h0, sh->o_pitch);
-    const place_t d_o =
+    const as_place_t q = owner_heads(s, AS_REGION_Q, half, info->local_row, task->h0, lane);
+    const as_place_t dq = owner_heads(s, AS_REGION_DQ, half, info->local_row, task->h0, lane);
+    const as_place_t lse = owner_heads(s, AS_REGION_LSE, half, info->local_row, task->h0, stat);
+    const as_place_t delta = owner_heads(s, AS_REGION_DELTA, half, info->local_row, task->h0, stat);
+    const as_place_t o = owner_rows(s, AS_REGION_O, half, info->local_row, task->h0, sh->o_pitch);
+    const as_place_t d_o =
         owner_rows(s, AS_REGION_D_O, half, info->local_row, task->h0, sh->d_o_pitch);
-    const place_t q_staged = staged(kept, info->q, rows * lane);
-    const place_t lse_staged = staged(kept, info->lse, rows * stat);
+    const as_place_t q_staged = staged(kept, info->q, rows * lane);
+    const as_place_t lse_staged = staged(kept, info->lse, rows * stat);
 
     BASE_TRY(add_transfer(s, &legs[AS_FWD_OUT], owner, server, q, q_staged, rows * lane, heads));
     BASE_TRY(add_transfer(s, &legs[AS_FWD_BACK], server, owner,
@@ -110,8 +108,8 @@ static base_status_t add_run_piece(as_schedule_t *s, const as_run_t *run, const 
     if (server != s->rank && owner != s->rank) return BASE_OK;
     const int64_t lane = s->shape.head_dim * s->shape.real_bytes, run_rows = run->k1 - run->k0;
     const int64_t local_row = piece->local_row + row0 - piece->doc_row;
-    const place_t k = owner_heads(s, AS_REGION_K, piece->half, local_row, h0, lane);
-    const place_t v = owner_heads(s, AS_REGION_V, piece->half, local_row, h0, lane);
+    const as_place_t k = owner_heads(s, AS_REGION_K, piece->half, local_row, h0, lane);
+    const as_place_t v = owner_heads(s, AS_REGION_V, piece->half, local_row, h0, lane);
     const as_region_t region = run->retained ? AS_REGION_KEEP : AS_REGION_SCRATCH;
     const int64_t to = run->k_offset + ((h0 - run->h0) * run_rows + row0 - run->k0) * lane;
     const int64_t to_v = to + (run->retained ? s->keep_stride : s->run_stride);
@@ -132,8 +130,8 @@ static base_status_t add_run_piece(as_schedule_t *s, const as_run_t *run, const 
                                       .to_pitch = run_rows * lane};
         return as_list_push(&s->copies, &copy);
     }
-    const place_t run_k = staged(region, to, run_rows * lane),
-                  run_v = staged(region, to_v, run_rows * lane);
+    const as_place_t run_k = staged(region, to, run_rows * lane),
+                     run_v = staged(region, to_v, run_rows * lane);
     for (int leg = AS_FWD_OUT; leg <= AS_BWD_OUT; leg += AS_BWD_OUT - AS_FWD_OUT) {
         if (leg == AS_BWD_OUT && run->retained) break;
         as_exchange_t *exchange = &s->legs[piece->half][leg];
@@ -149,95 +147,19 @@ static base_status_t add_run(as_schedule_t *s, const as_run_t *run)
 {
     const int32_t piece0 = s->batch->document_piece[run->document],
                   piece1 = s->batch->document_piece[run->document + 1];
-    for (int32_t h = run->h0; h < run->h1;) {
-        int64_t row0, row1, next0, next1;
-        const int needed = as_run_need(s, run, h, &row0, &row1);
-        int32_t h1 = h + 1;
-        while (h1 < run->h1 && as_run_need(s, run, h1, &next0, &next1) == needed && next0 == row0 &&
-               next1 == row1)
-            h1++;
-        for (int32_t p = piece0; needed && p < piece1; p++) {
+    for (int32_t h = run->h0, h1; h < run->h1; h = h1) {
+        const as_need_t need = as_run_need(s, run, h);
+        for (h1 = h + 1; h1 < run->h1; h1++) {
+            const as_need_t next = as_run_need(s, run, h1);
+            if (next.row0 != need.row0 || next.row1 != need.row1) break;
+        }
+        for (int32_t p = piece0; p < piece1; p++) {
             const data_piece_t *piece = &s->batch->pieces[p];
-            const int64_t a = as_max(row0, piece->doc_row),
-                          b = as_min(row1, piece->doc_row + piece->rows);
+            const int64_t a = as_max(need.row0, piece->doc_row),
+                          b = as_min(need.row1, piece->doc_row + piece->rows);
             if (a < b) BASE_TRY(add_run_piece(s, run, piece, h, h1, a, b));
         }
-        h = h1;
     }
-    return BASE_OK;
-}
-
-/* dk, dv of a task's keys, piece by piece, to the trainers that hold them. Every task has its own
- * partial sums on its server; where the rows are elsewhere, the owner receives them beside its own.
- */
-static base_status_t add_partials(as_schedule_t *s, int32_t i)
-{
-    const as_task_t *task = &s->plan->tasks[i];
-    const as_task_info_t *info = as_info(s, i);
-    const int64_t lane = s->shape.head_dim * s->shape.acc_bytes, heads = task->h1 - task->h0;
-    const int64_t task_rows = task->q1 - task->k0;
-    as_exchange_t *leg = &s->legs[info->half][AS_BWD_BACK];
-    for (int32_t p = s->batch->document_piece[task->document];
-         p < s->batch->document_piece[task->document + 1]; p++) {
-        const data_piece_t *piece = &s->batch->pieces[p];
-        const int64_t a = as_max(task->k0, piece->doc_row),
-                      b = as_min(task->q1, piece->doc_row + piece->rows);
-        const int32_t owner = s->topology->trainer_rank[piece->trainer];
-        if (a >= b || owner == info->server_rank) continue;
-        int64_t received = 0;
-        if (owner == s->rank) {
-            const as_received_t r = {
-                .task = i, .piece = p, .row0 = a, .rows = b - a, .offset = s->partial_stride};
-            received = r.offset;
-            s->partial_stride = as_align(s->partial_stride + heads * (b - a) * lane);
-            BASE_TRY(as_list_push(&s->received, &r));
-        }
-        const int64_t row_bytes = (b - a) * lane;
-        for (int dv = 0; dv < 2; dv++) /* the stride to dv is added when it is known */
-            BASE_TRY(add_transfer(
-                s, leg, info->server_rank, owner,
-                (place_t){AS_REGION_SCRATCH, dv ? DATA_PONG : DATA_PING,
-                          info->partial + (a - task->k0) * lane, task_rows * lane},
-                (place_t){AS_REGION_SCRATCH, dv ? DATA_PONG : DATA_PING, received, row_bytes},
-                row_bytes, heads));
-    }
-    return BASE_OK;
-}
-
-/* Partials lie behind everything else: [dk computed here | dk received | dv computed here | dv
- * received]. Until their sizes are known, offsets count from the start of the dk part, and entries
- * of dv carry the mark half = DATA_PONG. */
-static base_status_t place_partials(as_schedule_t *s)
-{
-    const int64_t lane = s->shape.head_dim * s->shape.acc_bytes;
-    s->partial_stride = 0;
-    s->received.count = 0;
-    for (int32_t i = 0; i < s->plan->num_tasks; i++) {
-        const as_task_t *task = &s->plan->tasks[i];
-        if (as_info(s, i)->server_rank != s->rank) continue;
-        as_info(s, i)->partial = s->partial_stride;
-        s->partial_stride =
-            as_align(s->partial_stride + (task->h1 - task->h0) * (task->q1 - task->k0) * lane);
-    }
-    int64_t first[DATA_NUM_HALVES];
-    for (int half = 0; half < DATA_NUM_HALVES; half++)
-        first[half] = s->legs[half][AS_BWD_BACK].entries.count;
-    for (int32_t i = 0; i < s->plan->num_tasks; i++)
-        BASE_TRY(add_partials(s, i));
-    const int64_t base = s->scratch_bytes;
-    for (int half = 0; half < DATA_NUM_HALVES; half++) {
-        as_entry_t *entries = s->legs[half][AS_BWD_BACK].entries.items;
-        for (int64_t e = first[half]; e < s->legs[half][AS_BWD_BACK].entries.count; e++) {
-            entries[e].offset += base + (entries[e].half == DATA_PONG ? s->partial_stride : 0);
-            entries[e].half = DATA_PING;
-        }
-    }
-    for (int32_t i = 0; i < s->plan->num_tasks; i++)
-        as_info(s, i)->partial += base;
-    as_received_t *received = s->received.items;
-    for (int64_t r = 0; r < s->received.count; r++)
-        received[r].offset += base;
-    s->scratch_bytes = base + 2 * s->partial_stride;
     return BASE_OK;
 }
 
@@ -291,7 +213,8 @@ base_status_t as_schedule_transfers(as_schedule_t *s)
         BASE_TRY(add_task(s, i));
     for (int64_t r = 0; r < s->runs.count; r++)
         BASE_TRY(add_run(s, (const as_run_t *)s->runs.items + r));
-    BASE_TRY(place_partials(s));
+    BASE_TRY(as_schedule_partials(s));
+    if (s->shape.sums_per_server) BASE_TRY(as_schedule_grads(s));
     for (int half = 0; half < DATA_NUM_HALVES; half++)
         for (int leg = 0; leg < AS_NUM_LEGS; leg++)
             BASE_TRY(group_by_peer(s, &s->legs[half][leg]));

@@ -4,7 +4,8 @@
  * For each seed: one rank without cuts (the oracle); T trainers in place with random cuts; the same
  * cuts with servers in a pool; the planner's own cuts; whole documents (local). o, lse and dq must
  * have the same bits everywhere; dk and dv the same bits for the same cuts and else differ by the
- * order of a sum.
+ * order of a sum. Then the same plans with sums of dk and dv per server: the same again, with the
+ * same bits for the same plan when a rank is late, and fewer bytes.
  *
  *   seam [--device cpu|strict] [--first N] [--seeds N] [--threads N] */
 #include <setjmp.h>
@@ -124,6 +125,31 @@ static void add_facts(seam_facts_t *all, const seam_facts_t *f)
     all->windowed += f->windowed;
 }
 
+/* The case with sums of dk and dv per server; `each` is its result with every task's. */
+static void check_sums_per_server(const seam_case_t *each_case, const seam_result_t *each,
+                                  const seam_result_t *oracle, uint64_t seed, const char *name)
+{
+    seam_case_t c = *each_case;
+    seam_result_t sums, late;
+
+    c.sums_per_server = 1;
+    run_or_fail(&c, seed, name, &sums);
+    compare(&sums, oracle, seed, name);
+    if (sums.sent_bytes > each->sent_bytes)
+        fail_msg("seed %llu, %s: %lld bytes sent, each task's sums are %lld",
+                 (unsigned long long)seed, name, (long long)sums.sent_bytes,
+                 (long long)each->sent_bytes);
+    if (seed % 4 == 0) {
+        c.slow_rank = (int32_t)(seed / 4 % (uint64_t)c.num_ranks);
+        c.slow_ns = 1000000;
+        run_or_fail(&c, seed, name, &late);
+        same_bits(late.dk, sums.dk, sums.kv_elements, &sums, seed, name, "dk when a rank is late");
+        same_bits(late.dv, sums.dv, sums.kv_elements, &sums, seed, name, "dv when a rank is late");
+        seam_result_free(&late);
+    }
+    seam_result_free(&sums);
+}
+
 /* *sizes: a bit for each number of ranks that computed a case. */
 static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t *facts,
                        uint64_t *sizes)
@@ -149,6 +175,7 @@ static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t 
     *sizes |= UINT64_C(1) << c.num_ranks;
     run_or_fail(&c, seed, "in place", &in_place);
     compare(&in_place, &oracle, seed, "in place");
+    check_sums_per_server(&c, &in_place, &oracle, seed, "in place, sums per server");
 
     c = base;
     c.placement = AS_POOL;
@@ -163,6 +190,7 @@ static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t 
     *sizes |= UINT64_C(1) << c.num_ranks;
     run_or_fail(&c, seed, "pool", &pool);
     compare(&pool, &oracle, seed, "pool");
+    check_sums_per_server(&c, &pool, &oracle, seed, "pool, sums per server");
     same_bits(pool.dk, in_place.dk, pool.kv_elements, &pool, seed, "pool against in place", "dk");
     same_bits(pool.dv, in_place.dv, pool.kv_elements, &pool, seed, "pool against in place", "dv");
 
@@ -218,10 +246,12 @@ static void test_steady_state_allocates_nothing(void **cmocka_state)
     c.num_ranks = 3;
     c.plan = SEAM_PLAN_RANDOM;
     c.num_microbatches = 5;
-    seam_result_t r;
-    run_or_fail(&c, 4, "steady state", &r);
-    assert_int_equal(r.steady_allocations, 0);
-    seam_result_free(&r);
+    for (c.sums_per_server = 0; c.sums_per_server < 2; c.sums_per_server++) {
+        seam_result_t r;
+        run_or_fail(&c, 4, "steady state", &r);
+        assert_int_equal(r.steady_allocations, 0);
+        seam_result_free(&r);
+    }
 }
 
 /* Trainer 1's tasks read keys of trainer 0, but their server gets nothing from trainer 0 after the

@@ -327,6 +327,7 @@ static base_status_t create_rank(rank_t *r, comm_group_t *group)
                                           .head_rows = r->max_rows,
                                           .o_pitch = r->o_pitch,
                                           .d_o_pitch = r->o_pitch,
+                                          .sums_per_server = c->sums_per_server,
                                           .scratch_bytes = (total + 4096) * row_bytes * 24,
                                           .retain_bytes =
                                               (total + 4096) * row_bytes * 4 * c->num_layers,

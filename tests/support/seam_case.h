@@ -32,6 +32,7 @@ typedef struct seam_case {
     base_device_kind_t device;
     seam_plan_t plan;
     uint64_t cut_seed, assign_seed, device_seed;
+    int32_t sums_per_server;  /* as_attention_config_t */
     int32_t num_microbatches; /* the same documents again, with other servers */
     int64_t delay_ns;
     int32_t slow_rank; /* sleeps before each serve; -1: none */
