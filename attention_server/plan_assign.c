@@ -1,5 +1,6 @@
 /* Servers of tasks whose cuts were not made for them, and what they retain. */
 #include "attention_server/plan_work.h"
+#include "attention_server/schedule.h"
 
 #include "base/sort.h"
 
@@ -105,7 +106,7 @@ void as_plan_assign(as_planner_t *p, as_plan_t *plan)
 
 /* ==== retention ==== */
 
-/* Bytes that a retained task takes at most: its own q and lse when they come from elsewhere, and
+/* Bytes of one layer that a retained task takes, about: its own q and lse when they come from elsewhere, and
  * all its keys, as if no other task had them. */
 static int64_t retained_bytes(const as_planner_t *p, const as_task_t *task)
 {
@@ -118,11 +119,11 @@ static int64_t retained_bytes(const as_planner_t *p, const as_task_t *task)
     int64_t bytes = 0;
 
     if (far)
-        bytes += (task->q1 - task->q0) * heads *
-                 (w->row[AS_FLOW_BWD_OUT][0] - w->row[AS_FLOW_BWD_OUT][1]);
+        bytes += 2 * AS_ALIGN + (task->q1 - task->q0) * heads *
+                                    (w->row[AS_FLOW_BWD_OUT][0] - w->row[AS_FLOW_BWD_OUT][1]);
     if (far || task->k0 < piece->doc_row)
-        bytes += (task->q1 - task->k0) * heads * w->key[AS_FLOW_FWD_OUT][0];
-    return bytes * m->num_layers;
+        bytes += 2 * AS_ALIGN + (task->q1 - task->k0) * heads * w->key[AS_FLOW_FWD_OUT][0];
+    return bytes;
 }
 
 void as_plan_retain(as_planner_t *p, as_plan_t *plan)
@@ -136,8 +137,9 @@ void as_plan_retain(as_planner_t *p, as_plan_t *plan)
         task->retained = p->config.retain;
         if (!task->retained || m->retain_bytes == NULL) continue;
         const int64_t bytes = retained_bytes(p, task);
+        const int64_t room = m->retain_bytes[task->server] / m->num_layers / AS_PAGE * AS_PAGE;
 
-        task->retained = p->goal[task->server] + bytes <= m->retain_bytes[task->server];
+        task->retained = p->goal[task->server] + bytes <= room;
         if (task->retained) p->goal[task->server] += bytes;
     }
 }

@@ -182,10 +182,11 @@ static int64_t stretch_bytes(const filler_t *f, int64_t a, int64_t b)
     const data_piece_t *piece = &p->batch->pieces[f->piece];
     const int64_t q0 = as_unit_row(p, piece, a), q1 = as_unit_row(p, piece, b);
     const int64_t more = q1 > f->key_row ? q1 - f->key_row : 0;
-    const int64_t keys = w->partial_per_task ? q1 : more;
+    const int64_t sums = w->partial_per_task ? 0 : more; /* sent */
 
     return p->width * ((q1 - q0) * (w->row[AS_FLOW_BWD_OUT][0] + w->row[AS_FLOW_FWD_OUT][0]) +
-                       more * w->key[AS_FLOW_FWD_OUT][0] + keys * w->key[AS_FLOW_BWD_BACK][0]);
+                       more * w->key[AS_FLOW_FWD_OUT][0] + q1 * w->partial +
+                       sums * w->key[AS_FLOW_BWD_BACK][0]);
 }
 
 static int has_memory(const filler_t *f, int64_t a, int64_t b)
@@ -193,8 +194,7 @@ static int has_memory(const filler_t *f, int64_t a, int64_t b)
     const as_planner_t *p = f->p;
 
     if (!p->config.cuts_follow_servers || p->config.machine->scratch_bytes == NULL) return 1;
-    return p->memory[f->server] + stretch_bytes(f, a, b) <=
-           p->config.machine->scratch_bytes[f->server];
+    return p->memory[f->server] + stretch_bytes(f, a, b) <= p->limit[f->server];
 }
 
 /* The last unit up to which the server can take from a; a: none. */

@@ -1,31 +1,9 @@
-#include "attention_server/plan_judge.h"
+#include "attention_server/plan_judge_state.h"
 
+#include "attention_server/schedule.h"
 #include "base/memory.h"
 
 #include <string.h>
-
-enum { RECEIVED, SENT, DIRECTIONS };
-
-/* Keys of the document at hand that one server needs for one KV head. */
-typedef struct need {
-    int64_t k0, k1; /* k1 0: none */
-    int32_t retained, half;
-} need_t;
-
-struct as_judge {
-    base_ctx_t *ctx;
-    as_machine_t machine;
-    int32_t num_kv_heads;
-    const as_cost_t *cost; /* of the run at hand */
-    const data_batch_t *batch;
-    int64_t *busy;             /* [pass][half][server], ns at speed one */
-    int64_t *bytes;            /* [half][flow][tier][direction][rank] */
-    int64_t *scratch, *retain; /* [rank] */
-    need_t *needs;             /* [server][head], of the document at hand */
-    int32_t *touched;          /* servers with needs */
-    int32_t *is_touched;       /* [server] */
-    int32_t num_touched;
-};
 
 /* ==== creation ==== */
 
@@ -38,6 +16,7 @@ void as_wire_seam(int32_t group, int32_t head_dim, int32_t real_bytes, int32_t a
     *wire = (as_wire_t){
         .row = {{q, q}, {q + stat, q + stat}, {2 * q + 2 * stat, q + stat}, {q, q}},
         .key = {{kv, kv}, {0, 0}, {kv, 0}, {dkv, dkv}},
+        .partial = 2 * (int64_t)head_dim * acc_bytes,
     };
 }
 
@@ -53,14 +32,15 @@ base_status_t as_judge_create(base_ctx_t *ctx, const as_machine_t *machine, int3
     j->num_kv_heads = num_kv_heads;
     if ((j->busy = base_calloc(ctx, (int64_t)servers * 4, sizeof(int64_t), "judge: busy")) ==
             NULL ||
-        (j->bytes = base_calloc(ctx, (int64_t)ranks * 2 * AS_NUM_FLOWS * AS_NUM_TIERS * DIRECTIONS,
-                                sizeof(int64_t), "judge: links")) == NULL ||
+        (j->bytes =
+             base_calloc(ctx, (int64_t)ranks * 2 * AS_NUM_FLOWS * AS_NUM_TIERS * AS_DIRECTIONS,
+                         sizeof(int64_t), "judge: links")) == NULL ||
         (j->scratch = base_calloc(ctx, ranks, sizeof(int64_t), "judge: memory")) == NULL ||
         (j->retain = base_calloc(ctx, ranks, sizeof(int64_t), "judge: memory")) == NULL ||
         (j->needs = base_calloc(ctx, (int64_t)servers * num_kv_heads, sizeof *j->needs,
                                 "judge: keys")) == NULL ||
         (j->touched = base_calloc(ctx, servers, sizeof(int32_t), "judge: servers")) == NULL ||
-        (j->is_touched = base_calloc(ctx, servers, sizeof(int32_t), "judge: servers")) == NULL) {
+        (j->runs = base_calloc(ctx, servers, sizeof *j->runs, "judge: servers")) == NULL) {
         as_judge_destroy(j);
         return BASE_ERR_NOMEM;
     }
@@ -71,7 +51,7 @@ base_status_t as_judge_create(base_ctx_t *ctx, const as_machine_t *machine, int3
 void as_judge_destroy(as_judge_t *judge)
 {
     if (judge == NULL) return;
-    base_free(judge->ctx, judge->is_touched);
+    base_free(judge->ctx, judge->runs);
     base_free(judge->ctx, judge->touched);
     base_free(judge->ctx, judge->needs);
     base_free(judge->ctx, judge->retain);
@@ -79,128 +59,6 @@ void as_judge_destroy(as_judge_t *judge)
     base_free(judge->ctx, judge->bytes);
     base_free(judge->ctx, judge->busy);
     base_free(judge->ctx, judge);
-}
-
-/* ==== places of the numbers ==== */
-
-static int64_t *busy_of(const as_judge_t *j, int pass, int half)
-{
-    return j->busy + (int64_t)(2 * pass + half) * j->machine.topology->num_servers;
-}
-
-static int64_t *bytes_of(const as_judge_t *j, int half, int flow, int tier, int direction)
-{
-    const int64_t row = ((half * AS_NUM_FLOWS + flow) * AS_NUM_TIERS + tier) * DIRECTIONS;
-
-    return j->bytes + (row + direction) * j->machine.topology->num_ranks;
-}
-
-static void add_bytes(as_judge_t *j, int half, int flow, int32_t from, int32_t to, int64_t bytes)
-{
-    const int32_t *host = j->machine.topology->rank_host;
-    const int tier = host[from] == host[to] ? AS_SAME_HOST : AS_OTHER_HOST;
-
-    bytes_of(j, half, flow, tier, SENT)[from] += bytes;
-    bytes_of(j, half, flow, tier, RECEIVED)[to] += bytes;
-}
-
-/* ==== keys ==== */
-
-/* Keys of KV heads [h0, h1) that come from elsewhere: sent with the half in which they lie; their
- * gradients return with the half of the last task. */
-static void send_keys(as_judge_t *j, int32_t document, int32_t server, const need_t *need,
-                      int64_t heads)
-{
-    const as_topology_t *t = j->machine.topology;
-    const as_wire_t *w = &j->machine.wire;
-    const int32_t to = t->server_rank[server], r = need->retained;
-
-    for (int32_t p = j->batch->document_piece[document]; p < j->batch->document_piece[document + 1];
-         p++) {
-        const data_piece_t *piece = &j->batch->pieces[p];
-        const int64_t end = piece->doc_row + piece->rows;
-        const int64_t k0 = need->k0 > piece->doc_row ? need->k0 : piece->doc_row;
-        const int64_t k1 = need->k1 < end ? need->k1 : end;
-        const int32_t from = t->trainer_rank[piece->trainer];
-        const int64_t keys = (k1 - k0) * heads;
-
-        if (k0 >= k1 || from == to) continue;
-        add_bytes(j, piece->half, AS_FLOW_FWD_OUT, from, to, keys * w->key[AS_FLOW_FWD_OUT][r]);
-        add_bytes(j, piece->half, AS_FLOW_BWD_OUT, from, to, keys * w->key[AS_FLOW_BWD_OUT][r]);
-        if (!w->partial_per_task)
-            add_bytes(j, need->half, AS_FLOW_BWD_BACK, to, from,
-                      keys * w->key[AS_FLOW_BWD_BACK][r]);
-    }
-}
-
-/* Heads that need the same keys go together. */
-static void flush_server(as_judge_t *j, int32_t document, int32_t server)
-{
-    need_t *needs = j->needs + (int64_t)server * j->num_kv_heads;
-    const int32_t rank = j->machine.topology->server_rank[server];
-    int64_t lo = INT64_MAX, hi = 0;
-    int32_t retained = 0, first = -1, last = 0; /* heads; a run holds all between */
-
-    /* All of it is retained when one of its tasks is. */
-    for (int32_t h = 0; h < j->num_kv_heads; h++)
-        retained |= needs[h].retained;
-    for (int32_t h = 0; h < j->num_kv_heads; h++)
-        needs[h].retained = retained;
-    for (int32_t h = 0; h < j->num_kv_heads;) {
-        int32_t end = h + 1;
-
-        while (end < j->num_kv_heads && needs[end].k0 == needs[h].k0 &&
-               needs[end].k1 == needs[h].k1 && needs[end].half == needs[h].half)
-            end++;
-        if (needs[h].k1 > 0) {
-            send_keys(j, document, server, &needs[h], end - h);
-            lo = needs[h].k0 < lo ? needs[h].k0 : lo;
-            hi = needs[h].k1 > hi ? needs[h].k1 : hi;
-            if (first < 0) first = h;
-            last = end;
-        }
-        h = end;
-    }
-    memset(needs, 0, (size_t)j->num_kv_heads * sizeof *needs);
-    j->is_touched[server] = 0;
-    if (hi == 0) return;
-    const int64_t heads = last - first;
-    *(retained ? &j->retain[rank] : &j->scratch[rank]) += (hi - lo) * heads *
-                                                          j->machine.wire.key[AS_FLOW_FWD_OUT][0] *
-                                                          (retained ? j->machine.num_layers : 1);
-    if (!j->machine.wire.partial_per_task)
-        j->scratch[rank] += (hi - lo) * heads * j->machine.wire.key[AS_FLOW_BWD_BACK][0];
-}
-
-static void flush_document(as_judge_t *j, int32_t document)
-{
-    for (int32_t i = 0; i < j->num_touched; i++)
-        flush_server(j, document, j->touched[i]);
-    j->num_touched = 0;
-}
-
-static void need_keys(as_judge_t *j, const as_task_t *task, int32_t half)
-{
-    need_t *needs = j->needs + (int64_t)task->server * j->num_kv_heads;
-
-    if (!j->is_touched[task->server]) {
-        j->is_touched[task->server] = 1;
-        j->touched[j->num_touched++] = task->server;
-    }
-    for (int32_t h = task->h0; h < task->h1; h++) {
-        need_t *n = &needs[h];
-
-        /* A window may leave a gap: another run. */
-        if (n->k1 > 0 && task->k0 >= n->k1) {
-            send_keys(j, task->document, task->server, n, 1);
-            *n = (need_t){0};
-        }
-        if (n->k1 == 0) *n = (need_t){task->k0, task->q1, 0, 0};
-        if (task->k0 < n->k0) n->k0 = task->k0;
-        if (task->q1 > n->k1) n->k1 = task->q1;
-        n->retained |= task->retained;
-        n->half = half;
-    }
 }
 
 /* ==== tasks ==== */
@@ -220,56 +78,14 @@ static int64_t own_grid_ns(const as_cost_t *c, as_cost_kind_t kind, const as_tas
     return c->task_ns[kind] + ns * (t->h1 - t->h0);
 }
 
-static void add_task(as_judge_t *j, const as_task_t *task, int own_grid)
+static void add_time(as_judge_t *j, const as_task_t *task, int own_grid)
 {
-    const as_topology_t *t = j->machine.topology;
-    const as_wire_t *w = &j->machine.wire;
     const data_piece_t *piece = &j->batch->pieces[task->piece];
-    const int32_t owner = t->trainer_rank[piece->trainer], server = t->server_rank[task->server];
-    const int64_t rows = (task->q1 - task->q0) * (task->h1 - task->h0);
 
     for (int pass = 0; pass < 2; pass++)
-        busy_of(j, pass, piece->half)[task->server] +=
+        as_judge_busy(j, pass, piece->half)[task->server] +=
             own_grid ? own_grid_ns(j->cost, (as_cost_kind_t)pass, task)
                      : as_cost_task(j->cost, (as_cost_kind_t)pass, task);
-    if (w->partial_per_task)
-        j->scratch[server] +=
-            (task->q1 - task->k0) * (task->h1 - task->h0) * w->key[AS_FLOW_BWD_BACK][0];
-    if (owner != server || task->k0 < piece->doc_row) need_keys(j, task, piece->half);
-    if (owner == server) return;
-
-    const int32_t r = task->retained;
-    for (int flow = 0; flow < AS_NUM_FLOWS; flow++) {
-        const int out = flow == AS_FLOW_FWD_OUT || flow == AS_FLOW_BWD_OUT;
-
-        add_bytes(j, piece->half, flow, out ? owner : server, out ? server : owner,
-                  rows * w->row[flow][r]);
-    }
-    /* q, o or dq, d_o and two statistics, as the seam stages them (runs.c). */
-    const int64_t kept = w->row[AS_FLOW_BWD_OUT][0] - w->row[AS_FLOW_BWD_OUT][1];
-    j->scratch[server] += rows * (w->row[AS_FLOW_BWD_OUT][r] + w->row[AS_FLOW_FWD_OUT][0]);
-    if (r) j->retain[server] += rows * kept * j->machine.num_layers;
-}
-
-/* With partial_per_task: dk and dv of one task, over all keys that it holds. */
-static void send_partials(as_judge_t *j, const as_task_t *task)
-{
-    const as_topology_t *t = j->machine.topology;
-    const int64_t lane = j->machine.wire.key[AS_FLOW_BWD_BACK][0] * (task->h1 - task->h0);
-    const int32_t from = t->server_rank[task->server];
-
-    for (int32_t p = j->batch->document_piece[task->document]; p <= task->piece; p++) {
-        const data_piece_t *piece = &j->batch->pieces[p];
-        const int64_t end = piece->doc_row + piece->rows;
-        const int64_t k0 = task->k0 > piece->doc_row ? task->k0 : piece->doc_row;
-        const int64_t k1 = task->q1 < end ? task->q1 : end;
-        const int32_t to = t->trainer_rank[piece->trainer];
-
-        if (k0 >= k1 || from == to) continue;
-        add_bytes(j, j->batch->pieces[task->piece].half, AS_FLOW_BWD_BACK, from, to,
-                  (k1 - k0) * lane);
-        j->scratch[to] += (k1 - k0) * lane;
-    }
 }
 
 /* ==== the whole ==== */
@@ -348,9 +164,9 @@ static int64_t flow_ns(const as_judge_t *j, int half, int flow)
     int64_t most = 0;
 
     for (int tier = 0; tier < AS_NUM_TIERS; tier++)
-        for (int direction = 0; direction < DIRECTIONS; direction++)
+        for (int direction = 0; direction < AS_DIRECTIONS; direction++)
             for (int32_t r = 0; r < j->machine.topology->num_ranks; r++)
-                most = max_i64(most, bytes_of(j, half, flow, tier, direction)[r] / 1024 *
+                most = max_i64(most, as_judge_bytes_of(j, half, flow, tier, direction)[r] / 1024 *
                                          j->machine.link_ps_per_kib[tier] / 1000);
     return most;
 }
@@ -367,8 +183,10 @@ static int64_t pass_ns(const as_judge_t *j, int pass)
 
     for (int32_t s = 0; s < j->machine.topology->num_servers; s++) {
         const int64_t speed = speed_of(&j->machine, s);
-        const int64_t end_a = max_i64(2 * dense, in_a) + as_at_speed(busy_of(j, pass, a)[s], speed);
-        const int64_t end_b = max_i64(end_a, in_b) + as_at_speed(busy_of(j, pass, b)[s], speed);
+        const int64_t end_a =
+            max_i64(2 * dense, in_a) + as_at_speed(as_judge_busy(j, pass, a)[s], speed);
+        const int64_t end_b =
+            max_i64(end_a, in_b) + as_at_speed(as_judge_busy(j, pass, b)[s], speed);
 
         done_a = max_i64(done_a, end_a);
         done_b = max_i64(done_b, end_b);
@@ -384,7 +202,7 @@ static void score_links(const as_judge_t *j, as_score_t *score)
     for (int32_t r = 0; r < j->machine.topology->num_ranks; r++) {
         int64_t duplex = 0;
 
-        for (int direction = 0; direction < DIRECTIONS; direction++) {
+        for (int direction = 0; direction < AS_DIRECTIONS; direction++) {
             int64_t all = 0, network = 0;
 
             for (int flow = 0; flow < AS_NUM_FLOWS; flow++) {
@@ -392,13 +210,13 @@ static void score_links(const as_judge_t *j, as_score_t *score)
 
                 for (int half = 0; half < DATA_NUM_HALVES; half++)
                     for (int tier = 0; tier < AS_NUM_TIERS; tier++)
-                        bytes += bytes_of(j, half, flow, tier, direction)[r];
+                        bytes += as_judge_bytes_of(j, half, flow, tier, direction)[r];
                 for (int half = 0; half < DATA_NUM_HALVES; half++)
-                    network += bytes_of(j, half, flow, AS_OTHER_HOST, direction)[r];
+                    network += as_judge_bytes_of(j, half, flow, AS_OTHER_HOST, direction)[r];
                 score->flow_bytes[flow] = max_i64(score->flow_bytes[flow], bytes);
                 all += bytes;
             }
-            if (direction == SENT) score->total_bytes += all;
+            if (direction == AS_SENT) score->total_bytes += all;
             score->link_bytes = max_i64(score->link_bytes, all);
             score->network_bytes = max_i64(score->network_bytes, network);
             duplex += all;
@@ -414,22 +232,11 @@ static int fits(const as_judge_t *j)
     for (int32_t s = 0; s < m->topology->num_servers; s++) {
         const int32_t r = m->topology->server_rank[s];
 
-        if (m->scratch_bytes != NULL && j->scratch[r] > m->scratch_bytes[s]) return 0;
-        if (m->retain_bytes != NULL && j->retain[r] > m->retain_bytes[s]) return 0;
+        if (m->scratch_bytes != NULL && as_judge_scratch_bytes(j, r) > m->scratch_bytes[s])
+            return 0;
+        if (m->retain_bytes != NULL && as_judge_retain_bytes(j, r) > m->retain_bytes[s]) return 0;
     }
     return 1;
-}
-
-static void clear(as_judge_t *j)
-{
-    const as_topology_t *t = j->machine.topology;
-    const size_t ranks = (size_t)t->num_ranks * sizeof(int64_t);
-
-    memset(j->busy, 0, (size_t)t->num_servers * 4 * sizeof(int64_t));
-    memset(j->bytes, 0, ranks * 2 * AS_NUM_FLOWS * AS_NUM_TIERS * DIRECTIONS);
-    memset(j->scratch, 0, ranks);
-    memset(j->retain, 0, ranks);
-    j->num_touched = 0;
 }
 
 void as_judge_run(as_judge_t *j, const as_cost_t *cost, const data_batch_t *batch,
@@ -438,20 +245,17 @@ void as_judge_run(as_judge_t *j, const as_cost_t *cost, const data_batch_t *batc
 {
     const as_topology_t *t = j->machine.topology;
 
-    clear(j);
+    memset(j->busy, 0, (size_t)t->num_servers * 4 * sizeof(int64_t));
     *score = (as_score_t){.num_tasks = num_tasks};
     j->cost = cost;
     j->batch = batch;
+    as_judge_count(j, tasks, num_tasks);
     for (int32_t i = 0; i < num_tasks; i++) {
-        if (i > 0 && tasks[i].document != tasks[i - 1].document)
-            flush_document(j, tasks[i - 1].document);
-        add_task(j, &tasks[i], own_grid);
+        add_time(j, &tasks[i], own_grid);
         if (t->server_rank[tasks[i].server] !=
             t->trainer_rank[batch->pieces[tasks[i].piece].trainer])
             score->num_remote++;
-        if (j->machine.wire.partial_per_task) send_partials(j, &tasks[i]);
     }
-    if (num_tasks > 0) flush_document(j, tasks[num_tasks - 1].document);
 
     for (int32_t s = 0; s < t->num_servers; s++)
         score->compute_ns = max_i64(score->compute_ns, as_judge_server_ns(j, s));
@@ -462,8 +266,8 @@ void as_judge_run(as_judge_t *j, const as_cost_t *cost, const data_batch_t *batc
     }
     score_links(j, score);
     for (int32_t r = 0; r < t->num_ranks; r++) {
-        score->scratch_bytes = max_i64(score->scratch_bytes, j->scratch[r]);
-        score->retain_bytes = max_i64(score->retain_bytes, j->retain[r]);
+        score->scratch_bytes = max_i64(score->scratch_bytes, as_judge_scratch_bytes(j, r));
+        score->retain_bytes = max_i64(score->retain_bytes, as_judge_retain_bytes(j, r));
     }
     score->fits = fits(j);
 }
@@ -476,8 +280,19 @@ int64_t as_judge_server_ns(const as_judge_t *j, int32_t server)
 
     for (int pass = 0; pass < 2; pass++)
         for (int half = 0; half < DATA_NUM_HALVES; half++)
-            ns += busy_of(j, pass, half)[server];
+            ns += as_judge_busy(j, pass, half)[server];
     return as_at_speed(ns, speed_of(&j->machine, server));
+}
+
+int64_t as_judge_flow_bytes(const as_judge_t *j, int32_t rank, data_half_t half, as_flow_t flow,
+                            int sent)
+{
+    int64_t bytes = 0;
+
+    for (int tier = 0; tier < AS_NUM_TIERS; tier++)
+        bytes +=
+            as_judge_bytes_of(j, (int)half, (int)flow, tier, sent ? AS_SENT : AS_RECEIVED)[rank];
+    return bytes;
 }
 
 int64_t as_judge_link_bytes(const as_judge_t *j, int32_t rank, int sent)
@@ -486,17 +301,16 @@ int64_t as_judge_link_bytes(const as_judge_t *j, int32_t rank, int sent)
 
     for (int half = 0; half < DATA_NUM_HALVES; half++)
         for (int flow = 0; flow < AS_NUM_FLOWS; flow++)
-            for (int tier = 0; tier < AS_NUM_TIERS; tier++)
-                bytes += bytes_of(j, half, flow, tier, sent ? SENT : RECEIVED)[rank];
+            bytes += as_judge_flow_bytes(j, rank, (data_half_t)half, (as_flow_t)flow, sent);
     return bytes;
 }
 
 int64_t as_judge_scratch_bytes(const as_judge_t *j, int32_t rank)
 {
-    return j->scratch[rank];
+    return as_page(j->scratch[rank]);
 }
 
 int64_t as_judge_retain_bytes(const as_judge_t *j, int32_t rank)
 {
-    return j->retain[rank];
+    return as_page(j->retain[rank]) * j->machine.num_layers;
 }

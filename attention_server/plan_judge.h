@@ -38,6 +38,7 @@ typedef enum as_flow {
 typedef struct as_wire {
     int64_t row[AS_NUM_FLOWS][2];
     int64_t key[AS_NUM_FLOWS][2];
+    int64_t partial; /* dk and dv of a task where it leaves them, per key row and KV head: memory */
     int32_t partial_per_task; /* 1: every task sends dk and dv over its own keys; 0: one sum for
                                  all tasks of a document on a server */
 } as_wire_t;
@@ -102,9 +103,12 @@ void as_judge_run(as_judge_t *judge, const as_cost_t *cost, const data_batch_t *
                   int own_grid, as_score_t *score);
 
 /* After as_judge_run. Time of a server in both halves and passes, at its own speed; bytes of a rank
- * in one direction (1: sent), all exchanges; memory of a rank. */
+ * in one direction (1: sent), all exchanges, or of one half and flow; memory of a rank, exactly what
+ * the seam will take (as_attention_need of one kind, with num_layers of all kinds). */
 int64_t as_judge_server_ns(const as_judge_t *judge, int32_t server);
 int64_t as_judge_link_bytes(const as_judge_t *judge, int32_t rank, int sent);
+int64_t as_judge_flow_bytes(const as_judge_t *judge, int32_t rank, data_half_t half, as_flow_t flow,
+                            int sent);
 int64_t as_judge_scratch_bytes(const as_judge_t *judge, int32_t rank);
 int64_t as_judge_retain_bytes(const as_judge_t *judge, int32_t rank);
 

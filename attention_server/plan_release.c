@@ -69,7 +69,7 @@ static int64_t home_memory(const as_planner_t *p, int32_t server)
 
         if (k->heads == 0 && k->to == k->begin) continue;
         if (far) bytes += piece->rows * heads * (w->row[AS_FLOW_BWD_OUT][0] + w->row[0][0]);
-        if (w->partial_per_task) bytes += end * heads * w->key[AS_FLOW_BWD_BACK][0];
+        bytes += end * heads * w->partial;
         if (piece->doc_row == 0 && !far) continue;
         if (piece->document != document) keys = 0;
         document = piece->document;
@@ -263,20 +263,21 @@ static int64_t release_piece(as_planner_t *p, int32_t i, int64_t over, int64_t m
     return had - kept;
 }
 
-/* A server whose own pieces need more keys from elsewhere than it has memory for gives away the one
- * that needs most, whole. */
+/* A server whose own pieces need more memory than it has, for keys from elsewhere and for gradients
+ * of keys, gives away the one that needs most, whole. */
 static int64_t release_for_memory(as_planner_t *p, int32_t s)
 {
     int64_t most = 0;
     int32_t chosen = -1;
 
-    if (!is_limited(p) || p->memory[s] <= p->config.machine->scratch_bytes[s]) return 0;
+    if (!is_limited(p) || p->memory[s] <= p->limit[s]) return 0;
     for (int32_t i = p->home_first[s]; i < p->home_first[s + 1]; i++) {
         const int32_t index = p->home_pieces[i];
         const data_piece_t *piece = &p->batch->pieces[index];
 
         if (p->keep[index].heads == p->heads && piece->doc_row + piece->rows > most &&
-            (piece->doc_row > 0 || p->keep[index].home != p->trainer_nearest[piece->trainer])) {
+            (piece->doc_row > 0 || p->config.machine->wire.partial > 0 ||
+             p->keep[index].home != p->trainer_nearest[piece->trainer])) {
             most = piece->doc_row + piece->rows;
             chosen = index;
         }

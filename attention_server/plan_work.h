@@ -65,7 +65,9 @@ struct as_planner {
     int64_t *load[DATA_NUM_HALVES];      /* [servers] work at home or taken */
     int64_t *goal;                       /* [servers] what both halves should be together */
     int64_t *half_goal[DATA_NUM_HALVES]; /* [servers] most that a half should be */
-    int64_t *memory;      /* [servers] scratch bytes in use, about; with limits only */
+    int64_t *memory; /* [servers] scratch bytes in use, about; with limits only */
+    int64_t
+        *limit; /* [servers] what memory may reach: scratch_bytes, less where plans were above it */
     int32_t *home_first;  /* [servers + 1] into home_pieces */
     int32_t *home_pieces; /* [pieces] by server, ascending */
     as_keep_t *keep;      /* [pieces] */

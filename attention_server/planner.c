@@ -13,6 +13,8 @@
 #define MAX_ROUNDS 6
 #define FINE_GRAIN 16
 #define MAX_MOVES  64 /* of as_plan_polish */
+/* Plans that are made before one is said not to fit. */
+#define MAX_TRIES 8
 
 /* ==== creation ==== */
 
@@ -75,6 +77,7 @@ static base_status_t allocate(as_planner_t *p)
         (p->half_goal[DATA_PONG] = base_calloc(ctx, servers, sizeof(int64_t), "planner")) == NULL ||
         (p->goal = base_calloc(ctx, servers, sizeof(int64_t), "planner")) == NULL ||
         (p->memory = base_calloc(ctx, servers, sizeof(int64_t), "planner")) == NULL ||
+        (p->limit = base_calloc(ctx, servers, sizeof(int64_t), "planner")) == NULL ||
         (p->home_first = base_calloc(ctx, servers + 1, sizeof(int32_t), "planner")) == NULL ||
         (p->home_pieces = base_calloc(ctx, pieces, sizeof(int32_t), "planner")) == NULL ||
         (p->keep = base_calloc(ctx, pieces, sizeof *p->keep, "planner: pieces")) == NULL ||
@@ -157,6 +160,7 @@ void as_planner_destroy(as_planner_t *p)
     base_free(p->ctx, p->keep);
     base_free(p->ctx, p->home_pieces);
     base_free(p->ctx, p->home_first);
+    base_free(p->ctx, p->limit);
     base_free(p->ctx, p->memory);
     base_free(p->ctx, p->goal);
     for (int half = 0; half < DATA_NUM_HALVES; half++) {
@@ -344,13 +348,10 @@ static void judge(as_planner_t *p, const as_plan_t *plan, as_score_t *score)
                  score);
 }
 
-base_status_t as_planner_run(as_planner_t *p, const data_batch_t *batch, as_plan_t *plan,
-                             as_score_t *score)
+/* One plan with p->limit. */
+static base_status_t make_plan(as_planner_t *p, as_plan_t *plan, as_score_t *score)
 {
-
-    BASE_TRY(check_batch(p, batch));
-    p->batch = batch;
-    memset(p->offered, 0xff, 2 * (size_t)batch->num_documents * sizeof *p->offered);
+    memset(p->offered, 0xff, 2 * (size_t)p->batch->num_documents * sizeof *p->offered);
     BASE_TRY(choose_plan(p, plan));
     if (!p->config.cuts_follow_servers) {
         as_plan_assign(p, plan);
@@ -358,8 +359,42 @@ base_status_t as_planner_run(as_planner_t *p, const data_batch_t *batch, as_plan
     }
     judge(p, plan, score);
     if (!score->fits && forget_retained(p, plan)) judge(p, plan, score);
-    if (!(p->config.without & AS_WITHOUT_GRID))
-        BASE_TRY(as_plan_finish(plan, batch, p->config.machine->topology));
+    return BASE_OK;
+}
+
+/* Memory is estimated while planning. Where the plan took more than it may, the next one is made for
+ * so much less; 0: nothing is to be gained by another. */
+static int lower_limits(as_planner_t *p)
+{
+    const as_machine_t *m = p->config.machine;
+    int lowered = 0;
+
+    if (!p->config.cuts_follow_servers || m->scratch_bytes == NULL) return 0;
+    for (int32_t s = 0; s < m->topology->num_servers; s++) {
+        const int64_t over =
+            as_judge_scratch_bytes(p->judge, m->topology->server_rank[s]) - m->scratch_bytes[s];
+
+        if (over <= 0 || p->limit[s] == 0) continue;
+        p->limit[s] = as_most(p->limit[s] - over, 0);
+        lowered = 1;
+    }
+    return lowered;
+}
+
+base_status_t as_planner_run(as_planner_t *p, const data_batch_t *batch, as_plan_t *plan,
+                             as_score_t *score)
+{
+    const as_machine_t *m = p->config.machine;
+
+    BASE_TRY(check_batch(p, batch));
+    p->batch = batch;
+    if (m->scratch_bytes != NULL)
+        memcpy(p->limit, m->scratch_bytes, (size_t)m->topology->num_servers * sizeof *p->limit);
+    for (int i = 0; i < MAX_TRIES; i++) {
+        BASE_TRY(make_plan(p, plan, score));
+        if (score->fits || !lower_limits(p)) break;
+    }
+    if (!(p->config.without & AS_WITHOUT_GRID)) BASE_TRY(as_plan_finish(plan, batch, m->topology));
     if (score->fits) return BASE_OK;
     return BASE_FAIL(p->ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01,
                      "plan of microbatch %" PRId64 ": a server needs %" PRId64

@@ -1,9 +1,11 @@
-/* The judge against the seam: for the same plan the bytes that each rank's schedule sends and the
- * memory that it needs are those that the judge counts. */
+/* The judge against the seam: for the same plan the bytes that each rank's schedule sends and
+ * receives, exchange by exchange, and the memory that it needs are those that the judge counts; for
+ * every task's sums of dk and dv and for sums per server, with and without a window, of random plans
+ * and of the planner's. */
 #include "tests/support/ctx_fixture.h"
 #include "tests/support/random_plan.h"
 
-#include "attention_server/plan_judge.h"
+#include "attention_server/planner.h"
 #include "attention_server/schedule.h"
 #include "lora/pack.h"
 
@@ -36,86 +38,176 @@ static void lay_random(rig_t *r, uint64_t *state, int32_t trainers)
     assert_int_equal(lora_pack_fast(r->ctx, &pack, r->batch), BASE_OK);
 }
 
-static void judge(rig_t *r)
+/* What the seam sends: bf16 with statistics in fp32, or fp32. */
+typedef struct wire_case {
+    int32_t real_bytes, sums_per_server;
+    int64_t window;
+} wire_case_t;
+
+static as_machine_t machine_of(const rig_t *r, const wire_case_t *c)
 {
     as_machine_t machine = {.topology = r->topology,
                             .num_layers = 1,
                             .link_ps_per_kib = {1000, 10000},
                             .dense_ns = {1000, 1000}};
+
+    as_wire_seam(GROUP, DIM, c->real_bytes, 4, c->sums_per_server ? c->real_bytes : 4,
+                 &machine.wire);
+    machine.wire.partial_per_task = !c->sums_per_server;
+    return machine;
+}
+
+static void judge(rig_t *r, const wire_case_t *c)
+{
+    const as_machine_t machine = machine_of(r, c);
     as_bounds_t bounds;
 
-    as_wire_seam(GROUP, DIM, 4, 4, 4, &machine.wire);
-    machine.wire.partial_per_task = 1;
     assert_int_equal(as_judge_create(r->ctx, &machine, HEADS, &r->judge), BASE_OK);
     as_bounds_of(&machine, r->cost, HEADS, r->batch, &bounds);
     as_judge_run(r->judge, r->cost, r->batch, &bounds, r->plan->tasks, r->plan->num_tasks, 0,
                  &r->score);
 }
 
-/* Every staged piece is rounded up to AS_ALIGN: at most so many pieces a task, run and sum. */
-static void check_memory(int64_t counted, int64_t scheduled, int64_t pieces)
+/* What this rank's exchanges of one half and leg send (1) or receive. */
+static int64_t leg_bytes(const as_exchange_t *leg, int send)
 {
-    assert_true(counted <= scheduled);
-    assert_true(scheduled <= counted + 16 * AS_ALIGN * (pieces + 4));
+    const as_entry_t *entries = leg->entries.items;
+    int64_t bytes = 0;
+
+    for (int64_t e = 0; e < leg->entries.count; e++)
+        if (entries[e].send == send) bytes += entries[e].row_bytes * entries[e].rows;
+    return bytes;
 }
 
-static void check_rank(const rig_t *r, int rank)
+static void check_rank(const rig_t *r, const as_judge_t *judge, const wire_case_t *c, int rank)
 {
     const as_shape_t shape = {.group = GROUP,
                               .head_dim = DIM,
                               .num_kv_heads = HEADS,
-                              .real_bytes = 4,
+                              .sums_per_server = c->sums_per_server,
+                              .real_bytes = c->real_bytes,
                               .acc_bytes = 4,
                               .head_rows = 1 << 20,
                               .o_pitch = GROUP * HEADS * DIM,
                               .d_o_pitch = GROUP * HEADS * DIM};
     as_schedule_t s;
-    int64_t sent = 0;
 
     as_schedule_init(&s, r->ctx, r->topology, &shape, rank);
     assert_int_equal(as_schedule_build(&s, r->batch, r->plan), BASE_OK);
     for (int half = 0; half < DATA_NUM_HALVES; half++)
         for (int leg = 0; leg < AS_NUM_LEGS; leg++)
-            sent += s.legs[half][leg].sent_bytes;
-    assert_int_equal(sent, as_judge_link_bytes(r->judge, rank, 1));
-    check_memory(as_judge_scratch_bytes(r->judge, rank), s.scratch_bytes,
-                 s.tasks_here + s.received.count + s.runs.count);
-    check_memory(as_judge_retain_bytes(r->judge, rank), s.keep_bytes, s.tasks_here + s.runs.count);
+            for (int send = 0; send < 2; send++)
+                assert_int_equal(
+                    leg_bytes(&s.legs[half][leg], send),
+                    as_judge_flow_bytes(judge, rank, (data_half_t)half, (as_flow_t)leg, send));
+    assert_int_equal(as_judge_scratch_bytes(judge, rank), as_page(s.scratch_bytes));
+    assert_int_equal(as_judge_retain_bytes(judge, rank), as_page(s.keep_bytes));
     as_schedule_deinit(&s);
+}
+
+static const wire_case_t wire_cases[] = {{.real_bytes = 4},
+                                         {.real_bytes = 2, .sums_per_server = 1},
+                                         {.real_bytes = 2, .sums_per_server = 1, .window = 200},
+                                         {.real_bytes = 2, .window = 300}};
+
+static void begin_rig(rig_t *r)
+{
+    as_profile_t pairs;
+
+    as_profile_pairs(&pairs);
+    assert_int_equal(data_batch_create(r->ctx, MAX_DOCUMENTS, MAX_PIECES, 6, &r->batch), BASE_OK);
+    assert_int_equal(as_plan_create(r->ctx, MAX_TASKS, &r->plan), BASE_OK);
+    assert_int_equal(as_cost_create(r->ctx, &pairs, 0, 2000, &r->cost), BASE_OK);
+}
+
+static void end_rig(rig_t *r)
+{
+    as_cost_destroy(r->cost);
+    as_plan_destroy(r->plan);
+    data_batch_destroy(r->batch);
+    fixture_ctx_end(r->ctx);
+}
+
+static void create_topology(rig_t *r, int pool)
+{
+    static const int32_t hosts[] = {0, 0, 1, 1, 1, 0};
+
+    assert_int_equal(
+        as_topology_create(r->ctx, pool ? AS_POOL : AS_IN_PLACE, 6, hosts, 1, &r->topology),
+        BASE_OK);
 }
 
 static void bytes_are_those_of_the_seam(void **state)
 {
-    static const int32_t hosts[] = {0, 0, 1, 1, 1, 0};
     rig_t r = {.ctx = fixture_ctx()};
-    as_profile_t pairs;
 
     (void)state;
-    as_profile_pairs(&pairs);
-    assert_int_equal(data_batch_create(r.ctx, MAX_DOCUMENTS, MAX_PIECES, 6, &r.batch), BASE_OK);
-    assert_int_equal(as_plan_create(r.ctx, MAX_TASKS, &r.plan), BASE_OK);
-    assert_int_equal(as_cost_create(r.ctx, &pairs, 0, 2000, &r.cost), BASE_OK);
-    for (uint64_t seed = 1; seed <= 80; seed++) {
+    begin_rig(&r);
+    for (uint64_t seed = 1; seed <= 120; seed++) {
+        const wire_case_t *c = &wire_cases[seed % 4];
         uint64_t next = seed;
-        const int pool = (int)random_below(&next, 2);
 
-        assert_int_equal(
-            as_topology_create(r.ctx, pool ? AS_POOL : AS_IN_PLACE, 6, hosts, 1, &r.topology),
-            BASE_OK);
+        create_topology(&r, (int)random_below(&next, 2));
         lay_random(&r, &next, r.topology->num_trainers);
-        const random_plan_t options = {
-            .cut_seed = seed, .assign_seed = seed + 100, .num_kv_heads = HEADS};
+        const random_plan_t options = {.cut_seed = seed,
+                                       .assign_seed = seed + 100,
+                                       .window = c->window,
+                                       .num_kv_heads = HEADS};
         assert_int_equal(random_plan_fill(&options, r.batch, r.topology, r.plan), BASE_OK);
-        judge(&r);
+        judge(&r, c);
         for (int rank = 0; rank < r.topology->num_ranks; rank++)
-            check_rank(&r, rank);
+            check_rank(&r, r.judge, c, rank);
         as_judge_destroy(r.judge);
         as_topology_destroy(r.topology);
     }
-    as_cost_destroy(r.cost);
-    as_plan_destroy(r.plan);
-    data_batch_destroy(r.batch);
-    fixture_ctx_end(r.ctx);
+    end_rig(&r);
+}
+
+/* The planner's own plans: what its score says of links and memory is what the seam does. */
+static void plans_are_sent_as_judged(void **state)
+{
+    rig_t r = {.ctx = fixture_ctx()};
+    int64_t link_bytes[2] = {0, 0};
+
+    (void)state;
+    begin_rig(&r);
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        for (int w = 0; w < 2; w++) {
+            const wire_case_t c = {.real_bytes = 2, .sums_per_server = w};
+            uint64_t next = seed;
+            as_planner_t *planner;
+            as_score_t score;
+
+            create_topology(&r, (int)random_below(&next, 2));
+            lay_random(&r, &next, r.topology->num_trainers);
+            const as_machine_t machine = machine_of(&r, &c);
+            const as_planner_config_t config = {.machine = &machine,
+                                                .cost = r.cost,
+                                                .num_kv_heads = HEADS,
+                                                .cut_heads = (int32_t)random_below(&next, 2),
+                                                .retain = (int32_t)random_below(&next, 2),
+                                                .cuts_follow_servers = w,
+                                                .max_documents = MAX_DOCUMENTS,
+                                                .max_pieces = MAX_PIECES};
+            assert_int_equal(as_planner_create(r.ctx, &config, &planner), BASE_OK);
+            assert_int_equal(as_planner_run(planner, r.batch, r.plan, &score), BASE_OK);
+            int64_t most = 0;
+            for (int rank = 0; rank < r.topology->num_ranks; rank++) {
+                const as_judge_t *judged = as_planner_judge(planner);
+
+                check_rank(&r, judged, &c, rank);
+                for (int sent = 0; sent < 2; sent++)
+                    if (as_judge_link_bytes(judged, rank, sent) > most)
+                        most = as_judge_link_bytes(judged, rank, sent);
+            }
+            assert_int_equal(score.link_bytes, most);
+            link_bytes[w] += most;
+            as_planner_destroy(planner);
+            as_topology_destroy(r.topology);
+        }
+    }
+    assert_true(link_bytes[1] < link_bytes[0]);
+    end_rig(&r);
 }
 
 /* Two trainers, one document each in ping; all runs at home or all on one server. */
@@ -150,7 +242,7 @@ static void times_follow_the_model(void **state)
             assert_int_equal(as_plan_add(r.plan, &task), BASE_OK);
         }
         assert_int_equal(as_plan_finish(r.plan, r.batch, r.topology), BASE_OK);
-        judge(&r);
+        judge(&r, &wire_cases[0]);
         /* A tile row of a head takes 1 ns in each pass. */
         assert_int_equal(r.score.bound_ns, 2 * HEADS);
         assert_int_equal(r.score.compute_ns, far ? 4 * HEADS : 2 * HEADS);
@@ -183,6 +275,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_are_those_of_the_seam),
+        cmocka_unit_test(plans_are_sent_as_judged),
         cmocka_unit_test(times_follow_the_model),
     };
 

@@ -251,8 +251,17 @@ static void cuts_do_not_depend_on_servers(void **state)
 
 /* ==== memory ==== */
 
-/* Without limits first; then with less and less scratch on server 0 when all is resent, or less
- * memory for retained tasks on all. A plan that is given out fits. */
+static int64_t document_rows_of(const data_batch_t *batch, int32_t trainer)
+{
+    int64_t rows = 0;
+
+    for (int32_t p = 0; p < batch->num_pieces; p++)
+        if (batch->pieces[p].trainer == trainer) rows += batch->pieces[p].rows;
+    return rows;
+}
+
+/* Without limits first; then with less and less scratch on server 0 when all is resent (half of what
+ * it might do without), or less memory for retained tasks on all. A plan that is given out fits. */
 static void memory_is_respected(void **state)
 {
     int num_fit = 0, num_resent = 0;
@@ -269,6 +278,9 @@ static void memory_is_respected(void **state)
         config.cuts_follow_servers = 1;
         config.retain = round % 2;
         lay_random(&r, &rng, trainers, 24);
+        /* Whoever computes, dk and dv of its own rows come into the scratch of a trainer. */
+        const int64_t least =
+            document_rows_of(r.batch, 0) * config.num_kv_heads * 2 * 128 * (int64_t)sizeof(float);
         for (int step = 0; step < 3; step++) {
             as_topology_t *t = topology_of(r.ctx, trainers, step == 0 ? 0 : (int)draw(&rng, 0, 1));
 
@@ -303,11 +315,11 @@ static void memory_is_respected(void **state)
             if (config.retain)
                 retain /= 2;
             else
-                scratch /= 2;
+                scratch = least + (scratch - least) / 2;
             close_planner(&r);
         }
     }
-    assert_true(num_fit > 50); /* of 60 */
+    assert_true(num_fit > 40); /* of 60; halved twice, some cannot */
     assert_true(num_resent > 40);
     rig_end(&r);
 }
@@ -392,7 +404,7 @@ static void plans_are_the_same_everywhere(void **state)
 {
     static const uint64_t want[2][2] = {
         {UINT64_C(0xb175bc14a59cd613), UINT64_C(0x6f9cccd045f15730)},
-        {UINT64_C(0xb011eabdc1e179b8), UINT64_C(0xff6d3fbc7c45735f)}};
+        {UINT64_C(0xb011eabdc1e179b8), UINT64_C(0xd6d74cd936068f38)}};
     static const int64_t rows[] = {30000, 8100, 5000, 4001, 1500, 1000, 777, 129, 1};
     rig_t r;
 
