@@ -37,7 +37,7 @@ static int64_t speed_of(const as_machine_t *m, int32_t server)
 /* Every trainer is a server of the same speed: the servers are those that the cuts were made for. */
 static int as_reference(const as_machine_t *m)
 {
-    if (m->topology->placement != AS_IN_PLACE || m->scratch_bytes != NULL) return 0;
+    if (m->topology->placement != AS_IN_PLACE) return 0;
     for (int32_t s = 1; s < m->topology->num_servers; s++)
         if (speed_of(m, s) != speed_of(m, 0)) return 0;
     return 1;
@@ -106,8 +106,8 @@ void as_plan_assign(as_planner_t *p, as_plan_t *plan)
 
 /* ==== retention ==== */
 
-/* Bytes of one layer that a retained task takes, about: its own q and lse when they come from elsewhere, and
- * all its keys, as if no other task had them. */
+/* Bytes of one layer that a retained task takes, about: its own q and lse when they come from
+ * elsewhere, and all its keys, as if no other task had them. */
 static int64_t retained_bytes(const as_planner_t *p, const as_task_t *task)
 {
     const as_machine_t *m = p->config.machine;

@@ -193,7 +193,7 @@ static int has_memory(const filler_t *f, int64_t a, int64_t b)
 {
     const as_planner_t *p = f->p;
 
-    if (!p->config.cuts_follow_servers || p->config.machine->scratch_bytes == NULL) return 1;
+    if (!p->limited) return 1;
     return p->memory[f->server] + stretch_bytes(f, a, b) <= p->limit[f->server];
 }
 

@@ -229,11 +229,14 @@ static int fits(const as_judge_t *j)
 {
     const as_machine_t *m = &j->machine;
 
-    for (int32_t s = 0; s < m->topology->num_servers; s++) {
-        const int32_t r = m->topology->server_rank[s];
+    for (int32_t r = 0; r < m->topology->num_ranks; r++) {
+        const int32_t s = m->topology->rank_server[r];
+        const int64_t scratch = as_judge_scratch_bytes(j, r);
 
-        if (m->scratch_bytes != NULL && as_judge_scratch_bytes(j, r) > m->scratch_bytes[s])
+        if (s < 0 && m->trainer_scratch_bytes != NULL && scratch > *m->trainer_scratch_bytes)
             return 0;
+        if (s < 0) continue;
+        if (m->scratch_bytes != NULL && scratch > m->scratch_bytes[s]) return 0;
         if (m->retain_bytes != NULL && as_judge_retain_bytes(j, r) > m->retain_bytes[s]) return 0;
     }
     return 1;

@@ -58,8 +58,10 @@ typedef struct as_machine {
     const as_topology_t *topology;
     const int32_t *speed;         /* [num_servers], > 0; NULL: all AS_SPEED_ONE */
     const int64_t *scratch_bytes; /* [num_servers] for staged pieces; NULL: no limit */
-    const int64_t *retain_bytes;  /* [num_servers] for retained tasks, all layers; NULL: no limit */
-    int32_t num_layers;           /* of the attention kind: what retained tasks take memory for */
+    const int64_t
+        *trainer_scratch_bytes;  /* one number for every rank that does not serve; or NULL */
+    const int64_t *retain_bytes; /* [num_servers] for retained tasks, all layers; NULL: no limit */
+    int32_t num_layers;          /* of the attention kind: what retained tasks take memory for */
     int64_t link_ps_per_kib[AS_NUM_TIERS];
     int64_t dense_ns[2]; /* dense layers of one half on a trainer, forward and backward */
     as_wire_t wire;
@@ -78,7 +80,8 @@ typedef struct as_score {
     int64_t total_bytes;
     int64_t scratch_bytes, retain_bytes; /* of the rank with the most */
     int32_t num_tasks, num_remote;
-    int32_t fits; /* 1: no server is over its memory */
+    int32_t fits;    /* 1: no rank is over its memory */
+    int32_t at_home; /* as_planner_run: a plan of last resort */
 } as_score_t;
 
 typedef struct as_judge as_judge_t;

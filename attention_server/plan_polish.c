@@ -122,7 +122,7 @@ void as_plan_polish(as_planner_t *p, int64_t per_mille)
     mover_t m = {.p = p};
 
     /* Moves are not worth counting memory for. */
-    if (p->config.cuts_follow_servers && p->config.machine->scratch_bytes != NULL) return;
+    if (p->limited) return;
     for (int move = 0; move < MAX_MOVES && p->num_fragments < p->max_fragments; move++) {
         find_ends(&m);
         if (load_of(p, m.from) <= p->goal[m.from] + p->goal[m.from] * per_mille / 1000) return;

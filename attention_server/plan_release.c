@@ -6,11 +6,6 @@
 
 /* ==== survey ==== */
 
-static int is_limited(const as_planner_t *p)
-{
-    return p->config.cuts_follow_servers && p->config.machine->scratch_bytes != NULL;
-}
-
 static int64_t speed_of(const as_planner_t *p, int32_t server)
 {
     const int32_t *speed = p->config.machine->speed;
@@ -105,7 +100,7 @@ void as_plan_survey(as_planner_t *p, int64_t joint_per_mille)
         total[piece->half] += k->work * p->heads;
     }
     list_homes(p);
-    for (int32_t s = 0; is_limited(p) && s < p->num_servers; s++)
+    for (int32_t s = 0; p->limited && s < p->num_servers; s++)
         p->memory[s] = home_memory(p, s);
     for (int32_t s = 0; s < p->num_servers; s++) {
         const int64_t speed = speed_of(p, s);
@@ -270,7 +265,7 @@ static int64_t release_for_memory(as_planner_t *p, int32_t s)
     int64_t most = 0;
     int32_t chosen = -1;
 
-    if (!is_limited(p) || p->memory[s] <= p->limit[s]) return 0;
+    if (!p->limited || p->memory[s] <= p->limit[s]) return 0;
     for (int32_t i = p->home_first[s]; i < p->home_first[s + 1]; i++) {
         const int32_t index = p->home_pieces[i];
         const data_piece_t *piece = &p->batch->pieces[index];

@@ -65,9 +65,9 @@ struct as_planner {
     int64_t *load[DATA_NUM_HALVES];      /* [servers] work at home or taken */
     int64_t *goal;                       /* [servers] what both halves should be together */
     int64_t *half_goal[DATA_NUM_HALVES]; /* [servers] most that a half should be */
-    int64_t *memory; /* [servers] scratch bytes in use, about; with limits only */
-    int64_t
-        *limit; /* [servers] what memory may reach: scratch_bytes, less where plans were above it */
+    int limited;                         /* the plan is made for memory too: p->limit counts */
+    int64_t *memory;                     /* [servers] scratch bytes in use, about; when limited */
+    int64_t *limit;       /* [servers] scratch_bytes, less where plans were above it */
     int32_t *home_first;  /* [servers + 1] into home_pieces */
     int32_t *home_pieces; /* [pieces] by server, ascending */
     as_keep_t *keep;      /* [pieces] */
@@ -132,6 +132,8 @@ void as_plan_polish(as_planner_t *p, int64_t per_mille);
 base_status_t as_plan_emit(as_planner_t *p, as_plan_t *plan) BASE_MUST_CHECK;
 void as_plan_assign(as_planner_t *p, as_plan_t *plan);
 void as_plan_retain(as_planner_t *p, as_plan_t *plan);
+/* Fills the plan anew: every piece whole on the nearest server, resent. */
+base_status_t as_plan_home(as_planner_t *p, as_plan_t *plan) BASE_MUST_CHECK;
 
 static inline int64_t as_least(int64_t a, int64_t b)
 {

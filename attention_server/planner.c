@@ -58,6 +58,7 @@ static base_status_t create_reference(as_planner_t *p)
     reference.topology = p->reference;
     reference.speed = NULL;
     reference.scratch_bytes = reference.retain_bytes = NULL;
+    reference.trainer_scratch_bytes = NULL;
     return as_judge_create(p->ctx, &reference, p->config.num_kv_heads, &p->reference_judge);
 }
 
@@ -370,31 +371,37 @@ static int lower_limits(as_planner_t *p)
     int lowered = 0;
 
     if (!p->config.cuts_follow_servers || m->scratch_bytes == NULL) return 0;
+    if (!p->limited)
+        memcpy(p->limit, m->scratch_bytes, (size_t)m->topology->num_servers * sizeof *p->limit);
     for (int32_t s = 0; s < m->topology->num_servers; s++) {
         const int64_t over =
             as_judge_scratch_bytes(p->judge, m->topology->server_rank[s]) - m->scratch_bytes[s];
 
         if (over <= 0 || p->limit[s] == 0) continue;
-        p->limit[s] = as_most(p->limit[s] - over, 0);
+        if (p->limited) p->limit[s] = as_most(p->limit[s] - over, 0);
         lowered = 1;
     }
+    p->limited = 1;
     return lowered;
 }
 
 base_status_t as_planner_run(as_planner_t *p, const data_batch_t *batch, as_plan_t *plan,
                              as_score_t *score)
 {
-    const as_machine_t *m = p->config.machine;
-
     BASE_TRY(check_batch(p, batch));
     p->batch = batch;
-    if (m->scratch_bytes != NULL)
-        memcpy(p->limit, m->scratch_bytes, (size_t)m->topology->num_servers * sizeof *p->limit);
+    p->limited = 0;
     for (int i = 0; i < MAX_TRIES; i++) {
         BASE_TRY(make_plan(p, plan, score));
         if (score->fits || !lower_limits(p)) break;
     }
-    if (!(p->config.without & AS_WITHOUT_GRID)) BASE_TRY(as_plan_finish(plan, batch, m->topology));
+    if (!score->fits) {
+        BASE_TRY(as_plan_home(p, plan));
+        judge(p, plan, score);
+        score->at_home = 1;
+    }
+    if (!(p->config.without & AS_WITHOUT_GRID))
+        BASE_TRY(as_plan_finish(plan, batch, p->config.machine->topology));
     if (score->fits) return BASE_OK;
     return BASE_FAIL(p->ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01,
                      "plan of microbatch %" PRId64 ": a server needs %" PRId64

@@ -37,7 +37,8 @@ typedef struct as_planner_config {
     int32_t retain;    /* 1: tasks are retained where retain_bytes allows it; 0: all are resent */
     /* 0: the cuts are a function of the layout alone, as if every trainer were a server of equal
      * speed without limits of memory; the servers decide only who gets what. Then dk and dv have
-     * the same bits whichever servers compute (placement invariance, docs/design.md).
+     * the same bits whichever servers compute (placement invariance, docs/design.md), as long as
+     * memory suffices.
      * 1: cut for the servers there are. */
     int32_t cuts_follow_servers;
     int32_t without;                   /* AS_WITHOUT_* */
@@ -53,10 +54,23 @@ void as_planner_destroy(as_planner_t *planner);
 /* A plan of this capacity suffices for every batch of so many pieces. */
 int32_t as_planner_max_tasks(const as_planner_t *planner);
 
-/* Fills and finishes `plan` and judges it. BASE_ERR_ARG for a batch or plan that does not fit the
- * configuration; BASE_ERR_NOMEM (MEM-01) when a server would need more than scratch_bytes. */
+/* Fills and finishes `plan` and judges it. A plan that would take more than the machine's memory is
+ * made again for less, where cuts follow the servers, and at last with every piece whole on the
+ * nearest server and all tasks resent (score->at_home), which never takes more than
+ * as_planner_home_bytes. BASE_ERR_ARG for a batch or plan that does not fit the configuration;
+ * BASE_ERR_NOMEM (MEM-01) when a machine has less memory than even that takes. */
 base_status_t as_planner_run(as_planner_t *planner, const data_batch_t *batch, as_plan_t *plan,
                              as_score_t *score) BASE_MUST_CHECK;
+
+/* Scratch that suffices for every batch whose documents have at most `longest` rows and whose
+ * trainers have at most max_rows rows of a half: of a server's rank, and of a rank that only trains
+ * (0 where there is none). For layouts of lora_pack_fast. A bound, about twice what the worst layouts
+ * take; plan_home.c derives it. */
+typedef struct as_home_bytes {
+    int64_t server, trainer;
+} as_home_bytes_t;
+as_home_bytes_t as_planner_home_bytes(const as_planner_t *planner, int64_t longest,
+                                      int64_t max_rows);
 
 /* The judge that as_planner_run asked last, for what a score does not say. */
 const as_judge_t *as_planner_judge(const as_planner_t *planner);
