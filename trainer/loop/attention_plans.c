@@ -3,11 +3,13 @@
 #include "base/memory.h"
 #include "trainer/loop/builtin_profile.h"
 
-/* Retained tasks of one server, so that what the seam's alignment adds to them is known: each has
- * q, lse and at most one run, whose k and v are aligned apart. */
-#define MAX_RETAINED   1024
-#define RETAINED_ALIGN (INT64_C(4) * 256)
-#define PAGE           INT64_C(4096)
+#define PAGE INT64_C(4096)
+/* Staging beyond what a plan of last resort takes at most (as_planner_home_bytes), so that others
+ * fit too: of those seen, up to 32 trainers with a document over all of them, none took more than
+ * 1.15 times that. */
+#define STAGING_PER_CENT 125
+/* Alignment of a hundred retained tasks and their runs, one layer. */
+#define RETAINED_ALIGN (INT64_C(100) * 4 * 256)
 
 /* Picoseconds for 1024 bytes, within a host and between hosts; they decide between plans that are
  * balanced alike. On the CPU a copy, and Ethernet; on a GPU NVLink and InfiniBand as `cadre bench
@@ -18,8 +20,8 @@ static const int64_t gpu_links[AS_NUM_TIERS] = {2753, 25600};
 struct tr_attention_plans {
     base_ctx_t *ctx;
     int32_t num_kinds;
-    int64_t *retain; /* [servers], all alike */
-    int32_t *kept;   /* [servers] retained tasks of the plan at hand */
+    int64_t *scratch, *retain; /* [servers], all alike */
+    int64_t trainer_scratch;   /* of a rank that only trains */
     as_machine_t machine;
     as_cost_t *cost[AS_MAX_KINDS];
     as_planner_t *planner[AS_MAX_KINDS];
@@ -27,45 +29,42 @@ struct tr_attention_plans {
 
 static as_wire_t wire_of(const tr_attention_plans_options_t *o)
 {
+    const int32_t real = (int32_t)kern_dtype_bytes(o->dtype);
     const int32_t acc = (int32_t)kern_dtype_bytes(kern_dtype_acc(o->dtype));
     as_wire_t wire;
 
-    as_wire_seam(o->group, o->head_dim, (int32_t)kern_dtype_bytes(o->dtype), acc, acc, &wire);
-    wire.partial_per_task = 1; /* as the seam does it today */
+    as_wire_seam(o->group, o->head_dim, real, acc, o->sums_per_server ? real : acc, &wire);
+    wire.partial_per_task = !o->sums_per_server;
     return wire;
 }
 
-/* ==== memory for retained tasks ==== */
+/* ==== memory ==== */
 
-/* q and lse of every row of the microbatch, k and v of every row, in all layers: there is no more
- * to keep on one server. Where nothing comes from another rank nothing is worth keeping. */
+/* q and lse of every row of the microbatch, k and v of every row, in all layers, and something for
+ * alignment: there is hardly more to keep on one server. Where nothing comes from another rank nothing
+ * is worth keeping. */
 static int64_t retain_limit(const tr_attention_plans_options_t *o)
 {
     if (o->topology->num_ranks == 1 || o->topology->placement == AS_LOCAL) return 0;
     const as_wire_t wire = wire_of(o);
     const int64_t row =
         wire.row[AS_FLOW_BWD_OUT][0] - wire.row[AS_FLOW_BWD_OUT][1] + wire.key[AS_FLOW_FWD_OUT][0];
-    const int64_t all =
-        o->topology->num_trainers * o->tokens_per_trainer * o->num_kv_heads * row * o->num_layers;
+    const int64_t rows = o->topology->num_trainers * o->tokens_per_trainer;
+    const int64_t all = o->num_layers * (rows * o->num_kv_heads * row + RETAINED_ALIGN);
 
     return o->retain_bytes < all ? o->retain_bytes : all;
 }
 
-static int32_t max_retained(const tr_attention_plans_options_t *o)
+int64_t tr_attention_plans_scratch(const tr_attention_plans_t *p, int rank)
 {
-    const int64_t most = (int64_t)o->topology->num_trainers * o->tokens_per_trainer /
-                             DATA_ROW_ALIGN * o->num_kv_heads +
-                         (int64_t)o->max_pieces * o->num_kv_heads;
+    const int32_t server = p->machine.topology->rank_server[rank];
 
-    return (int32_t)(most < MAX_RETAINED ? most : MAX_RETAINED);
+    return p->num_kinds * (server >= 0 ? p->scratch[server] : p->trainer_scratch);
 }
 
-int64_t tr_attention_plans_retained(const tr_attention_plans_options_t *options)
+int64_t tr_attention_plans_retained(const tr_attention_plans_t *p)
 {
-    const int64_t limit = retain_limit(options);
-
-    if (limit == 0) return 0;
-    return limit + options->num_layers * (max_retained(options) * RETAINED_ALIGN + PAGE);
+    return p->retain[0];
 }
 
 /* ==== creation ==== */
@@ -88,6 +87,8 @@ static void make_machine(tr_attention_plans_t *p, const tr_attention_plans_optio
     const int64_t *links = o->dtype == KERN_BF16 ? gpu_links : cpu_links;
 
     p->machine = (as_machine_t){.topology = o->topology,
+                                .scratch_bytes = p->scratch,
+                                .trainer_scratch_bytes = &p->trainer_scratch,
                                 .retain_bytes = p->retain,
                                 .num_layers = o->num_layers,
                                 .link_ps_per_kib = {links[0], links[1]},
@@ -113,6 +114,18 @@ static base_status_t make_planner(tr_attention_plans_t *p, const tr_attention_pl
     return as_planner_create(p->ctx, &config, &p->planner[kind]);
 }
 
+/* The limits that every plan is to fit: the planners look at them when they run. */
+static void limit_scratch(tr_attention_plans_t *p, const tr_attention_plans_options_t *o)
+{
+    const int64_t all_rows = o->topology->num_trainers * o->tokens_per_trainer;
+    const as_home_bytes_t most = as_planner_home_bytes(
+        p->planner[0], o->longest > 0 ? o->longest : all_rows, o->tokens_per_trainer / 2);
+
+    for (int32_t s = 0; s < o->topology->num_servers; s++)
+        p->scratch[s] = most.server * STAGING_PER_CENT / 100 / PAGE * PAGE;
+    p->trainer_scratch = most.trainer * STAGING_PER_CENT / 100 / PAGE * PAGE;
+}
+
 base_status_t tr_attention_plans_create(base_ctx_t *ctx,
                                         const tr_attention_plans_options_t *options,
                                         tr_attention_plans_t **plans_p)
@@ -126,8 +139,8 @@ base_status_t tr_attention_plans_create(base_ctx_t *ctx,
     p->ctx = ctx;
     p->num_kinds = options->num_kinds;
     p->retain = base_calloc(ctx, servers, sizeof *p->retain, "plans");
-    p->kept = base_calloc(ctx, servers, sizeof *p->kept, "plans");
-    if (p->retain == NULL || p->kept == NULL) goto err_destroy;
+    p->scratch = base_calloc(ctx, servers, sizeof *p->scratch, "plans");
+    if (p->retain == NULL || p->scratch == NULL) goto err_destroy;
     for (int32_t s = 0; s < servers; s++)
         p->retain[s] = retain_limit(options);
     if (options->profile != NULL)
@@ -137,6 +150,7 @@ base_status_t tr_attention_plans_create(base_ctx_t *ctx,
     make_machine(p, options, &profile);
     for (int32_t k = 0; k < options->num_kinds; k++)
         BASE_TRY_GOTO(make_planner(p, options, &profile, k), st, err_destroy);
+    limit_scratch(p, options);
     *plans_p = p;
     return BASE_OK;
 err_destroy:
@@ -151,7 +165,7 @@ void tr_attention_plans_destroy(tr_attention_plans_t *plans)
         as_planner_destroy(plans->planner[k]);
         as_cost_destroy(plans->cost[k]);
     }
-    base_free(plans->ctx, plans->kept);
+    base_free(plans->ctx, plans->scratch);
     base_free(plans->ctx, plans->retain);
     base_free(plans->ctx, plans);
 }
@@ -163,31 +177,10 @@ int32_t tr_attention_plans_max_tasks(const tr_attention_plans_t *plans)
 
 /* ==== running ==== */
 
-/* No more retained tasks of a server than memory was set aside for. */
-static base_status_t limit_retained(tr_attention_plans_t *p, const data_batch_t *batch,
-                                    as_plan_t *plan)
-{
-    const as_topology_t *t = p->machine.topology;
-    int changed = 0;
-
-    for (int32_t s = 0; s < t->num_servers; s++)
-        p->kept[s] = 0;
-    for (int32_t i = 0; i < plan->num_tasks; i++) {
-        as_task_t *task = &plan->tasks[i];
-
-        if (!task->retained || p->kept[task->server]++ < MAX_RETAINED) continue;
-        task->retained = 0;
-        changed = 1;
-    }
-    return changed ? as_plan_finish(plan, batch, t) : BASE_OK;
-}
-
 base_status_t tr_attention_plans_run(tr_attention_plans_t *plans, const data_batch_t *batch,
                                      as_plan_t *const *plan, as_score_t *score)
 {
-    for (int32_t k = 0; k < plans->num_kinds; k++) {
+    for (int32_t k = 0; k < plans->num_kinds; k++)
         BASE_TRY(as_planner_run(plans->planner[k], batch, plan[k], &score[k]));
-        BASE_TRY(limit_retained(plans, batch, plan[k]));
-    }
     return BASE_OK;
 }

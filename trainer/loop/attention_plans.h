@@ -26,6 +26,8 @@ typedef struct tr_attention_plans_options {
     int64_t retain_bytes;        /* most that a server may keep from the forward to the backward */
     int32_t cuts_follow_servers; /* as_planner_config_t; with 0 a run has the same bits whichever
                                     servers compute */
+    int32_t sums_per_server;     /* as_attention_config_t */
+    int64_t longest;             /* most rows of a document; 0: all that the trainers hold */
     int32_t max_documents, max_pieces;
 } tr_attention_plans_options_t;
 
@@ -39,9 +41,11 @@ void tr_attention_plans_destroy(tr_attention_plans_t *plans); /* NULL is legal *
 /* Tasks that a plan has at most. */
 int32_t tr_attention_plans_max_tasks(const tr_attention_plans_t *plans);
 
-/* Memory for retained tasks (as_attention_config_t) with which every plan fits: what retain_bytes
- * allows or, when that is less, all that there could be to keep; and what alignment adds. */
-int64_t tr_attention_plans_retained(const tr_attention_plans_options_t *options);
+/* Memory with which every plan of documents up to `longest` fits (as_attention_config_t): staging on
+ * this rank, which is proven to suffice (as_planner_home_bytes), and for retained tasks on every
+ * server what retain_bytes allows or, when that is less, all that there could be to keep. */
+int64_t tr_attention_plans_scratch(const tr_attention_plans_t *plans, int rank);
+int64_t tr_attention_plans_retained(const tr_attention_plans_t *plans);
 
 /* Fills and finishes plan[k] and score[k] of every kind. Errors: those of as_planner_run. */
 base_status_t tr_attention_plans_run(tr_attention_plans_t *plans, const data_batch_t *batch,

@@ -1,7 +1,5 @@
 #include "trainer/loop/build.h"
 
-#include "base/memory.h"
-#include "base/philox.h"
 #include "trainer/model/hf_weights.h"
 
 /* Of the dense layers, one row: forward, and backward, which has as many products again for the
@@ -30,7 +28,9 @@ tr_lot_options_t tr_build_lots(const tr_build_t *build, const tr_model_t *model,
                   .num_kinds = model->num_kinds,
                   .tokens_per_trainer = build->tokens_per_trainer / step * step,
                   .retain_bytes = build->retain_bytes,
-                  .cuts_follow_servers = build->cuts_follow_servers},
+                  .cuts_follow_servers = build->follow_servers,
+                  .sums_per_server = build->follow_servers,
+                  .longest = build->longest},
         .tokens = tokens};
 
     count_dense(build, c, lots.plans.dense_flop);
@@ -39,77 +39,19 @@ tr_lot_options_t tr_build_lots(const tr_build_t *build, const tr_model_t *model,
     return lots;
 }
 
-/* Mixtures of document lengths that are measured: of one length, and drawn. */
-#define UNIFORM_MIXTURES 8
-#define DRAWN_MIXTURES   40
-
-/* Rows of document number `document` of a mixture: the longest, 7/8 of it, ... 1/8; then drawn with
- * as many short as long ones. A pure function, so that all ranks measure the same. */
-static int64_t mixture_rows(int32_t mixture, int32_t document, int64_t longest)
-{
-    const base_philox_t r =
-        base_philox(base_philox_key(0), (uint32_t)document, (uint32_t)mixture, 0, 0x42u);
-    const uint32_t halvings = r.word[0] % 5;
-    const int64_t most = (longest >> halvings) > 0 ? longest >> halvings : 1;
-
-    if (mixture < UNIFORM_MIXTURES)
-        return (longest * (UNIFORM_MIXTURES - mixture) + UNIFORM_MIXTURES - 1) / UNIFORM_MIXTURES;
-    return 1 + (int64_t)base_philox_below(r.word[2], r.word[3], (uint64_t)most);
-}
-
-static base_status_t fill(tr_lot_t *lot, int32_t mixture, int64_t longest)
-{
-    int64_t rows = mixture_rows(mixture, 0, longest);
-
-    tr_lot_begin(lot, 0);
-    do {
-        BASE_TRY(tr_lot_add_rows(lot, rows));
-        rows = mixture_rows(mixture, lot->num_documents, longest);
-    } while (tr_lot_fits(lot, rows));
-    return BASE_OK;
-}
-
-/* A microbatch full of such documents: what it takes on this rank, if that is more. */
-static base_status_t measure(base_ctx_t *ctx, const as_attention_config_t *attention, tr_lot_t *lot,
-                             int32_t mixture, int64_t longest, tr_trainer_config_t *config)
-{
-    int64_t scratch = 0, retained = 0;
-    base_status_t st;
-
-    BASE_TRY(fill(lot, mixture, longest));
-    for (;;) {
-        st = tr_lot_finish(lot);
-        if (st != BASE_ERR_ARG || lot->num_documents == 1) break;
-        base_ctx_clear_error(ctx);
-        tr_lot_drop(lot);
-    }
-    if (st >= 0)
-        st = as_attention_need(ctx, attention, lot->options.plans.topology, base_ctx_rank(ctx),
-                               lot->batch, tr_lot_plans(lot), &scratch, &retained);
-    config->scratch_bytes = scratch > config->scratch_bytes ? scratch : config->scratch_bytes;
-    return st;
-}
-
-/* Attention's memory. For staging twice what was measured: of random mixtures that were tried on 1, 2
- * and 4 ranks the worst needed 1.8 times as much: staging depends on where the cuts fall, and
- * nothing bounds it yet. */
-static base_status_t size_attention(base_ctx_t *ctx, const tr_model_t *model,
-                                    const tr_build_t *build, const tr_lot_options_t *lots,
+/* Attention's memory: with it every plan fits. */
+static base_status_t size_attention(base_ctx_t *ctx, const tr_lot_options_t *lots,
                                     tr_trainer_config_t *config)
 {
-    const as_attention_config_t attention = tr_trainer_attention_config(model, config);
     tr_lot_options_t sizes = *lots;
-    base_status_t st = BASE_OK;
     tr_lot_t *lot;
 
     sizes.tokens = 0;
     BASE_TRY(tr_lot_create(ctx, &sizes, NULL, &lot));
-    for (int32_t m = 0; m < UNIFORM_MIXTURES + DRAWN_MIXTURES && st >= 0; m++)
-        st = measure(ctx, &attention, lot, m, build->longest, config);
-    config->scratch_bytes *= 2;
-    config->retain_bytes = tr_attention_plans_retained(&lot->options.plans);
+    config->scratch_bytes = tr_attention_plans_scratch(lot->planner, base_ctx_rank(ctx));
+    config->retain_bytes = tr_attention_plans_retained(lot->planner);
     tr_lot_destroy(lot);
-    return st;
+    return BASE_OK;
 }
 
 static base_status_t check_longest(base_ctx_t *ctx, const tr_build_t *build,
@@ -176,11 +118,12 @@ base_status_t tr_build_trainer(base_ctx_t *ctx, base_device_t *dev, comm_group_t
     BASE_TRY(tr_model_create(ctx, &config.model, &model));
     const int tokens = build->topology->rank_trainer[base_ctx_rank(ctx)] >= 0;
     *lots = tr_build_lots(build, model, tokens);
+    config.sums_per_server = build->follow_servers;
     config.max_rows = lots->plans.tokens_per_trainer / 2;
     config.max_pieces = tr_lot_max_pieces(lots);
     config.max_tasks = tr_lot_max_tasks(lots);
     st = check_longest(ctx, build, lots);
-    if (st >= 0) st = size_attention(ctx, model, build, lots, &config);
+    if (st >= 0) st = size_attention(ctx, lots, &config);
     tr_model_destroy(model);
     if (st >= 0) st = choose_recompute(ctx, dev, group, build, &config);
     BASE_TRY(st);

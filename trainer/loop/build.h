@@ -6,9 +6,8 @@
  *   BASE_TRY(tr_build_trainer(ctx, dev, group, &b, &lots, &trainer));
  *   BASE_TRY(tr_hf_weights_load(trainer->weights, folder, trainer->stream));
  *
- * What attention stages is measured on full microbatches of such documents, of one length, from the
- * longest to an eighth of it, and of some dozens of drawn mixtures, and doubled. That is an
- * estimate, no bound: a microbatch that needs more is BASE_ERR_NOMEM. */
+ * What attention stages is bounded, not measured (attention_plans.h): no microbatch of documents up to
+ * the longest needs more. */
 #ifndef CADRE_TRAINER_LOOP_BUILD_H
 #define CADRE_TRAINER_LOOP_BUILD_H
 
@@ -30,7 +29,8 @@ typedef struct tr_build {
     /* Planning: tr_attention_plans_options_t. */
     const as_profile_t *profile;
     int64_t retain_bytes;
-    int cuts_follow_servers;
+    int follow_servers; /* 1: cuts_follow_servers and sums_per_server: fast; 0: a run has the same bits
+                           whichever servers compute */
     /* What the backward makes again; memory_bytes > 0: the least policy from there on with which the
      * trainer's arena has at most so many bytes, or TR_RECOMPUTE_BLOCK when none has. */
     tr_recompute_t recompute;

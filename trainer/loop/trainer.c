@@ -104,6 +104,7 @@ as_attention_config_t tr_trainer_attention_config(const tr_model_t *model,
                                .d_o_pitch = m->q_cols,
                                .scratch_bytes = config->scratch_bytes,
                                .retain_bytes = config->retain_bytes,
+                               .sums_per_server = config->sums_per_server,
                                .max_tasks = config->max_tasks};
 
     for (int32_t k = 0; k < m->num_kinds; k++)

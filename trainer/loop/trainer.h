@@ -38,8 +38,9 @@ typedef struct tr_trainer_config {
     int layout_only;    /* 1: nothing is committed: only the arena's sizes are of use */
     tr_recompute_t recompute;
     int64_t max_rows;      /* most rows of a half on a trainer; multiple of DATA_ROW_ALIGN */
-    int64_t scratch_bytes; /* the next three go to as_attention_config_t */
+    int64_t scratch_bytes; /* the next four go to as_attention_config_t */
     int64_t retain_bytes;
+    int32_t sums_per_server;
     int32_t max_tasks;
 } tr_trainer_config_t;
 

@@ -170,7 +170,8 @@ static tr_memory_rank_t count(const planned_t *p)
 }
 
 /* How many rows would fit: what a trainer takes grows with its rows along a line, of which half the
- * rows are another point. 0: not even the longest document. */
+ * rows are another point; the loop's own lists are nearly in proportion to them. 0: not even the
+ * longest document. */
 static base_status_t suggest(planned_t *p, base_device_t *dev, const tr_memory_report_t *report,
                              int64_t *rows)
 {
@@ -185,9 +186,11 @@ static base_status_t suggest(planned_t *p, base_device_t *dev, const tr_memory_r
     if (now <= least) return BASE_OK;
     const int64_t other = larger(least, now / 2 / step * step);
     BASE_TRY(build(p, dev, other, &lots, &trainer));
+    const double lists = (double)(p->args->ranks[0].host - p->before_loop) / (double)now;
     const double each =
         (double)(base_arena_bytes(p->trainer->arena) - base_arena_bytes(trainer->arena)) /
-        (double)(now - other);
+            (double)(now - other) +
+        lists;
     tr_trainer_destroy(trainer);
     const double over = (double)(report->total - report->limit.bytes);
     const double fit = (double)now - over / (each * (double)trainers);

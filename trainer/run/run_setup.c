@@ -117,8 +117,7 @@ tr_build_t tr_setup_build(const tr_inputs_t *inputs, const as_topology_t *topolo
                         .rank_columns = (int32_t)c->batch.max_rank_columns,
                         .profile = inputs->profile,
                         .retain_bytes = c->attention.retain_mib << 20,
-                        /* Else a run has the same bits whichever servers compute. */
-                        .cuts_follow_servers =
+                        .follow_servers =
                             tr_setup_device(c) == BASE_DEVICE_CUDA && !c->train.deterministic};
 
     set_recompute(c, free_bytes, &build);

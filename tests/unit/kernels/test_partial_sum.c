@@ -171,8 +171,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors), cmocka_unit_test(test_order),
         cmocka_unit_test(test_heads),   cmocka_unit_test(test_many_parts),
-        cmocka_unit_test(test_places),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_places),  cmocka_unit_test(test_errors),
     };
 
     return OP_FIXTURE_RUN(tests);

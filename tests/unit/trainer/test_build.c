@@ -1,5 +1,5 @@
 /* Trainers of the right size: every microbatch that such documents can make runs in the memory that
- * was measured, and what cannot be is refused before anything is allocated. */
+ * was set aside, and what cannot be is refused before anything is allocated. */
 #include "tests/support/ctx_fixture.h"
 
 #include "tests/support/model_case.h"
