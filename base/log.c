@@ -27,6 +27,7 @@ struct base_log {
     pthread_mutex_t lock; /* guards everything below */
     base_log_level_t level;
     FILE *file;
+    char path[BASE_LOG_LINE_BYTES]; /* of it, cut */
     base_log_terminal_fn terminal;
     void *terminal_user;
     int colour;
@@ -104,6 +105,7 @@ base_status_t base_log_open_file(base_log_t *log, base_ctx_t *ctx, const char *p
         if (log->file == NULL)
             st = BASE_FAIL(ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: cannot open the log: %s", path,
                            strerror(errno));
+        (void)snprintf(log->path, sizeof log->path, "%s", path);
     }
     (void)pthread_mutex_unlock(&log->lock);
     return st;
@@ -152,18 +154,26 @@ static void clean(char *s)
 
 /* The functions below are called under the lock. */
 
-static void to_file(base_log_t *log, base_log_level_t level, const char *text)
+/* Returns 0, or why the file refused the line. */
+static int write_line(base_log_t *log, base_log_level_t level, const char *text)
 {
     char stamp[BASE_CLOCK_TEXT_BYTES];
+    int why = 0;
 
-    if (log->file == NULL) return;
+    if (log->file == NULL) return 0;
     base_clock_format(base_clock_wall_ns(), stamp);
     /* Flushed line by line: what matters most is what was written just before a crash. */
     if (fprintf(log->file, "%s %s %s\n", stamp, base_log_level_name(level), text) < 0 ||
         fflush(log->file) != 0) {
-        log->lost_lines++;
+        why = errno != 0 ? errno : EIO;
         clearerr(log->file);
     }
+    return why;
+}
+
+static void to_file(base_log_t *log, base_log_level_t level, const char *text)
+{
+    log->lost_lines += write_line(log, level, text) != 0;
 }
 
 static const char *colour_of(base_log_level_t level)
@@ -211,6 +221,26 @@ static void info_to_terminal(base_log_t *log, const char *text)
 }
 
 /* ==== the levels ==== */
+
+base_status_t base_log_file_line(base_log_t *log, base_ctx_t *ctx, const char *fmt, ...)
+{
+    char text[BASE_LOG_LINE_BYTES];
+    base_status_t st = BASE_OK;
+    va_list args;
+
+    if (log == NULL) return BASE_OK;
+    va_start(args, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    clean(text);
+    (void)pthread_mutex_lock(&log->lock);
+    const int why = write_line(log, BASE_LOG_INFO, text);
+    if (why != 0)
+        st = BASE_FAIL(ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: cannot write to the log: %s",
+                       log->path, strerror(why));
+    (void)pthread_mutex_unlock(&log->lock);
+    return st;
+}
 
 void base_log_info(base_log_t *log, const char *fmt, ...)
 {

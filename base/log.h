@@ -64,6 +64,11 @@ void base_log_destroy(base_log_t *log); /* closes the file; NULL is legal */
 base_status_t base_log_open_file(base_log_t *log, base_ctx_t *ctx,
                                  const char *path) BASE_MUST_CHECK;
 
+/* Writes a line to the file alone, as info, and says when the file refuses it (a full disk): IO-02.
+ * Lines that are lost later are counted, see base_log_summary. */
+base_status_t base_log_file_line(base_log_t *log, base_ctx_t *ctx, const char *fmt, ...)
+    BASE_PRINTF(3, 4) BASE_MUST_CHECK;
+
 /* Sends lines to `fn`; NULL: no terminal. `user` is borrowed. colour: base_log_wants_colour. */
 void base_log_set_terminal(base_log_t *log, base_log_terminal_fn fn, void *user, int colour);
 

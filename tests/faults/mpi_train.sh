@@ -140,12 +140,26 @@ both() { # both CODE OPTION...: two ranks, the second one with other options
     errors 1
     rm -rf runs/both
 }
+both 2 --set adapters.code.rnak=3
+err 'CONF-03: rank 1: --set adapters.code.rnak: unknown key'
 both 3 --set adapters.code.data=none.h5
-err 'none.h5'
+err 'IO-01: rank 1: none.h5'
+both 2 --hosts 5
+err 'CLI-02: rank 1: --hosts'
+both 2 --threads 2
+err 'CLI-02: rank 1: --threads 2: mpirun has started 2 ranks already'
 both 5 --set adapters.code.global_batch_documents=3
 err 'COMM-03: rank 1 has another configuration than rank 0'
 err 'rank 0'
 err 'rank 1'
+
+# ==== the disk of one rank's log is full ====
+
+mkdir -p runs/full/logs
+ln -s /dev/full runs/full/logs/rank-0001.log
+mpi 3 2 train run.yaml --set output=runs/full
+errors 1
+err 'IO-02: rank 1: runs/full/logs/rank-0001.log: cannot write to the log: No space left on device'
 
 # ==== a rank dies: kill -9 ====
 

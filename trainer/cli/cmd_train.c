@@ -1,4 +1,5 @@
 /* cadre train RUN.yaml: trains what the configuration says. */
+#include "base/clock.h"
 #include "base/config/print.h"
 #include "trainer/cli/cli_error.h"
 #include "trainer/cli/options.h"
@@ -28,6 +29,8 @@ static const char PAGE[] =
     "Several processes: `mpirun -np N cadre train RUN.yaml`, or `launch/run -n N train RUN.yaml`,\n"
     "which also picks the build and what mpirun needs on this machine. Only rank 0 speaks; the\n"
     "others write to OUTPUT/logs.";
+
+#define RANK_0_NS INT64_C(5000000000) /* in which rank 0 has started, said it, and ended */
 
 enum { SET, PRINT_CONFIG, DUMP_GRADIENTS, THREADS, HOSTS, NUM_SPECS };
 static const tr_option_spec_t SPECS[NUM_SPECS] = {[SET] = {"--set", true},
@@ -142,16 +145,20 @@ static int train_verb(const tr_cli_t *cli, int argc, char **argv)
     return code;
 }
 
-/* What every rank finds in the same command line, rank 0 says; the others leave without a word, since
- * mpirun ends all when the first rank fails. */
+/* What every rank finds in the same command line, rank 0 says, and mpirun ends all when it fails. Where that has not
+ * happened, only this rank has that command line, and says so. */
 int tr_cmd_train(const tr_cli_t *cli, int argc, char **argv)
 {
     base_error_t error;
+    int rank, size;
     const int code = train_verb(cli, argc, argv);
 
     if (tr_run_ranks_speaks() || !base_ctx_error(cli->ctx, &error) ||
         error.status != BASE_ERR_CONFIG)
         return code;
+    base_clock_sleep_ns(RANK_0_NS);
     base_ctx_clear_error(cli->ctx);
-    return TR_EXIT_DONE;
+    if (comm_mpi_launched(&rank, &size))
+        (void)BASE_FAIL(cli->ctx, error.status, error.message, "rank %d: %s", rank, error.text);
+    return code;
 }

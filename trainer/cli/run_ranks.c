@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 bool tr_run_ranks_speaks(void)
 {
@@ -83,13 +84,26 @@ void tr_run_ranks_close(tr_run_ranks_t *ranks)
     ranks->log = NULL;
 }
 
+/* Rank 0 says what another process has found: which one belongs to it. */
+static void name_rank(base_error_t *error)
+{
+    char text[BASE_ERROR_TEXT_BYTES];
+
+    if (error->rank <= 0 || strncmp(error->text, "rank ", 5) == 0) return;
+    memcpy(text, error->text, sizeof text);
+    (void)snprintf(error->text, sizeof error->text, "rank %d: %.*s", error->rank,
+                   (int)sizeof error->text - 32, text);
+}
+
 base_status_t tr_run_ranks(tr_run_ranks_t *ranks, comm_rank_fn fn, void *user, base_error_t *error)
 {
     if (ranks->threads == 0) {
         const comm_mpi_options_t options = {
             .device = ranks->device, .log = ranks->log, .hosts = ranks->hosts};
 
-        return comm_mpi_run(ranks->mpi, &options, fn, user, error);
+        const base_status_t st = comm_mpi_run(ranks->mpi, &options, fn, user, error);
+        if (st < 0) name_rank(error);
+        return st;
     }
     const comm_threads_options_t options = {.num_ranks = (int)ranks->threads,
                                             .device = ranks->device,

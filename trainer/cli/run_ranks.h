@@ -37,7 +37,8 @@ base_status_t tr_run_ranks_set_hosts(tr_run_ranks_t *ranks, const char *hosts) B
 /* Ends MPI; what is to be printed has been printed: mpirun may end a rank that comes last. */
 void tr_run_ranks_close(tr_run_ranks_t *ranks);
 
-/* Runs fn on all ranks; as comm_threads_run and comm_mpi_run. */
+/* Runs fn on all ranks; as comm_threads_run and comm_mpi_run. The error of another process begins
+ * with its rank. */
 base_status_t tr_run_ranks(tr_run_ranks_t *ranks, comm_rank_fn fn, void *user,
                            base_error_t *error) BASE_MUST_CHECK;
 

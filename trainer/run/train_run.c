@@ -182,19 +182,24 @@ static base_status_t make_loop(run_t *r)
 
 /* ==== the leader's folder ==== */
 
+/* The folder with this rank's log in it; a disk that is full shows at the log's first line. */
+static base_status_t open_folder(run_t *r)
+{
+    BASE_TRY(tr_run_folder_create(r->ctx, r->args->config, false, &r->folder));
+    return base_log_file_line(base_ctx_log(r->ctx), r->ctx, "rank %d of %d over %s",
+                              comm_group_rank(r->group), comm_group_size(r->group),
+                              comm_group_transport(r->group));
+}
+
 /* The leader makes it; the other processes find it there and open their logs in it. */
 static base_status_t make_folder(run_t *r)
 {
     const int processes = strcmp(comm_group_transport(r->group), "threads") != 0;
 
-    if (r->leader) BASE_TRY(tr_run_folder_create(r->ctx, r->args->config, false, &r->folder));
+    if (r->leader) BASE_TRY(open_folder(r));
     if (!processes) return BASE_OK;
     BASE_TRY(comm_barrier(r->group));
-    if (r->leader) return BASE_OK;
-    BASE_TRY(tr_run_folder_create(r->ctx, r->args->config, false, &r->folder));
-    base_log_info(base_ctx_log(r->ctx), "rank %d of %d over %s", comm_group_rank(r->group),
-                  comm_group_size(r->group), comm_group_transport(r->group));
-    return BASE_OK;
+    return r->leader ? BASE_OK : open_folder(r);
 }
 
 static base_status_t begin_report(run_t *r)

@@ -315,6 +315,9 @@ static void file_failures(void **state)
     assert_int_equal(base_log_open_file(s->log, s->ctx, "/dev/full"), BASE_OK);
     assert_int_equal(base_log_open_file(s->log, s->ctx, PATH), BASE_ERR_STATE);
     fixture_expect_error(s->ctx, BASE_ERR_STATE, "INT-01", "has a file already");
+    assert_int_equal(base_log_file_line(s->log, s->ctx, "rank %d", 1), BASE_ERR_IO);
+    fixture_expect_error(s->ctx, BASE_ERR_IO, "IO-02",
+                         "/dev/full: cannot write to the log: No space left on device");
     now_ns += 2000000000;
     base_log_info(s->log, "lost");
     base_log_info(s->log, "lost");
@@ -333,6 +336,7 @@ static void null_log_and_no_terminal(void **state)
     base_log_warn(NULL, "k", "x");
     base_log_error(NULL, &error);
     base_log_summary(NULL);
+    assert_int_equal(base_log_file_line(NULL, s->ctx, "x"), BASE_OK);
     base_log_set_terminal(NULL, NULL, NULL, 0);
     base_log_destroy(NULL);
     assert_int_equal(base_log_open_file(NULL, s->ctx, PATH), BASE_OK);
