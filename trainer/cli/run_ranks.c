@@ -34,8 +34,9 @@ base_status_t tr_run_ranks_open(base_ctx_t *ctx, const char *threads, tr_run_ran
         base_log_set_terminal(ranks->log, base_log_to_stderr, NULL, base_log_wants_colour(2));
     if (!launched || threads != NULL) return BASE_OK;
     ranks->threads = 0;
-    base_status_t st = tr_rank_state_open(ctx, ranks->rank, ranks->rank == 0 ? stderr : NULL,
-                                          TR_EXIT_RANK, &ranks->state);
+    base_status_t st =
+        tr_rank_state_open(ctx, ranks->rank, ranks->log, ranks->rank == 0 ? stderr : NULL,
+                           TR_EXIT_RANK, &ranks->state);
     if (st >= 0) st = comm_mpi_create(ctx, &ranks->mpi);
     if (st < 0) tr_run_ranks_close(ranks);
     return st;

@@ -1,5 +1,6 @@
 #include "trainer/run/rank_state.h"
 
+#include "base/log.h"
 #include "base/memory.h"
 
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 struct tr_rank_state {
     base_ctx_t *ctx;
     int rank;
+    base_log_t *log;
     FILE *out;
     int exit_code;
     int32_t closing; /* atomic builtins */
@@ -53,6 +55,22 @@ static void set_how(tr_rank_state_t *s, const char *how)
 
 /* ==== SIGTERM ==== */
 
+static void say(tr_rank_state_t *s)
+{
+    static const char why[] = "another rank has died, or all are to end";
+    char line[LINE_BYTES];
+
+    (void)snprintf(line, sizeof line,
+                   "rank %d: told to end (SIGTERM) after %" PRId64 " microbatches: %s", s->rank,
+                   s->microbatches, why);
+    if (s->out != NULL && !s->mapped) {
+        (void)fprintf(s->out, "\ncadre: %s\n", line);
+        (void)fflush(s->out);
+    }
+    if (base_log_file_line(s->log, s->ctx, "%s", line) < 0)
+        return; /* a full disk; it ends anyway */
+}
+
 static void *signal_main(void *arg)
 {
     const struct timespec poll = {.tv_nsec = POLL_NS};
@@ -64,13 +82,7 @@ static void *signal_main(void *arg)
     while (__atomic_load_n(&s->closing, __ATOMIC_ACQUIRE) == 0) {
         if (sigtimedwait(&set, NULL, &poll) != SIGTERM) continue;
         set_how(s, "told to end (SIGTERM)");
-        if (s->out != NULL) {
-            (void)fprintf(s->out,
-                          "\ncadre: rank %d: told to end (SIGTERM) after %" PRId64
-                          " microbatches: another rank has died, or all are to end\n",
-                          s->rank, s->microbatches);
-            (void)fflush(s->out);
-        }
+        say(s);
         _exit(s->exit_code);
     }
     return NULL;
@@ -109,8 +121,8 @@ static void free_state(tr_rank_state_t *s)
     base_free(s->ctx, s);
 }
 
-base_status_t tr_rank_state_open(base_ctx_t *ctx, int rank, FILE *out, int exit_code,
-                                 tr_rank_state_t **state_p)
+base_status_t tr_rank_state_open(base_ctx_t *ctx, int rank, base_log_t *log, FILE *out,
+                                 int exit_code, tr_rank_state_t **state_p)
 {
     tr_rank_state_t *s = base_calloc(ctx, 1, sizeof *s, "state of the rank");
     sigset_t set;
@@ -118,6 +130,7 @@ base_status_t tr_rank_state_open(base_ctx_t *ctx, int rank, FILE *out, int exit_
     if (s == NULL) return BASE_ERR_NOMEM;
     *s = (tr_rank_state_t){.ctx = ctx,
                            .rank = rank,
+                           .log = log,
                            .out = out,
                            .exit_code = exit_code,
                            .role = "no role yet",

@@ -6,7 +6,8 @@
  * died launch/run prints its line.
  *
  * Under mpirun SIGTERM means that a peer died or that all are to end, and SIGKILL follows within a
- * second: a thread waits for it, notes it in the file, says one line and ends the process. */
+ * second: a thread waits for it, notes it in the file, says one line in the log, and on the terminal
+ * when there is no file for launch/run to read, and ends the process. */
 #ifndef CADRE_TRAINER_RUN_RANK_STATE_H
 #define CADRE_TRAINER_RUN_RANK_STATE_H
 
@@ -17,11 +18,12 @@
 typedef struct tr_rank_state tr_rank_state_t;
 
 /* Blocks SIGTERM for this thread and those that it starts from now on, so it comes before any other
- * thread exists. `out` (NULL: silent) gets the line on SIGTERM; `exit_code` ends the process then.
+ * thread exists. `log` and `out` (each may be NULL) get the line on SIGTERM; `exit_code` ends the
+ * process then.
  * Without CADRE_RANK_STATE, or when its folder cannot be written, there is no file. The caller
  * frees *state_p with tr_rank_state_close. */
-base_status_t tr_rank_state_open(base_ctx_t *ctx, int rank, FILE *out, int exit_code,
-                                 tr_rank_state_t **state_p) BASE_MUST_CHECK;
+base_status_t tr_rank_state_open(base_ctx_t *ctx, int rank, base_log_t *log, FILE *out,
+                                 int exit_code, tr_rank_state_t **state_p) BASE_MUST_CHECK;
 /* The line says that the rank has ended by itself. NULL is legal. */
 void tr_rank_state_close(tr_rank_state_t *state);
 
