@@ -21,11 +21,20 @@ extern "C" {
 
 #define COMM_CONTROL_MAX_LOOK_AHEAD 3
 
+/* What happened to one of the caller's things: which job, and how it ended. */
+typedef struct comm_control_event {
+    int32_t subject, kind; /* the caller's */
+} comm_control_event_t;
+
+/* More have to wait for the next record. */
+#define COMM_CONTROL_MAX_EVENTS 16
+
 typedef struct comm_control_record {
     int64_t microbatch;
     uint64_t plan_hash;
-    uint64_t events; /* the caller's bits */
-    int64_t subject; /* the caller's: which job, for example */
+    uint64_t wants; /* the caller's bits */
+    int32_t num_events, reserved;
+    comm_control_event_t events[COMM_CONTROL_MAX_EVENTS];
 } comm_control_record_t;
 
 typedef struct comm_control comm_control_t;

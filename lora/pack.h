@@ -1,8 +1,7 @@
 /* Packing: places the documents of a microbatch in the two halves and on the trainers.
  *
  * A pure function of its arguments, in integers, with total tie-break orders: every rank computes
- * the same layout. Choosing which documents come together in a microbatch is the caller's part
- * today; the packer issue brings it here. */
+ * the same layout. Which documents come together in a microbatch is lora/packer.h's question. */
 #ifndef CADRE_LORA_PACK_H
 #define CADRE_LORA_PACK_H
 
@@ -21,6 +20,9 @@ typedef struct lora_pack {
                             unequal */
     int32_t num_documents;
     const data_document_t *documents;
+    /* With whole_documents: a trainer for each document on which they fit, for when they do not
+     * when they are spread evenly; NULL: there is none. */
+    const int32_t *trainers;
 } lora_pack_t;
 
 /* Fills `batch`. Cutting packer: the documents go, longest first, to the emptier half (ping when
@@ -34,7 +36,8 @@ typedef struct lora_pack {
  * With whole_documents the documents go, longest first, to the emptiest trainer, and each trainer's
  * halves are filled as above, so that one document of each trainer may span; a trainer without
  * documents has DATA_ROW_ALIGN pad rows. Whether documents of nearly num_trainers *
- * tokens_per_trainer rows fit depends on their lengths.
+ * tokens_per_trainer rows fit depends on their lengths; with `trainers` they do when on each trainer
+ * there is one document, or at most tokens_per_trainer - DATA_ROW_ALIGN + 1 rows.
  *
  * PLAN-01 (BASE_ERR_ARG) when the documents do not fit; for a document that can never fit it names
  * the number of trainers that would do. The batch needs num_documents + 2 num_trainers pieces at

@@ -101,24 +101,42 @@ static base_status_t fail_full(base_ctx_t *ctx, const lora_pack_t *pack, const d
 
 /* ==== placing ==== */
 
-/* Trainer of each document: longest first to the emptiest. trainer_rows serves as the count of
- * document rows until the trainer's group is laid out. */
-static base_status_t choose_trainers(base_ctx_t *ctx, const lora_pack_t *pack, data_batch_t *batch)
+/* Longest first to the emptiest trainer. trainer_rows serves as the count of document rows until the
+ * trainer's group is laid out. 0: they do not fit so. With another way in hand every trainer keeps
+ * the margin with which halves can always be filled. */
+static int spread_evenly(const lora_pack_t *pack, data_batch_t *batch)
 {
+    const int64_t margin = pack->trainers != NULL ? DATA_ROW_ALIGN - 1 : 0;
     int64_t *rows = batch->trainer_rows;
 
     for (int32_t i = 0; i < batch->num_documents; i++) {
         const int32_t d = batch->order[i];
+        const int64_t more = batch->documents[d].rows;
         int32_t emptiest = 0;
 
         for (int32_t t = 1; t < batch->num_trainers; t++) {
             if (rows[t] < rows[emptiest]) emptiest = t;
         }
-        if (rows[emptiest] + batch->documents[d].rows > pack->tokens_per_trainer)
-            return fail_full(ctx, pack, batch);
-        rows[emptiest] += batch->documents[d].rows;
+        const int64_t most = pack->tokens_per_trainer - (rows[emptiest] > 0 ? margin : 0);
+        if (rows[emptiest] + more > most) return 0;
+        rows[emptiest] += more;
         batch->document_trainer[d] = emptiest;
     }
+    return 1;
+}
+
+static base_status_t choose_trainers(base_ctx_t *ctx, const lora_pack_t *pack, data_batch_t *batch)
+{
+    if (spread_evenly(pack, batch)) return BASE_OK;
+    if (pack->trainers == NULL) return fail_full(ctx, pack, batch);
+    for (int32_t t = 0; t < batch->num_trainers; t++)
+        batch->trainer_rows[t] = 0;
+    for (int32_t d = 0; d < batch->num_documents; d++) {
+        batch->document_trainer[d] = pack->trainers[d];
+        batch->trainer_rows[pack->trainers[d]] += batch->documents[d].rows;
+    }
+    for (int32_t t = 0; t < batch->num_trainers; t++)
+        if (batch->trainer_rows[t] > pack->tokens_per_trainer) return fail_full(ctx, pack, batch);
     return BASE_OK;
 }
 

@@ -14,4 +14,9 @@ int64_t lora_level_scratch(int32_t max_documents);
 void lora_level_supervised(const lora_window_t *window, lora_schedule_t *schedule,
                            int64_t *scratch);
 
+/* For a schedule of one microbatch (0, and -1 for what stays): exchanges a document that is in for
+ * one of the same batch that is not, wherever the supervised rows that are in come closer to their
+ * share, which is that of the rows, and there is still room. */
+void lora_level_next(const lora_window_t *window, lora_schedule_t *schedule);
+
 #endif

@@ -134,6 +134,7 @@ base_status_t lora_packer_next(lora_packer_t *p, const lora_window_t *w, lora_sc
     lora_pack_state_begin(&p->state, w, schedule->microbatch);
     if (w->num_documents > 0)
         (void)lora_pack_take(&p->state, lora_pack_choose(&p->state, &policies[0], 0), 0);
+    lora_level_next(w, schedule);
     schedule->num_microbatches = 1;
     return BASE_OK;
 }

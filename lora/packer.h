@@ -11,6 +11,7 @@
  * at further adapters only while rows stay empty. `run` does so under each of a few policies and
  * keeps the best schedule; `next` takes the first microbatch by the first policy, so that a
  * training loop asks anew at each microbatch, with adapters that came and without those that went.
+ * Both then exchange documents of a batch so that supervised rows are spread (lora/pack_level.h).
  *
  * A pure function of window and limits, in integers, with total orders: every rank gets the same
  * schedule. Nothing is allocated after creation. One thread. */

@@ -101,7 +101,7 @@ rows=$(number tokens_that_fit)
 expect 1 plan two.yaml "${large[@]}"
 out '^no: it does not fit: [0-9.]+ MiB on 1 rank; there are 80.0 MiB \(--memory\)$'
 out "rows would fit: --set batch.tokens_per_trainer=$rows instead of 16384"
-# What it says would fit does, and not by much: of the host's part only the lists are on the line.
+# What it says would fit does, and not by much.
 "$cadre" plan two.yaml --memory 80 --json --set batch.tokens_per_trainer="$rows" >out 2>err || fail "$rows rows do not fit"
 [ "$(number total_bytes)" -gt $((60 << 20)) ] || fail "$rows rows leave much free"
 expect 1 plan two.yaml --memory 1

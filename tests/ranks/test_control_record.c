@@ -20,6 +20,14 @@ typedef struct control_case {
     base_status_t st[RANKS_MAX];
 } control_case_t;
 
+static int told(const comm_control_record_t *record, int rank, int64_t microbatch)
+{
+    for (int e = 0; e < COMM_CONTROL_MAX_EVENTS; e++)
+        if (record->events[e].subject != rank * 1000 + microbatch || record->events[e].kind != e)
+            return 0;
+    return record->num_events == COMM_CONTROL_MAX_EVENTS;
+}
+
 /* Rank 1 (0 alone) wants to end at a microbatch of its own choice; all end look_ahead + 1 later. */
 static base_status_t loop(rank_case_t *run, comm_group_t *group, base_ctx_t *ctx,
                           comm_control_t *control)
@@ -32,11 +40,13 @@ static base_status_t loop(rank_case_t *run, comm_group_t *group, base_ctx_t *ctx
     for (int64_t n = 0; n < MICROBATCHES; n++) {
         comm_control_record_t mine = {.microbatch = n,
                                       .plan_hash = 0xabc + (uint64_t)n,
-                                      .events = me == size - 1 && n == wanted_end,
-                                      .subject = me * 1000 + n};
+                                      .wants = me == size - 1 && n == wanted_end,
+                                      .num_events = COMM_CONTROL_MAX_EVENTS};
         const comm_control_record_t *all = NULL;
         const int64_t then = n - c->look_ahead;
 
+        for (int e = 0; e < COMM_CONTROL_MAX_EVENTS; e++)
+            mine.events[e] = (comm_control_event_t){me * 1000 + (int32_t)n, e};
         if (n == 5 && me == 1) mine.plan_hash += c->differs == 1;
         if (n == 5 && me == 1) mine.microbatch += c->differs == 2;
         if (n == WARM_UP) calls = base_memory_calls(base_ctx_memory(ctx));
@@ -45,12 +55,12 @@ static base_status_t loop(rank_case_t *run, comm_group_t *group, base_ctx_t *ctx
         RANK_CHECK(run, me, (all == NULL) == (then < 0), "microbatch %d: records or none", (int)n);
         for (int r = 0; r < size && all != NULL; r++)
             RANK_CHECK(run, me,
-                       all[r].microbatch == then && all[r].subject == r * 1000 + then &&
-                           all[r].plan_hash == 0xabc + (uint64_t)then,
+                       all[r].microbatch == then && all[r].plan_hash == 0xabc + (uint64_t)then &&
+                           told(&all[r], r, then),
                        "microbatch %d: record of rank %d is of %d", (int)n, r,
                        (int)all[r].microbatch);
         for (int r = 0; r < size && all != NULL; r++)
-            if (all[r].events != 0) c->ended[me] = n + 1;
+            if (all[r].wants != 0) c->ended[me] = n + 1;
         if (c->ended[me] > 0) break;
     }
     RANK_CHECK(run, me, c->ended[me] == wanted_end + c->look_ahead + 1, "ended after %d",

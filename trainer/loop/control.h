@@ -1,16 +1,43 @@
-/* What all ranks must know alike: decisions that follow from numbers which only trainers have.
+/* What ranks tell each other once a microbatch, and when it takes effect: on all of them in the same
+ * place of the sequence of microbatches, which every rank computes by itself and ahead
+ * (horizon.h).
  *
- * A pool rank runs the same loop over the same jobs as a trainer, but no dense layers: it does not
- * know whether a gradient was finite or what an evaluation gave, and so not which job goes on. At
- * each such place of the program every rank calls tr_control_share, and goes on with what the first
- * trainer knows. Where every rank is a trainer all have computed it from the same bits, and nothing
- * is sent. */
+ * After microbatch n each rank gives its record of n: what it wants, and which jobs ended in n
+ * (trainers know; a rank that only serves has no results). It reads the records of microbatch
+ * n - TR_CONTROL_TRAVEL. What a record of n says takes effect at the *boundary* after microbatch
+ * n + TR_CONTROL_LOOK_AHEAD: a job that ended is not in what is planned from microbatch
+ * n + TR_CONTROL_LOOK_AHEAD + 1 on, and is ended there on every rank. So
+ * TR_CONTROL_LOOK_AHEAD - TR_CONTROL_TRAVEL microbatches can be planned while one runs, and nobody
+ * waits for a record while ranks keep pace. */
 #ifndef CADRE_TRAINER_LOOP_CONTROL_H
 #define CADRE_TRAINER_LOOP_CONTROL_H
 
+#include "comm/control_record.h"
 #include "trainer/loop/trainer.h"
 
-#define TR_CONTROL_MAX_BYTES 64
+#define TR_CONTROL_LOOK_AHEAD 3
+#define TR_CONTROL_TRAVEL     1
+
+/* What a rank may want; the same bits on all ranks. */
+enum {
+    TR_CONTROL_END = 1, /* the run is to end here, its jobs as they are */
+    TR_CONTROL_SAVE = 2 /* its state is to be saved here */
+};
+
+/* Jobs that one record tells; others have to wait for the next. */
+#define TR_CONTROL_MAX_ENDS COMM_CONTROL_MAX_EVENTS
+
+typedef struct tr_control_end {
+    int32_t job, state; /* tr_job_state_t */
+} tr_control_end_t;
+
+/* What the records of a microbatch say together. */
+typedef struct tr_control_told {
+    int64_t microbatch; /* -1: there is no such record */
+    uint64_t wants;
+    int32_t num_ends;
+    tr_control_end_t ends[TR_CONTROL_MAX_ENDS];
+} tr_control_told_t;
 
 typedef struct tr_control tr_control_t;
 
@@ -19,28 +46,12 @@ base_status_t tr_control_create(const tr_trainer_t *trainer,
                                 tr_control_t **control_p) BASE_MUST_CHECK;
 void tr_control_destroy(tr_control_t *control); /* NULL is legal */
 
-/* Collective where there are pool ranks: `bytes` (at most TR_CONTROL_MAX_BYTES) of every rank
- * become the first trainer's. The trainers' are compared byte by byte: BASE_ERR_MISMATCH (COMM-03),
- * naming `what` and the rank, when one has another result. Blocks the host; only where the stream
- * has been waited for. */
-base_status_t tr_control_share(tr_control_t *control, const char *what, void *data,
-                               int64_t bytes) BASE_MUST_CHECK;
-
-/* ==== once per microbatch ==== */
-
-/* What a rank may want; the same bits on all ranks. */
-enum { TR_CONTROL_END = 1 }; /* the run is to end here, its jobs as they are */
-
-/* Records of a microbatch are read so many microbatches later, so that nobody waits for them. */
-#define TR_CONTROL_LOOK_AHEAD 2
-
-/* Collective. Before a microbatch runs: gives its plan's hash and what this rank wants, and says
- * what some rank wanted TR_CONTROL_LOOK_AHEAD microbatches ago: that takes effect after this
- * microbatch, on all ranks alike. BASE_ERR_MISMATCH (COMM-03) when a rank has another microbatch or
- * plan. */
-base_status_t tr_control_microbatch(tr_control_t *control, int64_t microbatch, uint64_t plan_hash,
-                                    uint64_t wanted, uint64_t *agreed) BASE_MUST_CHECK;
-/* Collective, after the last microbatch: nothing is on its way any more. */
+/* Collective, in order, at the boundary after mine->microbatch; `told` is what was given
+ * TR_CONTROL_TRAVEL calls ago. BASE_ERR_MISMATCH (COMM-03) when a rank was at another microbatch or
+ * plan, or trainers found different jobs to have ended. */
+base_status_t tr_control_exchange(tr_control_t *control, const tr_control_told_t *mine,
+                                  uint64_t plan_hash, tr_control_told_t *told) BASE_MUST_CHECK;
+/* Collective, after the last exchange: nothing is on its way any more. */
 base_status_t tr_control_finish(tr_control_t *control) BASE_MUST_CHECK;
 
 #endif

@@ -47,8 +47,6 @@ static int64_t epoch_steps(const tr_job_t *job)
     return (job->training_documents + batch - 1) / batch;
 }
 
-static void draw_batch(tr_job_t *job);
-
 static base_status_t start(tr_job_t *job)
 {
     const base_config_adapter_t *c = job->config;
@@ -64,9 +62,6 @@ static base_status_t start(tr_job_t *job)
         job->eval != NULL ? data_dataset_num_documents(job->eval) : data_order_num_eval(job->order);
     job->total_steps = c->epochs > 0 ? c->epochs * epoch_steps(job) : c->steps;
     job->warmup = lora_learning_rate_warmup(c, job->total_steps);
-    job->batch = base_calloc(job->ctx, c->global_batch_documents, sizeof *job->batch, "job");
-    if (job->batch == NULL) return BASE_ERR_NOMEM;
-    draw_batch(job);
     return BASE_OK;
 }
 
@@ -83,6 +78,7 @@ base_status_t tr_job_open(base_ctx_t *ctx, const base_config_adapter_t *config, 
     job->ctx = ctx;
     job->config = config;
     job->name = name;
+    job->end_at = -1;
     job->first_loss = job->last_loss = job->best_eval = job->last_eval = (double)NAN;
     BASE_TRY_GOTO(open_dataset(ctx, data_path, tokenizer_sha256, vocab, errors, &job->data), st,
                   err_close);
@@ -102,7 +98,6 @@ err_close:
 void tr_job_close(tr_job_t *job)
 {
     if (job == NULL) return;
-    base_free(job->ctx, job->batch);
     data_order_destroy(job->order);
     data_dataset_close(job->eval);
     data_dataset_close(job->data);
@@ -115,47 +110,6 @@ int64_t tr_job_max_rows(const tr_job_t *job)
     const int64_t eval = job->eval != NULL ? data_dataset_max_rows(job->eval) : 0;
 
     return data > eval ? data : eval;
-}
-
-/* ==== the global batch ==== */
-
-static void draw_batch(tr_job_t *job)
-{
-    const int64_t left = job->training_documents - data_order_position(job->order);
-    const int64_t most = job->config->global_batch_documents;
-
-    job->batch_next = job->batch_rows = job->batch_supervised = 0;
-    job->batch_count = left < most ? left : most;
-    for (int64_t i = 0; i < job->batch_count; i++) {
-        job->batch[i] = data_order_next(job->order);
-        job->batch_rows += data_dataset_rows(job->data, job->batch[i]);
-        job->batch_supervised += data_dataset_supervised(job->data, job->batch[i]);
-    }
-}
-
-int64_t tr_job_next(const tr_job_t *job)
-{
-    return job->batch_next < job->batch_count ? job->batch[job->batch_next] : -1;
-}
-
-void tr_job_take(tr_job_t *job)
-{
-    job->batch_next++;
-}
-
-void tr_job_give_back(tr_job_t *job)
-{
-    job->batch_next--;
-}
-
-double tr_job_row_weight(const tr_job_t *job)
-{
-    return 1.0 / (double)job->batch_supervised;
-}
-
-int tr_job_batch_complete(const tr_job_t *job)
-{
-    return job->batch_next == job->batch_count;
 }
 
 /* ==== steps ==== */
@@ -174,22 +128,20 @@ tr_step_options_t tr_job_step_options(const tr_job_t *job)
                                .clip_norm = c->clip_norm};
 }
 
-void tr_job_stepped(tr_job_t *job, const tr_step_result_t *result)
+void tr_job_stepped(tr_job_t *job, const tr_step_result_t *result, int64_t documents, int64_t rows,
+                    int64_t supervised)
 {
     if (result->nonfinite > 0) {
-        job->state = TR_JOB_QUARANTINED;
+        job->verdict = TR_JOB_QUARANTINED;
         return;
     }
     if (isnan(job->first_loss)) job->first_loss = result->loss;
     job->last_loss = result->loss;
-    job->documents += job->batch_count;
-    job->tokens += job->batch_rows;
-    job->supervised_tokens += job->batch_supervised;
+    job->documents += documents;
+    job->tokens += rows;
+    job->supervised_tokens += supervised;
     job->step++;
-    if (job->step == job->total_steps)
-        job->state = TR_JOB_DONE;
-    else
-        draw_batch(job);
+    if (job->step == job->total_steps && job->eval_documents == 0) job->verdict = TR_JOB_DONE;
 }
 
 double tr_job_epoch(const tr_job_t *job)
@@ -198,12 +150,6 @@ double tr_job_epoch(const tr_job_t *job)
 }
 
 /* ==== evaluation ==== */
-
-int tr_job_eval_due(const tr_job_t *job)
-{
-    if (job->eval_documents == 0 || job->state == TR_JOB_QUARANTINED) return 0;
-    return job->state == TR_JOB_DONE || job->step % job->config->eval_every_steps == 0;
-}
 
 const data_dataset_t *tr_job_eval_document(const tr_job_t *job, int64_t n, int64_t *index)
 {
@@ -223,7 +169,9 @@ int tr_job_evaluated(tr_job_t *job, double loss)
     job->last_eval = loss;
     job->evals_without_gain = better ? 0 : job->evals_without_gain + 1;
     if (better) job->best_eval = loss;
-    if (patience > 0 && job->evals_without_gain >= patience && job->state == TR_JOB_RUNNING)
-        job->state = TR_JOB_STOPPED;
+    if (job->step == job->total_steps)
+        job->verdict = TR_JOB_DONE;
+    else if (patience > 0 && job->evals_without_gain >= patience)
+        job->verdict = TR_JOB_STOPPED;
     return better;
 }

@@ -1,14 +1,15 @@
 /* A job: what one adapter (or, with train.mode full, the model) learns from, and how far it is.
  *
- * A job goes from global batch to global batch: the next global_batch_documents documents of its
- * order (fewer at the end of an epoch), after which it takes one optimizer step. The documents of a
- * batch may lie in several microbatches; a microbatch holds documents of one batch of a job, since
- * the next batch needs the step between. Every supervised token of the batch has the weight
- * 1 / (supervised tokens of the batch), so that gradient and loss do not depend on how the batch was
- * divided (users' complaint 9).
+ * Every global batch is one optimizer step, whatever microbatches its documents lie in: every
+ * supervised token of it has the weight 1 / (supervised tokens of the batch), so that gradient and
+ * loss do not depend on how it was divided (users' complaint 9). Which documents come when is the
+ * horizon's (horizon.h), which is ahead of what is kept here: steps made, losses, verdicts.
  *
- * Pure host state, a function of datasets, configuration and what was reported: equal on all ranks.
- * One thread. */
+ * A job ends twice: `verdict` is what its last step or evaluation said on a trainer, `state` what
+ * all ranks agree on some microbatches later (train.h); between the two its rows weigh nothing.
+ *
+ * Host state, a function of datasets, configuration and what was reported: equal on all trainers; a
+ * rank that only serves knows `state`. One thread, but for `order`, which is the horizon's. */
 #ifndef CADRE_TRAINER_LOOP_JOB_H
 #define CADRE_TRAINER_LOOP_JOB_H
 
@@ -37,10 +38,8 @@ typedef struct tr_job {
     int64_t training_documents; /* of data, without those held out */
     int64_t total_steps, warmup, step;
     tr_job_state_t state;
-    /* the global batch at work */
-    int64_t *batch;                  /* [global_batch_documents] documents of data */
-    int64_t batch_count, batch_next; /* documents; of those, already in a microbatch */
-    int64_t batch_rows, batch_supervised;
+    tr_job_state_t verdict; /* RUNNING: none */
+    int64_t end_at;         /* the microbatch whose control record tells the verdict; -1: none */
     /* what was done so far */
     int64_t tokens, supervised_tokens, documents;
     double first_loss, last_loss; /* NaN: none yet */
@@ -49,7 +48,7 @@ typedef struct tr_job {
 } tr_job_t;
 
 /* Opens the datasets at `data_path` and `eval_path` (NULL: none), checks them against tokenizer and
- * vocabulary, and draws the first global batch. Faults of the data go to `errors`; the status is
+ * vocabulary. Faults of the data go to `errors`; the status is
  * BASE_OK then and *job_p NULL. Others are recorded. The caller closes *job_p. */
 base_status_t tr_job_open(base_ctx_t *ctx, const base_config_adapter_t *config, const char *name,
                           const char *data_path, const char *eval_path,
@@ -60,24 +59,18 @@ void tr_job_close(tr_job_t *job); /* NULL is legal */
 /* Rows of the longest document that it trains on or evaluates. */
 int64_t tr_job_max_rows(const tr_job_t *job);
 
-/* The next document of the batch at work; -1 when all of them are in microbatches. */
-int64_t tr_job_next(const tr_job_t *job);
-void tr_job_take(tr_job_t *job);      /* it is in a microbatch now */
-void tr_job_give_back(tr_job_t *job); /* the one taken last is not, after all */
-double tr_job_row_weight(const tr_job_t *job);
-/* 1 when every document of the batch has been taken: after that microbatch comes the step. */
-int tr_job_batch_complete(const tr_job_t *job);
-
 /* AdamW's numbers for the step that is due. */
 tr_step_options_t tr_job_step_options(const tr_job_t *job);
-/* Notes a step's result and draws the next batch; the state says whether there is one. */
-void tr_job_stepped(tr_job_t *job, const tr_step_result_t *result);
+/* Notes the result of the step after a global batch of so many documents, rows and supervised rows.
+ * The verdict is set by a gradient that is not finite, and by the last step when no evaluation
+ * follows it. */
+void tr_job_stepped(tr_job_t *job, const tr_step_result_t *result, int64_t documents, int64_t rows,
+                    int64_t supervised);
 
-/* 1 when the job is to be evaluated now: every eval_every_steps steps and after the last one. */
-int tr_job_eval_due(const tr_job_t *job);
 /* Document number n of an evaluation: its dataset and index there. */
 const data_dataset_t *tr_job_eval_document(const tr_job_t *job, int64_t n, int64_t *index);
-/* Notes an evaluation; 1 when it is the best so far. May end the job early. */
+/* Notes an evaluation; 1 when it is the best so far. Sets the verdict after the last step, and when
+ * so many evaluations have brought no gain. */
 int tr_job_evaluated(tr_job_t *job, double loss);
 
 /* Epochs of its data behind it. */

@@ -63,13 +63,18 @@ base_status_t tr_lot_create(base_ctx_t *ctx, const tr_lot_options_t *options, co
     lot->options = *options;
     lot->options.plans.max_documents = max_documents(options);
     lot->options.plans.max_pieces = tr_lot_max_pieces(options);
-    lot->capacity = all_rows(options) - DATA_ROW_ALIGN + 1;
+    /* What a trainer holds of whole documents is known when they are packed. */
+    lot->capacity = all_rows(options);
+    if (options->plans.topology->placement != AS_LOCAL) lot->capacity -= DATA_ROW_ALIGN - 1;
     lot->capacity_tokens = options->tokens ? all_rows(options) : 0;
     lot->max_documents = max_documents(options);
     lot->documents = base_calloc(ctx, lot->max_documents, sizeof *lot->documents, "lot");
+    lot->trainers = base_calloc(ctx, lot->max_documents, sizeof *lot->trainers, "lot");
     lot->tokens = base_calloc(ctx, lot->capacity_tokens, sizeof *lot->tokens, "lot");
     lot->masks = base_calloc(ctx, lot->capacity_tokens, sizeof *lot->masks, "lot");
-    if (lot->documents == NULL || lot->tokens == NULL || lot->masks == NULL) goto err_destroy;
+    if (lot->documents == NULL || lot->trainers == NULL || lot->tokens == NULL ||
+        lot->masks == NULL)
+        goto err_destroy;
     BASE_TRY_GOTO(data_batch_create(ctx, lot->max_documents, tr_lot_max_pieces(options),
                                     options->plans.topology->num_trainers, &lot->batch),
                   st, err_destroy);
@@ -90,6 +95,7 @@ void tr_lot_destroy(tr_lot_t *lot)
     data_batch_destroy(lot->batch);
     base_free(lot->ctx, lot->masks);
     base_free(lot->ctx, lot->tokens);
+    base_free(lot->ctx, lot->trainers);
     base_free(lot->ctx, lot->documents);
     base_free(lot->ctx, lot);
 }
@@ -99,12 +105,14 @@ void tr_lot_begin(tr_lot_t *lot, int64_t microbatch)
     lot->batch->microbatch = microbatch;
     lot->num_documents = 0;
     lot->rows = 0;
+    lot->placed = 0;
 }
 
 int tr_lot_fits(const tr_lot_t *lot, int64_t rows)
 {
     if (lot->num_documents == lot->max_documents) return 0;
-    if (lot->num_documents == 0) return rows <= tr_lot_longest(&lot->options);
+    if (rows > tr_lot_longest(&lot->options)) return 0;
+    if (lot->num_documents == 0) return 1;
     return lot->rows + rows <= lot->capacity;
 }
 
@@ -137,6 +145,12 @@ base_status_t tr_lot_add(tr_lot_t *lot, const data_dataset_t *dataset, int64_t i
     return data_dataset_read(dataset, index, lot->tokens + at, lot->masks + at);
 }
 
+void tr_lot_place(tr_lot_t *lot, int32_t trainer)
+{
+    lot->trainers[lot->num_documents - 1] = trainer;
+    lot->placed = 1;
+}
+
 base_status_t tr_lot_add_rows(tr_lot_t *lot, int64_t rows)
 {
     const data_document_t document = {.rows = rows};
@@ -165,7 +179,8 @@ base_status_t tr_lot_finish(tr_lot_t *lot)
                               .tokens_per_trainer = lot->options.plans.tokens_per_trainer,
                               .whole_documents = topology->placement == AS_LOCAL,
                               .num_documents = lot->num_documents,
-                              .documents = lot->documents};
+                              .documents = lot->documents,
+                              .trainers = lot->placed ? lot->trainers : NULL};
 
     BASE_TRY(lora_pack_fast(lot->ctx, &pack, lot->batch));
     return tr_attention_plans_run(lot->planner, lot->batch, lot->plans, lot->scores);

@@ -31,6 +31,8 @@ typedef struct tr_lot {
     int64_t rows;     /* of what was added */
     int32_t num_documents, max_documents;
     data_document_t *documents; /* [max_documents] */
+    int32_t *trainers;          /* [max_documents] of tr_lot_place */
+    int placed;                 /* 1: trainers is set */
     int32_t *tokens;            /* [capacity_tokens] */
     uint8_t *masks;
     int64_t capacity_tokens;
@@ -63,6 +65,9 @@ int tr_lot_fits(const tr_lot_t *lot, int64_t rows);
 /* Reads document `index` of the dataset. Errors: those of data_dataset_read. */
 base_status_t tr_lot_add(tr_lot_t *lot, const data_dataset_t *dataset, int64_t index,
                          int32_t adapter, double row_weight) BASE_MUST_CHECK;
+/* Whole documents (AS_LOCAL): the one added last lies on this trainer when spreading them evenly
+ * does not fit. For all documents of a lot or none. */
+void tr_lot_place(tr_lot_t *lot, int32_t trainer);
 /* A document without tokens, for sizing. */
 base_status_t tr_lot_add_rows(tr_lot_t *lot, int64_t rows) BASE_MUST_CHECK;
 /* Changes the weight of all documents of an adapter; before finish. */

@@ -2,15 +2,37 @@
 
 #include "base/memory.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
+
+/* ==== life ==== */
+
+static base_status_t allocate(tr_train_t *t)
+{
+    base_ctx_t *ctx = t->ctx;
+
+    t->rows = base_calloc(ctx, t->num_jobs, sizeof *t->rows, "training loop");
+    t->pad_rows = base_calloc(ctx, t->num_jobs, sizeof *t->pad_rows, "training loop");
+    t->best = base_calloc(ctx, t->num_jobs, sizeof *t->best, "training loop");
+    if (t->rows == NULL || t->pad_rows == NULL || t->best == NULL) return BASE_ERR_NOMEM;
+    for (int32_t j = 0; j < t->num_jobs && t->trainer->index >= 0; j++) {
+        const int64_t count =
+            t->options.full ? tr_model_parameters(t->trainer->model) : t->trainer->adapter_count[j];
+
+        if (t->jobs[j]->eval_documents == 0) continue;
+        t->best[j] = base_calloc(ctx, count, sizeof **t->best, "best values");
+        if (t->best[j] == NULL) return BASE_ERR_NOMEM;
+    }
+    return BASE_OK;
+}
 
 base_status_t tr_train_create(base_ctx_t *ctx, tr_trainer_t *trainer, tr_job_t *const *jobs,
                               int32_t num_jobs, const tr_lot_options_t *lots,
                               const tr_train_options_t *options, const tr_train_events_t *events,
                               tr_train_t **train_p)
 {
-    base_status_t st = BASE_ERR_NOMEM;
+    base_status_t st;
 
     tr_train_t *t = base_calloc(ctx, 1, sizeof *t, "training loop");
     if (t == NULL) return BASE_ERR_NOMEM;
@@ -20,26 +42,11 @@ base_status_t tr_train_create(base_ctx_t *ctx, tr_trainer_t *trainer, tr_job_t *
     t->events = *events;
     t->num_jobs = num_jobs;
     t->jobs = jobs;
-    t->chosen = base_calloc(ctx, num_jobs, sizeof *t->chosen, "training loop");
-    t->rows = base_calloc(ctx, num_jobs, sizeof *t->rows, "training loop");
-    t->pad_rows = base_calloc(ctx, num_jobs, sizeof *t->pad_rows, "training loop");
-    t->best = base_calloc(ctx, num_jobs, sizeof *t->best, "training loop");
-    if (t->chosen == NULL || t->rows == NULL || t->pad_rows == NULL || t->best == NULL)
-        goto err_destroy;
-    for (int i = 0; i < 2; i++)
-        BASE_TRY_GOTO(tr_lot_create(ctx, lots, t->lots[0], &t->lots[i]), st, err_destroy);
+    BASE_TRY_GOTO(allocate(t), st, err_destroy);
+    BASE_TRY_GOTO(
+        tr_planning_create(ctx, jobs, num_jobs, options->rank_columns, lots, &t->planning), st,
+        err_destroy);
     BASE_TRY_GOTO(tr_control_create(trainer, &t->control), st, err_destroy);
-    for (int32_t j = 0; j < num_jobs && trainer->index >= 0; j++) {
-        const int64_t count =
-            options->full ? tr_model_parameters(trainer->model) : trainer->adapter_count[j];
-
-        if (jobs[j]->eval_documents == 0) continue;
-        t->best[j] = base_calloc(ctx, count, sizeof **t->best, "best values");
-        if (t->best[j] == NULL) {
-            st = BASE_ERR_NOMEM;
-            goto err_destroy;
-        }
-    }
     *train_p = t;
     return BASE_OK;
 err_destroy:
@@ -53,70 +60,14 @@ void tr_train_destroy(tr_train_t *train)
     for (int32_t j = 0; train->best != NULL && j < train->num_jobs; j++)
         base_free(train->ctx, train->best[j]);
     tr_control_destroy(train->control);
-    for (int i = 0; i < 2; i++)
-        tr_lot_destroy(train->lots[i]);
+    tr_planning_destroy(train->planning);
     base_free(train->ctx, train->best);
     base_free(train->ctx, train->pad_rows);
     base_free(train->ctx, train->rows);
-    base_free(train->ctx, train->chosen);
     base_free(train->ctx, train);
 }
 
-static tr_lot_t *next_lot(tr_train_t *t)
-{
-    return t->lots[t->microbatch % 2];
-}
-
-/* ==== evaluation ==== */
-
-/* As many documents as fit, from number `first` on; returns the first that is left. */
-static base_status_t fill_evaluation(tr_train_t *t, int32_t j, int64_t first, double weight,
-                                     int64_t *next)
-{
-    const tr_job_t *job = t->jobs[j];
-    tr_lot_t *lot = next_lot(t);
-    int64_t n = first;
-
-    tr_lot_begin(lot, t->microbatch);
-    for (; n < job->eval_documents; n++) {
-        int64_t index;
-        const data_dataset_t *dataset = tr_job_eval_document(job, n, &index);
-
-        if (!tr_lot_fits(lot, data_dataset_rows(dataset, index))) break;
-        BASE_TRY(tr_lot_add(lot, dataset, index, j, weight));
-    }
-    for (;;) {
-        const base_status_t st = tr_lot_finish(lot);
-
-        *next = n;
-        if (st != BASE_ERR_ARG || lot->num_documents == 1 ||
-            lot->options.plans.topology->placement != AS_LOCAL)
-            return st;
-        base_ctx_clear_error(t->ctx);
-        tr_lot_drop(lot);
-        n--;
-    }
-}
-
-base_status_t tr_train_evaluate(tr_train_t *train, int32_t job, double *loss)
-{
-    const tr_job_t *of = train->jobs[job];
-    int64_t supervised = 0;
-
-    for (int64_t n = 0; n < of->eval_documents; n++) {
-        int64_t index;
-        const data_dataset_t *dataset = tr_job_eval_document(of, n, &index);
-        supervised += data_dataset_supervised(dataset, index);
-    }
-    for (int64_t n = 0; n < of->eval_documents;) {
-        BASE_TRY(fill_evaluation(train, job, n, 1.0 / (double)supervised, &n));
-        BASE_TRY(tr_microbatch_evaluate(train->trainer, next_lot(train)->batch,
-                                        tr_lot_plans(next_lot(train))));
-        train->microbatch++;
-    }
-    BASE_TRY(tr_gradients_reduce_loss(train->trainer, job, loss));
-    return tr_control_share(train->control, "evaluation", loss, sizeof *loss);
-}
+/* ==== what is kept ==== */
 
 /* All weights of the model, one after the other. */
 static base_status_t read_model(const tr_trainer_t *t, double *values)
@@ -151,17 +102,6 @@ static base_status_t restore_best(tr_train_t *t, int32_t j)
     return write_model(t->trainer, t->best[j]);
 }
 
-static base_status_t evaluate(tr_train_t *t, int32_t j)
-{
-    double loss;
-
-    BASE_TRY(tr_train_evaluate(t, j, &loss));
-    const int best = tr_job_evaluated(t->jobs[j], loss);
-    if (best) BASE_TRY(keep_best(t, j));
-    return t->events.evaluated == NULL ? BASE_OK
-                                       : t->events.evaluated(t->events.user, j, loss, best);
-}
-
 base_status_t tr_train_values(tr_train_t *train, int32_t job, double *values)
 {
     const int64_t count = train->trainer->adapter_count[job];
@@ -173,31 +113,39 @@ base_status_t tr_train_values(tr_train_t *train, int32_t job, double *values)
     return lora_adapter_set_read(train->trainer->adapters, job, train->trainer->stream, values);
 }
 
-/* ==== steps ==== */
+/* ==== steps and evaluations ==== */
 
-static base_status_t share_result(tr_train_t *t, tr_step_result_t *result)
+/* A trainer still counts on the job's results. */
+static int is_heard(const tr_train_t *t, int32_t j)
 {
-    double values[3] = {result->loss, result->norm, (double)result->nonfinite};
-
-    BASE_TRY(tr_control_share(t->control, "step", values, sizeof values));
-    *result =
-        (tr_step_result_t){.loss = values[0], .norm = values[1], .nonfinite = (int32_t)values[2]};
-    return BASE_OK;
+    return t->trainer->index >= 0 && t->jobs[j]->verdict == TR_JOB_RUNNING;
 }
 
-static base_status_t step(tr_train_t *t, int32_t j)
+/* Of a job that has its verdict, or on a rank that only serves: the others' sums have to go on. */
+static base_status_t drop_step(tr_train_t *t, int32_t j)
 {
+    if (t->options.full) {
+        BASE_TRY(tr_gradients_reduce(t->trainer));
+        return tr_gradients_zero(t->trainer);
+    }
+    BASE_TRY(tr_gradients_reduce_adapter(t->trainer, j));
+    return tr_gradients_zero_adapter(t->trainer, j);
+}
+
+static base_status_t step(tr_train_t *t, const tr_entry_part_t *part)
+{
+    const int32_t j = part->job;
     tr_job_t *job = t->jobs[j];
     const tr_step_options_t options = tr_job_step_options(job);
     tr_step_hook_t hook = {.fn = t->events.gradient, .user = t->events.user};
     tr_step_result_t result;
 
+    if (!is_heard(t, j)) return drop_step(t, j);
     if (t->options.full)
         BASE_TRY(tr_full_step(t->trainer, job->step + 1, &options, &hook, &result));
     else
         BASE_TRY(tr_adapter_step(t->trainer, j, &options, &hook, &result));
-    BASE_TRY(share_result(t, &result));
-    tr_job_stepped(job, &result);
+    tr_job_stepped(job, &result, part->batch_documents, part->batch_rows, part->batch_supervised);
     const tr_train_step_t record = {.step = job->step,
                                     .loss = result.loss,
                                     .norm = result.norm,
@@ -206,71 +154,198 @@ static base_status_t step(tr_train_t *t, int32_t j)
                                     .rows = t->rows[j],
                                     .pad_rows = t->pad_rows[j]};
     t->rows[j] = t->pad_rows[j] = 0;
-    if (t->events.step != NULL && job->state != TR_JOB_QUARANTINED)
-        BASE_TRY(t->events.step(t->events.user, j, &record));
-    if (tr_job_eval_due(job)) BASE_TRY(evaluate(t, j));
-    if (job->state == TR_JOB_RUNNING) return BASE_OK;
-    BASE_TRY(restore_best(t, j));
-    return t->events.ended == NULL ? BASE_OK : t->events.ended(t->events.user, j);
+    if (t->events.step == NULL || job->verdict == TR_JOB_QUARANTINED) return BASE_OK;
+    return t->events.step(t->events.user, j, &record);
 }
 
-/* Tells the others what this rank is about to do and wants, and learns what is to happen after this
- * microbatch. */
-static base_status_t agree(tr_train_t *t, const tr_lot_t *lot)
+static base_status_t evaluated(tr_train_t *t, int32_t j)
+{
+    double loss;
+
+    BASE_TRY(tr_gradients_reduce_loss(t->trainer, j, &loss));
+    if (!is_heard(t, j)) return BASE_OK;
+    const int best = tr_job_evaluated(t->jobs[j], loss);
+    if (best) BASE_TRY(keep_best(t, j));
+    return t->events.evaluated == NULL ? BASE_OK
+                                       : t->events.evaluated(t->events.user, j, loss, best);
+}
+
+/* ==== microbatches ==== */
+
+/* Rows of jobs that have ended since it was planned weigh nothing. */
+static void mute(const tr_train_t *t, data_batch_t *batch)
+{
+    for (int32_t d = 0; d < batch->num_documents; d++)
+        if (!is_heard(t, batch->documents[d].adapter)) batch->documents[d].row_weight = 0.0;
+}
+
+static base_status_t run_training(tr_train_t *t, tr_lot_t *lot, const tr_entry_t *entry)
+{
+    const int64_t rows = data_batch_trainer_rows(lot->batch);
+    const int64_t document_rows = data_batch_document_rows(lot->batch);
+
+    mute(t, lot->batch);
+    BASE_TRY(tr_microbatch_run(t->trainer, lot->batch, tr_lot_plans(lot)));
+    t->microbatch++;
+    for (int32_t i = 0; i < entry->num_parts; i++) {
+        t->rows[entry->parts[i].job] += rows;
+        t->pad_rows[entry->parts[i].job] += rows - document_rows;
+    }
+    if (t->events.microbatch != NULL)
+        BASE_TRY(t->events.microbatch(t->events.user, t->microbatch, document_rows));
+    for (int32_t i = 0; i < entry->num_parts; i++)
+        if (entry->parts[i].completes) BASE_TRY(step(t, &entry->parts[i]));
+    return BASE_OK;
+}
+
+static base_status_t run_evaluation(tr_train_t *t, tr_lot_t *lot, const tr_entry_t *entry)
+{
+    BASE_TRY(tr_microbatch_evaluate(t->trainer, lot->batch, tr_lot_plans(lot)));
+    t->microbatch++;
+    return entry->parts[0].completes ? evaluated(t, entry->parts[0].job) : BASE_OK;
+}
+
+static uint64_t hash_plans(const tr_lot_t *lot)
 {
     const as_plan_t *const *plans = tr_lot_plans(lot);
-    const uint64_t wanted = t->events.wants != NULL ? t->events.wants(t->events.user) : 0;
     uint64_t hash = 0;
 
     for (int32_t k = 0; k < lot->options.plans.num_kinds; k++)
         hash = hash * UINT64_C(0x9E3779B97F4A7C15) + plans[k]->hash;
-    return tr_control_microbatch(t->control, t->microbatch, hash, wanted, &t->agreed);
+    return hash;
 }
 
-static base_status_t run_microbatch(tr_train_t *t)
-{
-    tr_lot_t *lot = next_lot(t);
+/* ==== boundaries ==== */
 
-    BASE_TRY(tr_select_fill(t->jobs, t->num_jobs, t->options.rank_columns, t->microbatch, lot,
-                            t->chosen));
-    BASE_TRY(agree(t, lot));
-    BASE_TRY(tr_microbatch_run(t->trainer, lot->batch, tr_lot_plans(lot)));
-    t->microbatch++;
-    const int64_t rows = data_batch_trainer_rows(lot->batch);
-    const int64_t document_rows = data_batch_document_rows(lot->batch);
-    for (int32_t j = 0; j < t->num_jobs; j++) {
-        t->rows[j] += t->chosen[j] ? rows : 0;
-        t->pad_rows[j] += t->chosen[j] ? rows - document_rows : 0;
+/* This rank's record of microbatch m: verdicts that no record has told. */
+static tr_control_told_t say(tr_train_t *t, int64_t m)
+{
+    tr_control_told_t mine = {.microbatch = m};
+
+    if (t->events.wants != NULL) mine.wants = t->events.wants(t->events.user);
+    for (int32_t j = 0; j < t->num_jobs && mine.num_ends < TR_CONTROL_MAX_ENDS; j++) {
+        tr_job_t *job = t->jobs[j];
+
+        if (job->verdict == TR_JOB_RUNNING || job->end_at >= 0) continue;
+        job->end_at = m;
+        mine.ends[mine.num_ends++] = (tr_control_end_t){j, (int32_t)job->verdict};
     }
-    if (t->events.microbatch != NULL)
-        BASE_TRY(t->events.microbatch(t->events.user, t->microbatch, document_rows));
-    for (int32_t j = 0; j < t->num_jobs; j++) {
-        if (t->chosen[j] && tr_job_batch_complete(t->jobs[j])) BASE_TRY(step(t, j));
-    }
-    if (t->agreed == 0 || t->events.agreed == NULL) return BASE_OK;
-    return t->events.agreed(t->events.user, t->agreed);
+    return mine;
 }
 
-static int any_running(const tr_train_t *t)
+static void hear(tr_train_t *t, const tr_control_told_t *told)
+{
+    if (told->microbatch < 0) return;
+    t->wanted[told->microbatch % (TR_CONTROL_LOOK_AHEAD + 1)] = told->wants;
+    for (int32_t i = 0; i < told->num_ends; i++) {
+        tr_job_t *job = t->jobs[told->ends[i].job];
+
+        job->verdict = (tr_job_state_t)told->ends[i].state;
+        job->end_at = told->microbatch;
+    }
+}
+
+/* One more microbatch is planned: number n, before which the ends of n - LOOK_AHEAD - 1 take
+ * effect. */
+static void request(tr_train_t *t, int64_t n)
+{
+    tr_control_end_t ends[TR_CONTROL_MAX_ENDS];
+    int32_t num = 0;
+
+    for (int32_t j = 0; j < t->num_jobs; j++)
+        if (t->jobs[j]->end_at >= 0 && t->jobs[j]->end_at + TR_CONTROL_LOOK_AHEAD + 1 == n)
+            ends[num++] = (tr_control_end_t){j, (int32_t)t->jobs[j]->verdict};
+    tr_planning_request(t->planning, ends, num);
+}
+
+/* Jobs whose end takes effect after microbatch m. */
+static base_status_t end_jobs(tr_train_t *t, int64_t m)
 {
     for (int32_t j = 0; j < t->num_jobs; j++) {
-        if (t->jobs[j]->state == TR_JOB_RUNNING) return 1;
+        tr_job_t *job = t->jobs[j];
+
+        if (job->end_at < 0 || job->end_at + TR_CONTROL_LOOK_AHEAD != m) continue;
+        job->state = job->verdict;
+        if (t->trainer->index >= 0) BASE_TRY(restore_best(t, j));
+        if (t->events.ended != NULL) BASE_TRY(t->events.ended(t->events.user, j));
     }
-    return 0;
+    return BASE_OK;
+}
+
+static base_status_t pass_boundary(tr_train_t *t, int64_t m, uint64_t plan_hash)
+{
+    const tr_control_told_t mine = say(t, m);
+    tr_control_told_t told;
+
+    BASE_TRY(tr_control_exchange(t->control, &mine, plan_hash, &told));
+    hear(t, &told);
+    return end_jobs(t, m);
+}
+
+static base_status_t boundary(tr_train_t *t, int64_t m, uint64_t plan_hash)
+{
+    uint64_t *wanted = &t->wanted[(m + 1) % (TR_CONTROL_LOOK_AHEAD + 1)]; /* of m - LOOK_AHEAD */
+
+    BASE_TRY(pass_boundary(t, m, plan_hash));
+    request(t, m + TR_CONTROL_LOOK_AHEAD);
+    t->agreed = *wanted;
+    *wanted = 0;
+    return t->events.agreed == NULL ? BASE_OK : t->events.agreed(t->events.user, t->agreed);
+}
+
+/* No microbatch follows, but what was found in the last ones has still to be told and to take
+ * effect. */
+static base_status_t drain(tr_train_t *t)
+{
+    const int64_t records = (t->num_jobs + TR_CONTROL_MAX_ENDS - 1) / TR_CONTROL_MAX_ENDS;
+
+    for (int64_t i = 0; i < records + TR_CONTROL_LOOK_AHEAD; i++)
+        BASE_TRY(pass_boundary(t, t->microbatch + i, 0));
+    return BASE_OK;
+}
+
+/* ==== the loop ==== */
+
+static base_status_t start_planning(tr_train_t *t)
+{
+    BASE_TRY(tr_planning_start(t->planning));
+    tr_planning_request(t->planning, NULL, 0); /* ends before it have taken effect */
+    for (int64_t n = t->microbatch + 1; n < t->microbatch + TR_PLANNING_AHEAD; n++)
+        request(t, n);
+    return BASE_OK;
+}
+
+/* *more_p 0: the run has ended. */
+static base_status_t run_next(tr_train_t *t, int *more_p)
+{
+    tr_planned_t *planned;
+
+    *more_p = 0;
+    BASE_TRY(tr_planning_wait(t->planning, t->microbatch, &planned));
+    if (planned->entry.kind == TR_ENTRY_END) return drain(t);
+    if (planned->entry.kind == TR_ENTRY_TRAIN)
+        BASE_TRY(run_training(t, planned->lot, &planned->entry));
+    else
+        BASE_TRY(run_evaluation(t, planned->lot, &planned->entry));
+    BASE_TRY(boundary(t, t->microbatch - 1, hash_plans(planned->lot)));
+    *more_p = (t->agreed & TR_CONTROL_END) == 0;
+    return BASE_OK;
 }
 
 base_status_t tr_train_run(tr_train_t *train)
 {
-    BASE_TRY(tr_gradients_zero(train->trainer));
-    train->agreed = 0;
-    while (any_running(train) && (train->agreed & TR_CONTROL_END) == 0) {
+    int more = 1;
+
+    if (train->microbatch == 0) BASE_TRY(tr_gradients_zero(train->trainer));
+    BASE_TRY(start_planning(train));
+    while (more) {
         if (base_ctx_stop_requested(train->ctx))
             return BASE_FAIL(train->ctx, BASE_ERR_PEER, BASE_MSG_COMM_01,
-                             "microbatch %lld: asked to stop", (long long)train->microbatch);
+                             "microbatch %" PRId64 ": asked to stop", train->microbatch);
         if (train->options.max_microbatches > 0 &&
             train->microbatch >= train->options.max_microbatches)
             break;
-        BASE_TRY(run_microbatch(train));
+        BASE_TRY(run_next(train, &more));
     }
     BASE_TRY(tr_control_finish(train->control));
     return tr_trainer_sync(train->trainer);

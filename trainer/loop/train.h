@@ -1,23 +1,27 @@
 /* The training loop: microbatch after microbatch until every job has ended.
  *
- *   for each microbatch: select documents, run, and for every job whose global batch is complete
- *   step; evaluate when it is due; end when it has all its steps or stops early
+ *   for each microbatch, as the planning thread gives them (planning.h): run it, and for every job
+ *   whose global batch is complete step; note an evaluation that is complete; then the boundary:
+ *   tell the others, hear them, and do what takes effect here (control.h)
  *
  * An ended job frees its place: its rows go to the others. What a job learned is kept in the
  * trainer, and of a job with evaluations the best so far on the host (tr_train_values); a model
  * (train.mode full) has its best weights again when it has ended.
  *
- * All ranks run it with equal jobs, pool ranks too: what a step or an evaluation gave is shared
- * with them (control.h), so that all ranks end a job in the same place. What happens is told to
- * `events`, on every rank, in the same order; what they do with it must not change the jobs.
- * Between microbatches nothing is allocated after the first two (the events' own business aside).
- * One thread. */
+ * All ranks run it with equal jobs, pool ranks too. Which exchanges and sums a rank takes part in
+ * follows from the plan alone. A job that stops early or whose gradient is not finite has rows in
+ * plans already made: they weigh nothing, its steps and evaluations there are summed like others and
+ * dropped. Ends, saves and the run's end take effect at the same boundary on every rank.
+ *
+ * What happens is told to `events`; what they do with it must not change the jobs. Between
+ * microbatches nothing is allocated after the first two (the events' own business aside). One
+ * thread, and the planning thread that tr_train_run starts. */
 #ifndef CADRE_TRAINER_LOOP_TRAIN_H
 #define CADRE_TRAINER_LOOP_TRAIN_H
 
 #include "trainer/loop/control.h"
 #include "trainer/loop/microbatch.h"
-#include "trainer/loop/select.h"
+#include "trainer/loop/planning.h"
 
 typedef struct tr_train_step {
     int64_t step; /* of this job, from 1 */
@@ -28,14 +32,16 @@ typedef struct tr_train_step {
 
 typedef struct tr_train_events {
     void *user;
-    /* Each may be NULL. A negative status ends the run. */
+    /* Each may be NULL. A negative status ends the run. gradient, step and evaluated are for
+     * trainers: a rank that only serves has no results. */
     base_status_t (*microbatch)(void *user, int64_t microbatch, int64_t document_rows);
     base_status_t (*gradient)(void *user, int32_t job); /* summed, before the step */
     base_status_t (*step)(void *user, int32_t job, const tr_train_step_t *step);
     base_status_t (*evaluated)(void *user, int32_t job, double loss, int best);
     base_status_t (*ended)(void *user, int32_t job);
-    /* What this rank wants (TR_CONTROL_END), asked once a microbatch; and what some rank wanted a
-     * few microbatches ago (control.h), told to every rank after the same microbatch. */
+    /* What this rank wants (TR_CONTROL_END, TR_CONTROL_SAVE), asked at each boundary; and what some
+     * rank wanted TR_CONTROL_LOOK_AHEAD microbatches ago, told at each boundary, to every rank at
+     * the same. With TR_CONTROL_END nothing follows it. */
     uint64_t (*wants)(void *user);
     base_status_t (*agreed)(void *user, uint64_t events);
 } tr_train_events_t;
@@ -53,14 +59,13 @@ typedef struct tr_train {
     tr_train_events_t events;
     int32_t num_jobs;
     tr_job_t *const *jobs;
-    tr_lot_t *lots[2];
+    tr_planning_t *planning;
     tr_control_t *control;
-    uint64_t agreed;          /* after the microbatch at work; TR_CONTROL_END stays */
-    int64_t microbatch;       /* done so far, evaluations included */
-    int *chosen;              /* [num_jobs] */
-    int64_t *rows, *pad_rows; /* [num_jobs] since the last step */
-    double **best;            /* [num_jobs] values of the best evaluation; NULL: no evaluations */
-    double *scratch;          /* the largest adapter */
+    uint64_t wanted[TR_CONTROL_LOOK_AHEAD + 1]; /* of microbatch n at n modulo their number */
+    uint64_t agreed;                            /* at the boundary at hand */
+    int64_t microbatch;                         /* done so far, evaluations included */
+    int64_t *rows, *pad_rows;                   /* [num_jobs] since the last step */
+    double **best; /* [num_jobs] values of the best evaluation; NULL: no evaluations */
 } tr_train_t;
 
 /* Borrows everything. The caller frees *train_p with tr_train_destroy. */
@@ -70,13 +75,25 @@ base_status_t tr_train_create(base_ctx_t *ctx, tr_trainer_t *trainer, tr_job_t *
                               tr_train_t **train_p) BASE_MUST_CHECK;
 void tr_train_destroy(tr_train_t *train); /* NULL is legal */
 
+/* From the beginning, with gradients zeroed; or on from a state that was loaded (below), with the
+ * gradients as they are. Once. */
 base_status_t tr_train_run(tr_train_t *train) BASE_MUST_CHECK;
-
-/* Mean loss over the job's evaluation documents with its adapter as it is now. */
-base_status_t tr_train_evaluate(tr_train_t *train, int32_t job, double *loss) BASE_MUST_CHECK;
 
 /* What an adapter is worth keeping: the best by evaluation, else the last. adapter_count doubles of
  * the caller's. Waits. */
 base_status_t tr_train_values(tr_train_t *train, int32_t job, double *values) BASE_MUST_CHECK;
+
+/* ==== to go on later (train_state.c) ==== */
+
+/* Where in the sequence of microbatches the run is, with the verdicts that have not taken effect:
+ * so many bytes, always the same for these jobs. Within `agreed`, on a trainer. What jobs, adapters
+ * and gradients hold is not in it. May wait for the planning thread. */
+int64_t tr_train_state_bytes(const tr_train_t *train);
+base_status_t tr_train_save_state(tr_train_t *train, void *bytes) BASE_MUST_CHECK;
+/* Before tr_train_run, on every rank with the same bytes: it goes on with the same microbatches.
+ * Sets train->microbatch and the jobs' state, verdict and end_at. BASE_ERR_ARG (INT-01) for bytes
+ * that do not belong to these jobs. */
+base_status_t tr_train_load_state(tr_train_t *train, const void *bytes,
+                                  int64_t num_bytes) BASE_MUST_CHECK;
 
 #endif

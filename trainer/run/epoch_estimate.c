@@ -2,11 +2,10 @@
 
 #include "base/memory.h"
 
-static int any_left(tr_job_t *const *jobs, int32_t num_jobs)
+static int any_left(const tr_horizon_t *horizon, tr_job_t *const *jobs, int32_t num_jobs)
 {
     for (int32_t j = 0; j < num_jobs; j++)
-        if (jobs[j]->state == TR_JOB_RUNNING && jobs[j]->documents < jobs[j]->training_documents)
-            return 1;
+        if (tr_horizon_documents(horizon, j) < jobs[j]->training_documents) return 1;
     return 0;
 }
 
@@ -30,19 +29,26 @@ static void note_plan(const tr_lot_t *lot, tr_epoch_estimate_t *e)
     }
 }
 
-static base_status_t pack(tr_job_t *const *jobs, int32_t num_jobs, int64_t rank_columns,
-                          tr_lot_t *lot, int *chosen, tr_epoch_estimate_t *e)
+static void count(const tr_lot_t *lot, tr_epoch_estimate_t *e)
 {
-    const tr_step_result_t step = {0};
-
-    BASE_TRY(tr_select_fill(jobs, num_jobs, rank_columns, e->microbatches, lot, chosen));
     const int64_t rows = data_batch_trainer_rows(lot->batch);
+
     e->rows += rows;
     e->pad_rows += rows - data_batch_document_rows(lot->batch);
     e->microbatches++;
     note_plan(lot, e);
-    for (int32_t j = 0; j < num_jobs; j++)
-        if (chosen[j] && tr_job_batch_complete(jobs[j])) tr_job_stepped(jobs[j], &step);
+}
+
+/* Evaluations are microbatches too, but none that are filled better by another configuration. */
+static base_status_t plan_all(tr_horizon_t *horizon, tr_job_t *const *jobs, int32_t num_jobs,
+                              tr_lot_t *lot, tr_entry_t *entry, tr_epoch_estimate_t *e)
+{
+    while (any_left(horizon, jobs, num_jobs) && e->microbatches < TR_EPOCH_MICROBATCHES) {
+        BASE_TRY(tr_horizon_next(horizon, lot, entry));
+        if (entry->kind == TR_ENTRY_END) break;
+        if (entry->kind == TR_ENTRY_TRAIN) count(lot, e);
+    }
+    e->whole = e->microbatches < TR_EPOCH_MICROBATCHES || !any_left(horizon, jobs, num_jobs);
     return BASE_OK;
 }
 
@@ -52,17 +58,21 @@ base_status_t tr_epoch_estimate(base_ctx_t *ctx, tr_job_t *const *jobs, int32_t 
 {
     tr_lot_options_t sizes = *lots;
     tr_epoch_estimate_t e = {0};
+    tr_entry_t entry = {0};
+    tr_horizon_t *horizon = NULL;
     tr_lot_t *lot = NULL;
     base_status_t st = BASE_ERR_NOMEM;
 
     sizes.tokens = 0;
-    int *chosen = base_calloc(ctx, num_jobs, sizeof *chosen, "estimate");
-    if (chosen != NULL) st = tr_lot_create(ctx, &sizes, NULL, &lot);
-    while (st >= 0 && any_left(jobs, num_jobs) && e.microbatches < TR_EPOCH_MICROBATCHES)
-        st = pack(jobs, num_jobs, rank_columns, lot, chosen, &e);
-    e.whole = !any_left(jobs, num_jobs);
+    entry.parts = base_calloc(ctx, num_jobs, sizeof *entry.parts, "estimate");
+    if (entry.parts == NULL) goto out;
+    BASE_TRY_GOTO(tr_horizon_create(ctx, jobs, num_jobs, rank_columns, &horizon), st, out);
+    BASE_TRY_GOTO(tr_lot_create(ctx, &sizes, NULL, &lot), st, out);
+    st = plan_all(horizon, jobs, num_jobs, lot, &entry, &e);
+out:
     tr_lot_destroy(lot);
-    base_free(ctx, chosen);
+    tr_horizon_destroy(horizon);
+    base_free(ctx, entry.parts);
     if (st >= 0) *estimate = e;
     return st;
 }

@@ -2,7 +2,7 @@
 #ifndef CADRE_TRAINER_RUN_EPOCH_ESTIMATE_H
 #define CADRE_TRAINER_RUN_EPOCH_ESTIMATE_H
 
-#include "trainer/loop/select.h"
+#include "trainer/loop/horizon.h"
 
 /* More are not packed: then `whole` is 0 and the shares are those of the first ones. */
 #define TR_EPOCH_MICROBATCHES 500
@@ -29,7 +29,7 @@ typedef struct tr_epoch_estimate {
 /* Achieved above the bound, per cent. */
 double tr_epoch_plan_gap(const tr_epoch_plan_t *plan);
 
-/* Spends the jobs: they are as after training afterwards. Lots without tokens are enough. */
+/* Moves the jobs' orders, and nothing else of them. Lots without tokens are enough. */
 base_status_t tr_epoch_estimate(base_ctx_t *ctx, tr_job_t *const *jobs, int32_t num_jobs,
                                 int64_t rank_columns, const tr_lot_options_t *lots,
                                 tr_epoch_estimate_t *estimate) BASE_MUST_CHECK;

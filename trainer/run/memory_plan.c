@@ -21,6 +21,7 @@ typedef struct planned {
     tr_lot_options_t lots;
     tr_train_t *train;
     int64_t before_loop; /* bytes on the host when weights are loaded and adapters begin */
+    int64_t host;        /* bytes there of trainer and loop */
 } planned_t;
 
 int64_t tr_memory_rank_total(const tr_memory_rank_t *rank)
@@ -139,19 +140,34 @@ static base_status_t build(planned_t *p, base_device_t *dev, int64_t tokens_per_
     return tr_build_trainer(p->ctx, dev, p->group, &args, lots, trainer);
 }
 
-static base_status_t make_all(planned_t *p, base_device_t *dev)
+static int64_t host_bytes(const planned_t *p)
+{
+    return base_memory_bytes(base_ctx_memory(p->ctx), BASE_RESOURCE_HOST);
+}
+
+static base_status_t make_loop(planned_t *p, tr_trainer_t *trainer, const tr_lot_options_t *lots,
+                               tr_train_t **train)
 {
     const tr_train_options_t options = {
         .full = p->full, .rank_columns = p->full ? 0 : p->args->config->batch.max_rank_columns};
     const tr_train_events_t events = {0};
 
+    return tr_train_create(p->ctx, trainer, p->inputs->jobs, p->inputs->num_jobs, lots, &options,
+                           &events, train);
+}
+
+static base_status_t make_all(planned_t *p, base_device_t *dev)
+{
+
     BASE_TRY(open_inputs(p));
     BASE_TRY(tr_setup_topology(p->ctx, p->args->config, p->group, &p->topology));
     BASE_TRY(tr_setup_adapters(p->inputs, &p->adapters));
+    const int64_t before = host_bytes(p);
     BASE_TRY(build(p, dev, p->args->config->batch.tokens_per_trainer, &p->lots, &p->trainer));
-    p->before_loop = base_memory_bytes(base_ctx_memory(p->ctx), BASE_RESOURCE_HOST);
-    return tr_train_create(p->ctx, p->trainer, p->inputs->jobs, p->inputs->num_jobs, &p->lots,
-                           &options, &events, &p->train);
+    p->before_loop = host_bytes(p);
+    BASE_TRY(make_loop(p, p->trainer, &p->lots, &p->train));
+    p->host = host_bytes(p) - before;
+    return BASE_OK;
 }
 
 static tr_memory_rank_t count(const planned_t *p)
@@ -181,17 +197,19 @@ static base_status_t suggest(planned_t *p, base_device_t *dev, const tr_memory_r
     const int64_t least = ((p->inputs->longest + apart - 1) / apart + step - 1) / step * step;
     tr_lot_options_t lots;
     tr_trainer_t *trainer;
+    tr_train_t *train;
 
     *rows = 0;
     if (now <= least) return BASE_OK;
     const int64_t other = larger(least, now / 2 / step * step);
+    int64_t fewer = host_bytes(p) + p->host;
     BASE_TRY(build(p, dev, other, &lots, &trainer));
-    const double lists = (double)(p->args->ranks[0].host - p->before_loop) / (double)now;
-    const double each =
-        (double)(base_arena_bytes(p->trainer->arena) - base_arena_bytes(trainer->arena)) /
-            (double)(now - other) +
-        lists;
+    const base_status_t st = make_loop(p, trainer, &lots, &train);
+    fewer += base_arena_bytes(p->trainer->arena) - base_arena_bytes(trainer->arena) - host_bytes(p);
+    if (st >= 0) tr_train_destroy(train);
     tr_trainer_destroy(trainer);
+    BASE_TRY(st);
+    const double each = (double)fewer / (double)(now - other);
     const double over = (double)(report->total - report->limit.bytes);
     const double fit = (double)now - over / (each * (double)trainers);
     if (fit >= (double)least) *rows = (int64_t)fit / step * step;

@@ -1,4 +1,5 @@
-/* A job's host state: global batches, epochs, evaluations, early stopping, quarantine. */
+/* A job's host state: steps, evaluations, early stopping, quarantine. Which documents it gives when is
+ * test_horizon.c's. */
 #include "tests/support/job_fixture.h"
 
 #include <math.h>
@@ -18,8 +19,8 @@ static base_ctx_t *make(void)
     return ctx;
 }
 
-/* 7 documents by 3 are 3 steps an epoch, the last of one document; weights sum to 1. */
-static void test_epochs(void **state)
+/* 7 documents by 3 are 3 steps an epoch. The verdict comes with the last step, the state later. */
+static void test_steps(void **state)
 {
     base_ctx_t *ctx = make();
     base_config_adapter_t c = train_config("a", DATA, 0, 3, 1e-3);
@@ -31,56 +32,19 @@ static void test_epochs(void **state)
     assert_int_equal(tr_job_max_rows(job), 40);
     assert_true(isnan(job->first_loss));
     for (int64_t s = 0; s < 6; s++) {
-        const int64_t first = s % 3 * 3, count = s % 3 == 2 ? 1 : 3;
-        int64_t supervised = 0;
-
-        assert_int_equal(job->state, TR_JOB_RUNNING);
-        assert_int_equal(job->batch_count, count);
-        for (int64_t i = 0; i < count; i++) {
-            assert_false(tr_job_batch_complete(job));
-            assert_int_equal(tr_job_next(job), first + i);
-            supervised += rows[first + i] - 1;
-            tr_job_take(job);
-        }
-        assert_int_equal(tr_job_next(job), -1);
-        assert_true(tr_job_batch_complete(job));
-        assert_true(tr_job_row_weight(job) == 1.0 / (double)supervised);
-        tr_job_stepped(job, &(tr_step_result_t){.loss = 5.0 - (double)s, .norm = 1.0});
+        assert_int_equal(job->verdict, TR_JOB_RUNNING);
+        job_step(job, 5.0 - (double)s);
         assert_int_equal(job->step, s + 1);
         assert_true(job->last_loss == 5.0 - (double)s && job->first_loss == 5.0);
     }
-    assert_int_equal(job->state, TR_JOB_DONE);
-    assert_string_equal(tr_job_state_word(job->state), "done");
-    assert_int_equal(job->documents, 14);
-    assert_int_equal(job->tokens, 2 * (10 + 20 + 5 + 40 + 8 + 12 + 30));
-    assert_int_equal(job->supervised_tokens, job->tokens - 14);
-    assert_true(tr_job_epoch(job) == 2.0);
-    tr_job_close(job);
-    fixture_ctx_end(ctx);
-}
-
-/* Steps go on from epoch to epoch; a batch larger than the dataset is the dataset. */
-static void test_steps(void **state)
-{
-    base_ctx_t *ctx = make();
-    base_config_adapter_t c = train_config("a", DATA, 4, 5, 1e-3);
-    int64_t want[] = {5, 2, 5, 2};
-
-    (void)state;
-    tr_job_t *job = job_open(ctx, &c);
-    for (int s = 0; s < 4; s++) {
-        assert_int_equal(job->batch_count, want[s]);
-        job_step(job, 1.0);
-    }
-    assert_int_equal(job->state, TR_JOB_DONE);
-    tr_job_close(job);
-    c.global_batch_documents = 100;
-    job = job_open(ctx, &c);
-    assert_int_equal(job->batch_count, 7);
-    tr_job_take(job);
-    tr_job_take(job);
-    tr_job_give_back(job);
-    assert_int_equal(tr_job_next(job), 1);
+    assert_int_equal(job->verdict, TR_JOB_DONE);
+    assert_int_equal(job->state, TR_JOB_RUNNING);
+    assert_int_equal(job->end_at, -1);
+    assert_string_equal(tr_job_state_word(TR_JOB_DONE), "done");
+    assert_int_equal(job->documents, 12);
+    assert_int_equal(job->tokens, 120);
+    assert_int_equal(job->supervised_tokens, 108);
+    assert_true(tr_job_epoch(job) == 12.0 / 7.0);
     tr_job_close(job);
     fixture_ctx_end(ctx);
 }
@@ -109,7 +73,7 @@ static void test_step_options(void **state)
     fixture_ctx_end(ctx);
 }
 
-/* Held-out documents are evaluated and never trained on. */
+/* Held-out documents are evaluated on, each once. */
 static void test_held_out(void **state)
 {
     base_ctx_t *ctx = make();
@@ -130,48 +94,36 @@ static void test_held_out(void **state)
         assert_ptr_equal(tr_job_eval_document(job, n, &index), job->data);
         seen[index] += 10;
     }
-    while (job->state == TR_JOB_RUNNING) {
-        for (int64_t i = 0; i < job->batch_count; i++)
-            seen[job->batch[i]]++;
-        job_step(job, 1.0);
-    }
-    int trained = 0, held = 0;
-    for (int d = 0; d < 7; d++) {
-        trained += seen[d] == 1;
+    int held = 0;
+    for (int d = 0; d < 7; d++)
         held += seen[d] == 10;
-    }
-    assert_int_equal(trained, 4);
     assert_int_equal(held, 3);
     tr_job_close(job);
     fixture_ctx_end(ctx);
 }
 
-/* Every so many steps and after the last one; its own dataset, all of it. */
-static void test_evaluation_due(void **state)
+/* Its own dataset, all of it; the job is done with the evaluation after its last step. */
+static void test_evaluation_dataset(void **state)
 {
     base_ctx_t *ctx = make();
-    base_config_adapter_t c = train_config("a", DATA, 7, 2, 1e-3);
+    base_config_adapter_t c = train_config("a", DATA, 2, 2, 1e-3);
     char eval[] = EVAL;
     int64_t index;
 
     (void)state;
     c.eval = eval;
-    c.eval_every_steps = 3;
     tr_job_t *job = job_open(ctx, &c);
     assert_int_equal(job->training_documents, 7);
     assert_int_equal(job->eval_documents, 2);
     assert_int_equal(tr_job_max_rows(job), 50);
     assert_ptr_equal(tr_job_eval_document(job, 1, &index), job->eval);
     assert_int_equal(index, 1);
-    for (int64_t s = 1; s <= 7; s++) {
+    for (int64_t s = 1; s <= 2; s++) {
         job_step(job, 1.0);
-        assert_int_equal(tr_job_eval_due(job), s == 3 || s == 6 || s == 7);
+        assert_int_equal(job->verdict, TR_JOB_RUNNING);
+        (void)tr_job_evaluated(job, 1.0);
     }
-    tr_job_close(job);
-    c.eval = NULL;
-    job = job_open(ctx, &c);
-    job_step(job, 1.0);
-    assert_int_equal(tr_job_eval_due(job), 0); /* there is nothing to evaluate on */
+    assert_int_equal(job->verdict, TR_JOB_DONE);
     tr_job_close(job);
     fixture_ctx_end(ctx);
 }
@@ -189,11 +141,11 @@ static void test_early_stopping(void **state)
     c.early_stopping_patience = 2;
     tr_job_t *job = job_open(ctx, &c);
     for (int e = 0; e < 6; e++) {
-        assert_int_equal(job->state, TR_JOB_RUNNING);
+        assert_int_equal(job->verdict, TR_JOB_RUNNING);
         job_step(job, 1.0);
         assert_int_equal(tr_job_evaluated(job, losses[e]), better[e]);
     }
-    assert_int_equal(job->state, TR_JOB_STOPPED);
+    assert_int_equal(job->verdict, TR_JOB_STOPPED);
     assert_true(job->best_eval == 2.0 && job->last_eval == 2.1);
     tr_job_close(job);
     /* Patience 0: never. The evaluation after the last step leaves it done. */
@@ -204,7 +156,7 @@ static void test_early_stopping(void **state)
         job_step(job, 1.0);
         (void)tr_job_evaluated(job, 1.0 + e);
     }
-    assert_int_equal(job->state, TR_JOB_DONE);
+    assert_int_equal(job->verdict, TR_JOB_DONE);
     tr_job_close(job);
     fixture_ctx_end(ctx);
 }
@@ -218,14 +170,11 @@ static void test_quarantine(void **state)
     c.eval_documents = 2;
     tr_job_t *job = job_open(ctx, &c);
     job_step(job, 2.0);
-    while (tr_job_next(job) >= 0)
-        tr_job_take(job);
-    tr_job_stepped(job, &(tr_step_result_t){.loss = (double)NAN, .nonfinite = 3});
-    assert_int_equal(job->state, TR_JOB_QUARANTINED);
-    assert_string_equal(tr_job_state_word(job->state), "not finite");
+    tr_job_stepped(job, &(tr_step_result_t){.loss = (double)NAN, .nonfinite = 3}, 2, 20, 18);
+    assert_int_equal(job->verdict, TR_JOB_QUARANTINED);
+    assert_string_equal(tr_job_state_word(job->verdict), "not finite");
     assert_int_equal(job->step, 1);
     assert_true(job->last_loss == 2.0);
-    assert_int_equal(tr_job_eval_due(job), 0);
     tr_job_close(job);
     fixture_ctx_end(ctx);
 }
@@ -259,10 +208,10 @@ static void test_faults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_epochs),         cmocka_unit_test(test_steps),
-        cmocka_unit_test(test_step_options),   cmocka_unit_test(test_held_out),
-        cmocka_unit_test(test_evaluation_due), cmocka_unit_test(test_early_stopping),
-        cmocka_unit_test(test_quarantine),     cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_steps),          cmocka_unit_test(test_step_options),
+        cmocka_unit_test(test_held_out),       cmocka_unit_test(test_evaluation_dataset),
+        cmocka_unit_test(test_early_stopping), cmocka_unit_test(test_quarantine),
+        cmocka_unit_test(test_faults),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
