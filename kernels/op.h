@@ -63,6 +63,21 @@ typedef struct kern_gemm {
  * it: waits for the device. Devices without a choice do nothing. */
 base_status_t kern_gemm_search(base_stream_t *s, const kern_gemm_t *args) BASE_MUST_CHECK;
 
+/* With `on` every product of this stream, also those inside other ops, is searched when its shape is
+ * first met, unless it accumulates: that call waits for the device, the first microbatch mostly. Off
+ * at first. */
+base_status_t kern_gemm_search_new(base_stream_t *s, int on) BASE_MUST_CHECK;
+
+/* What searches of this stream have found, so that a later run can begin with it: *bytes of `room`
+ * are written to `to` (0: the device has no choice, or nothing was searched). BASE_ERR_ARG when there
+ * is too little room; KERN_GEMM_CHOICES_BYTES always do. */
+#define KERN_GEMM_CHOICES_BYTES (512 * 1024)
+base_status_t kern_gemm_choices_save(base_stream_t *s, void *to, int64_t room,
+                                     int64_t *bytes) BASE_MUST_CHECK;
+/* *taken: how many shapes; 0 when they are of another kind of device or version of its library. */
+base_status_t kern_gemm_choices_load(base_stream_t *s, const void *from, int64_t bytes,
+                                     int64_t *taken) BASE_MUST_CHECK;
+
 /* out = a + b elementwise; out may be a or b. */
 typedef struct kern_add {
     kern_mat_t a, b, out;
@@ -561,6 +576,10 @@ typedef struct kern_ops {
     KERN_OP_MAP(X)
 #undef X
     base_status_t (*gemm_search)(base_stream_t *s, const kern_gemm_t *args);
+    base_status_t (*gemm_search_new)(base_stream_t *s, int on);
+    base_status_t (*gemm_choices_save)(base_stream_t *s, void *to, int64_t room, int64_t *bytes);
+    base_status_t (*gemm_choices_load)(base_stream_t *s, const void *from, int64_t bytes,
+                                       int64_t *taken);
 } kern_ops_t;
 
 const kern_ops_t *

@@ -53,3 +53,31 @@ base_status_t kern_gemm_search(base_stream_t *s, const kern_gemm_t *args)
     BASE_TRY(kern_gemm_check(base_device_ctx(dev), args));
     return ops == NULL || ops->gemm_search == NULL ? BASE_OK : ops->gemm_search(s, args);
 }
+
+base_status_t kern_gemm_search_new(base_stream_t *s, int on)
+{
+    const kern_ops_t *ops = kern_ops_of(base_device_kind(base_stream_device(s)));
+
+    return ops == NULL || ops->gemm_search_new == NULL ? BASE_OK : ops->gemm_search_new(s, on);
+}
+
+base_status_t kern_gemm_choices_save(base_stream_t *s, void *to, int64_t room, int64_t *bytes)
+{
+    const kern_ops_t *ops = kern_ops_of(base_device_kind(base_stream_device(s)));
+
+    *bytes = 0;
+    return ops == NULL || ops->gemm_choices_save == NULL
+               ? BASE_OK
+               : ops->gemm_choices_save(s, to, room, bytes);
+}
+
+base_status_t kern_gemm_choices_load(base_stream_t *s, const void *from, int64_t bytes,
+                                     int64_t *taken)
+{
+    const kern_ops_t *ops = kern_ops_of(base_device_kind(base_stream_device(s)));
+
+    *taken = 0;
+    return ops == NULL || ops->gemm_choices_load == NULL
+               ? BASE_OK
+               : ops->gemm_choices_load(s, from, bytes, taken);
+}

@@ -41,6 +41,10 @@ base_status_t kern_cuda_partial_sum(base_stream_t *s, const kern_partial_sum_t *
  * allocates. */
 base_status_t kern_cuda_gemm(base_stream_t *s, const kern_gemm_t *args);
 base_status_t kern_cuda_gemm_search(base_stream_t *s, const kern_gemm_t *args);
+base_status_t kern_cuda_gemm_search_new(base_stream_t *s, int on);
+base_status_t kern_cuda_gemm_choices_save(base_stream_t *s, void *to, int64_t room, int64_t *bytes);
+base_status_t kern_cuda_gemm_choices_load(base_stream_t *s, const void *from, int64_t bytes,
+                                          int64_t *taken);
 
 base_status_t kern_cuda_add(base_stream_t *s, const kern_add_t *args);
 base_status_t kern_cuda_convert(base_stream_t *s, const kern_convert_t *args);

@@ -27,6 +27,8 @@ extern "C" base_status_t kern_cuda_gemm(base_stream_t *s, const kern_gemm_t *arg
     BASE_TRY(kern_cuda_gemm_plans(s, &plans));
     BASE_TRY(kern_gemm_problem_init(plans, args, &problem));
     BASE_TRY(kern_gemm_plan_of(plans, &problem, &plan));
+    if (plans->search_new && !plan->searched && !args->accumulate)
+        BASE_TRY(kern_cuda_gemm_search(s, args));
     cublasStatus_t status = kern_gemm_launch(plans, &problem, &plan->algo, nullptr, 0, stream);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
         /* An algorithm found for another M of the same plan may not do for this one: then the first

@@ -114,6 +114,17 @@ base_status_t kern_gemm_plan_of(kern_gemm_plans_t *plans, const kern_gemm_proble
     return BASE_OK;
 }
 
+int kern_gemm_plan_put(kern_gemm_plans_t *plans, const kern_gemm_plan_t *plan)
+{
+    kern_gemm_plan_t *place = find(plans, &plan->key);
+
+    if (place == NULL || plan->key.used == 0) return 0;
+    if (place->key.used == 0) plans->num_plans++;
+    *place = *plan;
+    place->searched = 1;
+    return 1;
+}
+
 /* ==== problems ==== */
 
 static int32_t alignment_of(const void *address)

@@ -63,7 +63,7 @@ typedef struct kern_gemm_plans {
     const char *device;
     kern_cublaslt_t lt;
     cublasLtHandle_t handle;
-    int num_plans;
+    int num_plans, search_new;                   /* kern_gemm_search_new */
     kern_gemm_plan_t plans[KERN_GEMM_MAX_PLANS]; /* open addressing by a hash of the key */
     cublasLtMatmulHeuristicResult_t candidates[KERN_GEMM_MAX_CANDIDATES];
 } kern_gemm_plans_t;
@@ -98,6 +98,9 @@ base_status_t kern_gemm_candidates(kern_gemm_plans_t *plans, const kern_gemm_pro
 /* The problem's plan; its algorithm is the first candidate when the shape is new. */
 base_status_t kern_gemm_plan_of(kern_gemm_plans_t *plans, const kern_gemm_problem_t *problem,
                                 kern_gemm_plan_t **plan_p) BASE_MUST_CHECK;
+
+/* A plan that was searched before, instead of what there is for its shape. 0: no room. */
+int kern_gemm_plan_put(kern_gemm_plans_t *plans, const kern_gemm_plan_t *plan);
 
 cublasStatus_t kern_gemm_launch(const kern_gemm_plans_t *plans, const kern_gemm_problem_t *problem,
                                 const cublasLtMatmulAlgo_t *algo, void *workspace,

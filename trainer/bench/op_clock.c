@@ -1,5 +1,7 @@
 #include "trainer/bench/op_clock.h"
 
+#include "base/clock.h"
+
 #include <string.h>
 #include <time.h>
 
@@ -107,19 +109,28 @@ static int same(const tr_op_entry_t *a, const tr_op_entry_t *b)
            a->ta == b->ta && a->tb == b->tb && a->accumulate == b->accumulate;
 }
 
+/* Waits for the stream, if it is its time that counts. */
+static int64_t now_ns(tr_op_clock_t *c)
+{
+    if (c->stream == NULL) return tr_op_clock_cpu_ns();
+    const base_status_t st = base_stream_sync(c->stream);
+    if (c->status >= 0) c->status = st;
+    return base_clock_ns();
+}
+
 static void on_begin(void *user, const char *work, const void *args)
 {
     tr_op_clock_t *c = user;
 
     (void)work;
     (void)args;
-    c->begin_ns = tr_op_clock_cpu_ns();
+    c->begin_ns = now_ns(c);
 }
 
 static void on_end(void *user, const char *work, const void *args)
 {
     tr_op_clock_t *c = user;
-    const int64_t ns = tr_op_clock_cpu_ns() - c->begin_ns;
+    const int64_t ns = now_ns(c) - c->begin_ns;
     const tr_op_entry_t found = describe(work, args);
     int i = 0;
 
@@ -139,4 +150,10 @@ static void on_end(void *user, const char *work, const void *args)
 void tr_op_clock_init(tr_op_clock_t *clock)
 {
     *clock = (tr_op_clock_t){.observer = {.begin = on_begin, .end = on_end, .user = clock}};
+}
+
+void tr_op_clock_init_stream(tr_op_clock_t *clock, base_stream_t *stream)
+{
+    tr_op_clock_init(clock);
+    clock->stream = stream;
 }

@@ -4,8 +4,9 @@
  *   base_ctx_set_observer(ctx, &clock.observer);  ... a step ...  base_ctx_set_observer(ctx, NULL);
  *   ... clock.entries[0 <= i < clock.count] ...
  *
- * The clock is the thread's processor time, so that other programs on the machine show less. For
- * CPU devices, whose compute stream runs an op within the call; F32. */
+ * The clock is the thread's processor time, so that other programs on the machine show less: for CPU
+ * devices, whose compute stream runs an op within the call. With a stream it is the time until the
+ * stream has passed the op: for GPUs, whose ops then run one by one. */
 #ifndef CADRE_TRAINER_BENCH_OP_CLOCK_H
 #define CADRE_TRAINER_BENCH_OP_CLOCK_H
 
@@ -24,12 +25,15 @@ typedef struct tr_op_entry {
 
 typedef struct tr_op_clock {
     base_observer_t observer;
+    base_stream_t *stream; /* NULL: processor time */
+    base_status_t status;  /* with a stream: the first error of waiting for it */
     int64_t begin_ns;
     int count;
     tr_op_entry_t entries[TR_OP_CLOCK_ENTRIES]; /* the last one takes what has no place */
 } tr_op_clock_t;
 
 void tr_op_clock_init(tr_op_clock_t *clock); /* stays where it is */
-int64_t tr_op_clock_cpu_ns(void);            /* processor time of the calling thread */
+void tr_op_clock_init_stream(tr_op_clock_t *clock, base_stream_t *stream);
+int64_t tr_op_clock_cpu_ns(void); /* processor time of the calling thread */
 
 #endif

@@ -1,4 +1,4 @@
-/* cadre bench plan | profile | attention | step | pack: measurements that need no job. */
+/* cadre bench plan | profile | attention | step | train | pack: measurements that need no job. */
 #include "trainer/bench/bench_plan.h"
 #include "trainer/bench/bench_plan_balance.h"
 #include "trainer/bench/bench_plan_case.h"
@@ -7,6 +7,7 @@
 #include "trainer/cli/cmd_bench_attention.h"
 #include "trainer/cli/cmd_bench_pack.h"
 #include "trainer/cli/cmd_bench_step.h"
+#include "trainer/cli/cmd_bench_train.h"
 #include "trainer/cli/options.h"
 #include "trainer/cli/verb.h"
 #include "trainer/simulate/derived_profile.h"
@@ -20,6 +21,7 @@ static const char PAGE[] =
     "       cadre bench profile [OPTION...]\n"
     "       cadre bench attention [OPTION...]\n"
     "       cadre bench step [OPTION...]\n"
+    "       cadre bench train [OPTION...]\n"
     "       cadre bench pack [OPTION...]\n\n"
     "plan     compares the planner with DistCA's on layouts drawn from its two distributions of\n"
     "         document lengths: makespan, bytes of the busiest link, time to plan, and each term\n"
@@ -30,7 +32,11 @@ static const char PAGE[] =
     "attention  times the attention ops beside those of others, and writes a profile of the "
     "device;\n"
     "         `cadre bench attention --help` has its options.\n"
-    "step     times one training step and its parts; `cadre bench step --help` has its options.\n"
+    "step     times one training step and its parts on one processor; `cadre bench step --help` "
+    "has\n"
+    "         its options.\n"
+    "train    tokens a second of a known model's shape on one device, a GPU mostly;\n"
+    "         `cadre bench train --help` has its options.\n"
     "pack     compares the packer with LoRAFusion's; `cadre bench pack --help` has its options.\n\n"
     "Options of plan:\n"
     "  --profile FILE     time of attention (an H200's, derived from published figures)\n"
@@ -148,6 +154,8 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "attention") == 0)
         return tr_cmd_bench_attention(cli, argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "step") == 0) return tr_cmd_bench_step(cli, argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "train") == 0)
+        return tr_cmd_bench_train(cli, argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "pack") == 0) return tr_cmd_bench_pack(cli, argc - 1, argv + 1);
     base_status_t st = tr_options_parse(cli->ctx, argc, argv, SPECS, NUM_OPTIONS, 1, &o);
     if (st < 0) return tr_cli_exit_code(st);
@@ -161,6 +169,6 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
         st = bench_profile(cli->ctx, &o, &code);
     else
         st = BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
-                       "bench: say what: plan, profile, attention, step or pack");
+                       "bench: say what: plan, profile, attention, step, train or pack");
     return st < 0 ? tr_cli_exit_code(st) : code;
 }

@@ -226,6 +226,104 @@ base_status_t tr_weights_random(const tr_weights_t *weights, base_stream_t *stre
     return st;
 }
 
+/* ==== repeated values ==== */
+
+#define TILE_ELEMENTS (INT64_C(1) << 21)
+
+/* A matrix of the distribution on the device, as long as no other is asked for. */
+typedef struct tile {
+    double *normal; /* [elements] */
+    void *values;   /* in the dtype */
+    int64_t elements;
+    double mean, spread; /* of what lies on the device; spread 0: nothing yet */
+    base_buffer_t *buffer;
+} tile_t;
+
+static base_status_t tile_load(const tr_weights_t *weights, tile_t *t, double mean, double spread,
+                               base_stream_t *stream)
+{
+    const kern_dtype_t dtype = weights->model->config.dtype;
+    const tr_weight_spec_t line = {.cols = t->elements, .pitch = t->elements};
+
+    if (t->mean == mean && t->spread == spread) return BASE_OK;
+    BASE_TRY(base_stream_sync(stream)); /* the upload before has passed */
+    double *scaled = base_calloc(weights->ctx, t->elements, sizeof *scaled, "weight values");
+    if (scaled == NULL) return BASE_ERR_NOMEM;
+    for (int64_t i = 0; i < t->elements; i++)
+        scaled[i] = mean + spread * t->normal[i];
+    to_dtype(&line, dtype, 1, scaled, t->values);
+    base_free(weights->ctx, scaled);
+    t->mean = mean;
+    t->spread = spread;
+    return base_upload(stream, base_mem(t->buffer, 0), t->values,
+                       t->elements * kern_dtype_bytes(dtype));
+}
+
+/* Rows out of the tile, as many at once as it has, each time from another place on. */
+static base_status_t tile_copy(const tr_weights_t *weights, const tile_t *t, int32_t index,
+                               base_stream_t *stream)
+{
+    const tr_weight_spec_t *spec = &weights->model->weights[index];
+    const int64_t element = kern_dtype_bytes(weights->model->config.dtype);
+    const base_mem_t to = tr_weights_mat(weights, index).mem;
+    const int64_t most = t->elements / 2 / spec->cols;
+
+    for (int64_t row = 0; row < spec->rows; row += most) {
+        const int64_t rows = spec->rows - row < most ? spec->rows - row : most;
+        const int64_t shift = (index * INT64_C(7919) + row * INT64_C(31)) % (t->elements / 2);
+        const base_range_t src = {.mem = base_mem(t->buffer, shift * element),
+                                  .row_bytes = spec->cols * element,
+                                  .rows = rows,
+                                  .pitch = spec->cols * element};
+        const base_range_t dst = {.mem = base_mem_at(to, row * spec->pitch * element),
+                                  .row_bytes = spec->cols * element,
+                                  .rows = rows,
+                                  .pitch = spec->pitch * element};
+        BASE_TRY(base_copy(stream, &dst, &src));
+    }
+    return BASE_OK;
+}
+
+static base_status_t repeat_all(const tr_weights_t *weights, tile_t *t, base_stream_t *stream,
+                                uint64_t seed)
+{
+    const tr_model_t *model = weights->model;
+    const tr_weight_spec_t line = {
+        .kind = TR_WEIGHT_EMBEDDING, .rows = 1, .cols = t->elements}; /* N(0, 1) */
+
+    draw(&line, model->num_weights, seed, t->normal);
+    for (int32_t i = 0; i < model->num_weights; i++) {
+        double mean, spread;
+
+        distribution(&model->weights[i], &mean, &spread);
+        BASE_TRY(tile_load(weights, t, mean, spread, stream));
+        BASE_TRY(tile_copy(weights, t, i, stream));
+    }
+    return BASE_OK;
+}
+
+base_status_t tr_weights_repeat(const tr_weights_t *weights, base_stream_t *stream, uint64_t seed)
+{
+    const int64_t element = kern_dtype_bytes(weights->model->config.dtype);
+    tile_t t = {.elements = TILE_ELEMENTS};
+    base_status_t st = BASE_ERR_NOMEM;
+
+    for (int32_t i = 0; i < weights->model->num_weights; i++)
+        if (2 * weights->model->weights[i].cols > t.elements)
+            t.elements = 2 * weights->model->weights[i].cols;
+    t.normal = base_calloc(weights->ctx, t.elements, sizeof *t.normal, "weight values");
+    t.values = base_calloc(weights->ctx, t.elements, (size_t)element, "weight values");
+    if (t.normal != NULL && t.values != NULL)
+        st = base_buffer_alloc(base_stream_device(stream), BASE_MEMORY_DEVICE, t.elements * element,
+                               "weight values", &t.buffer);
+    if (st >= 0) st = repeat_all(weights, &t, stream, seed);
+    const base_status_t synced = base_stream_sync(stream);
+    base_buffer_free(t.buffer);
+    base_free(weights->ctx, t.values);
+    base_free(weights->ctx, t.normal);
+    return st < 0 ? st : synced;
+}
+
 base_status_t tr_weights_read(const tr_weights_t *weights, int32_t index, base_stream_t *stream,
                               double *values)
 {

@@ -51,6 +51,11 @@ base_status_t tr_weights_fill(const tr_weights_t *weights, base_stream_t *stream
 base_status_t tr_weights_random(const tr_weights_t *weights, base_stream_t *stream,
                                 uint64_t seed) BASE_MUST_CHECK;
 
+/* The same distributions for benchmarks, at once and without the host: some millions of values are
+ * drawn, and repeated on the device, shifted from weight to weight. */
+base_status_t tr_weights_repeat(const tr_weights_t *weights, base_stream_t *stream,
+                                uint64_t seed) BASE_MUST_CHECK;
+
 /* Rows [row, row + rows) of a weight from rows x cols doubles. */
 base_status_t tr_weights_write_rows(const tr_weights_t *weights, int32_t index, int64_t row,
                                     int64_t rows, base_stream_t *stream,

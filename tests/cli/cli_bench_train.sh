@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# tests/cli/cli_bench_train.sh CADRE: `cadre bench train` trains a shape on the device and counts; how fast it is, is
+# measured on GPUs (tests/gpu/run one), not here.
+set -euo pipefail
+cadre=$1
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/cli/expect.sh
+. "$here/expect.sh"
+tiny=(--device cpu --model-shape tiny --documents 2 --rows 256 --repeat 2 --json)
+
+for kind in "--dtype fp32 --adapters 1 --recompute none" "--dtype bf16 --adapters 2 --recompute block"; do
+    # shellcheck disable=SC2086 # several words on purpose
+    expect 0 bench train "${tiny[@]}" $kind
+    # shellcheck disable=SC2086
+    python3 - $kind <<'PY' || fail "numbers of $kind"
+import json, sys
+
+f = json.load(open("out"))
+words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert f["dtype"] == words["--dtype"] and f["adapters"] == int(words["--adapters"])
+assert f["recompute"] == words["--recompute"] and f["batch_rows"] == 512 and f["device"] == "cpu"
+assert len(f["steps_ns"]) == 2 and f["step_ns"] in f["steps_ns"] and f["tokens_per_s"] > 0
+assert 0 < f["last_loss"] < f["first_loss"]  # the same documents again: something is learned
+ops = {o["op"]: o for o in f["ops"]}
+assert ops["adamw"]["calls"] == f["adapters"]
+# two layers and two halves; with `block` the norms of a layer are made again, and the head's is not
+assert ops["rmsnorm_fwd"]["calls"] == (18 if f["recompute"] == "block" else 10)
+assert ops["attention_fwd"]["calls"] == 4, "core attention is never repeated"
+assert f["serial_ops_ns"] <= f["serial_step_ns"]
+PY
+done
+
+expect 0 bench train --help
+out '^Usage: cadre bench train'
+expect 2 bench train --model-shape llama-9b
+err 'CLI-02: --model-shape: found "llama-9b", wanted llama-3.1-8b'
+expect 2 bench train --device cpu --dtype fp16
+err 'CLI-02: --dtype: found "fp16", wanted fp32 or bf16'
+expect 2 bench train --recompute all
+err 'CLI-02: --recompute: found "all"'
+expect 2 bench train --adapters 17
+err 'CLI-02: --adapters: found "17"'
+
+finish "two ways of training measured"

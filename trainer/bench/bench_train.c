@@ -1,0 +1,216 @@
+#include "trainer/bench/bench_train.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "base/philox.h"
+#include "lora/adapter_init.h"
+#include "trainer/bench/model_shape.h"
+#include "trainer/loop/adapter_step.h"
+#include "trainer/loop/build.h"
+#include "trainer/loop/microbatch.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SEED          UINT64_C(7)
+#define WARM          2
+#define RESERVE_BYTES (INT64_C(2) << 30) /* as in trainer/run/run_setup.c */
+
+typedef struct bench {
+    const tr_bench_train_t *args;
+    base_ctx_t *ctx;
+    data_model_spec_t spec;
+    lora_adapter_options_t options[TR_BENCH_TRAIN_ADAPTERS];
+    char names[TR_BENCH_TRAIN_ADAPTERS][16];
+    as_topology_t *topology;
+    tr_trainer_t *trainer;
+    tr_lot_t *lots[2];
+    int64_t microbatch;
+    tr_bench_train_result_t *result;
+} bench_t;
+
+/* ==== what is trained ==== */
+
+static base_status_t init_adapters(bench_t *b)
+{
+    const lora_layout_t *layout = b->trainer->adapters->adapters[0].layout;
+    base_status_t st = BASE_OK;
+
+    double *values = base_calloc(b->ctx, layout->count, sizeof *values, "adapter");
+    if (values == NULL) return BASE_ERR_NOMEM;
+    lora_adapter_init(layout, LORA_INIT_GAUSSIAN, SEED, values);
+    for (int32_t a = 0; a < (int32_t)b->args->adapters && st >= 0; a++)
+        st = lora_adapter_set_write(b->trainer->adapters, a, b->trainer->stream, values);
+    base_free(b->ctx, values);
+    return st;
+}
+
+static base_status_t make_trainer(bench_t *b, base_device_t *dev, comm_group_t *group)
+{
+    const tr_bench_train_t *args = b->args;
+    const int64_t step = 2 * DATA_ROW_ALIGN, rows = args->documents * args->rows;
+    const int64_t free_bytes = base_device_free_bytes(dev);
+    tr_lot_options_t lots;
+
+    if (!tr_model_shape(args->shape, args->layers, args->rows, &b->spec))
+        return BASE_FAIL(b->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
+                         "--model-shape: found \"%s\", wanted %s", args->shape,
+                         tr_model_shape_names);
+    for (int32_t a = 0; a < (int32_t)args->adapters; a++) {
+        (void)snprintf(b->names[a], sizeof b->names[a], "bench%d", a);
+        b->options[a] = (lora_adapter_options_t){.name = b->names[a],
+                                                 .rank = (int32_t)args->rank,
+                                                 .scale = 2.0,
+                                                 .targets = BASE_CONFIG_TARGET_ALL,
+                                                 .seed = SEED};
+    }
+    BASE_TRY(as_topology_create(b->ctx, AS_IN_PLACE, 1, NULL, 0, &b->topology));
+    tr_build_t build = {.spec = &b->spec,
+                        .dtype = args->dtype,
+                        .topology = b->topology,
+                        .tokens_per_trainer = (rows + DATA_ROW_ALIGN + step - 1) / step * step,
+                        .longest = args->rows,
+                        .optimizer = 1,
+                        .num_adapters = (int32_t)args->adapters,
+                        .adapters = b->options,
+                        .rank_columns = (int32_t)(args->rank * args->adapters),
+                        .recompute = args->recompute};
+    if (args->recompute_auto && free_bytes > RESERVE_BYTES)
+        build.memory_bytes = free_bytes - RESERVE_BYTES;
+    BASE_TRY(tr_build_trainer(b->ctx, dev, group, &build, &lots, &b->trainer));
+    BASE_TRY(kern_gemm_search_new(b->trainer->stream, 1));
+    BASE_TRY(tr_weights_repeat(b->trainer->weights, b->trainer->stream, SEED));
+    BASE_TRY(init_adapters(b));
+    for (int i = 0; i < 2; i++)
+        BASE_TRY(tr_lot_create(b->ctx, &lots, b->lots[0], &b->lots[i]));
+    return tr_gradients_zero(b->trainer);
+}
+
+/* Random tokens; all but the first of each document are targets. */
+static base_status_t fill_lot(const bench_t *b, tr_lot_t *lot)
+{
+    const tr_bench_train_t *args = b->args;
+    const base_philox_key_t key = base_philox_key(SEED);
+
+    tr_lot_begin(lot, b->microbatch);
+    for (int64_t d = 0; d < args->documents; d++) {
+        const int64_t adapter = d % args->adapters;
+        const int64_t of_adapter = (args->documents - adapter - 1) / args->adapters + 1;
+
+        BASE_TRY(tr_lot_add_rows(lot, args->rows));
+        data_document_t *document = &lot->documents[d];
+        int32_t *tokens = lot->tokens + d * args->rows;
+        uint8_t *mask = lot->masks + d * args->rows;
+
+        for (int64_t t = 0; t < args->rows; t++) {
+            const base_philox_t r = base_philox(key, (uint32_t)t, (uint32_t)d, 0, 'B');
+            tokens[t] = (int32_t)(r.word[0] % (uint64_t)b->spec.vocab);
+            mask[t] = t > 0;
+        }
+        document->tokens = tokens;
+        document->loss_mask = mask;
+        document->index = d;
+        document->adapter = (int32_t)adapter;
+        document->row_weight = 1.0 / (double)(of_adapter * (args->rows - 1));
+    }
+    return tr_lot_finish(lot);
+}
+
+/* ==== a step ==== */
+
+static base_status_t step_adapters(bench_t *b, double *loss)
+{
+    const tr_step_options_t options = {
+        .learning_rate = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip_norm = 1.0};
+    const tr_step_hook_t none = {0};
+
+    for (int32_t a = 0; a < (int32_t)b->args->adapters && a < b->args->documents; a++) {
+        tr_step_result_t result;
+
+        BASE_TRY(tr_adapter_step(b->trainer, a, &options, &none, &result));
+        if (result.nonfinite > 0 || !isfinite(result.loss))
+            return BASE_FAIL(b->ctx, BASE_ERR_INTERNAL, BASE_MSG_INT_01,
+                             "bench train: adapter %d: %d elements of the gradient are not finite",
+                             a, result.nonfinite);
+        if (a == 0) *loss = result.loss;
+    }
+    return BASE_OK;
+}
+
+static base_status_t run_step(bench_t *b, int64_t *step_ns, int64_t *given_ns, double *loss)
+{
+    tr_lot_t *lot = b->lots[b->microbatch % 2];
+
+    BASE_TRY(fill_lot(b, lot));
+    b->microbatch++;
+    BASE_TRY(base_stream_sync(b->trainer->stream));
+    const int64_t begin = base_clock_ns();
+    BASE_TRY(tr_microbatch_run(b->trainer, lot->batch, tr_lot_plans(lot)));
+    *given_ns = base_clock_ns() - begin;
+    BASE_TRY(step_adapters(b, loss));
+    BASE_TRY(base_stream_sync(b->trainer->stream));
+    *step_ns = base_clock_ns() - begin;
+    return BASE_OK;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static base_status_t measure(bench_t *b)
+{
+    tr_bench_train_result_t *r = b->result;
+    const int64_t repeat = b->args->repeat;
+    int64_t sorted[TR_BENCH_TRAIN_REPEAT], given;
+    double loss;
+
+    for (int i = 0; i < WARM; i++)
+        BASE_TRY(run_step(b, &sorted[0], &given, i == 0 ? &r->loss[0] : &loss));
+    for (int64_t i = 0; i < repeat; i++)
+        BASE_TRY(run_step(b, &r->step_ns[i], &r->given_ns[i], &r->loss[1]));
+    memcpy(sorted, r->step_ns, (size_t)repeat * sizeof *sorted);
+    qsort(sorted, (size_t)repeat, sizeof *sorted, by_value);
+    r->median_ns = sorted[repeat / 2];
+
+    tr_op_clock_init_stream(&r->clock, b->trainer->stream);
+    base_ctx_set_observer(b->ctx, &r->clock.observer);
+    const base_status_t st = run_step(b, &r->serial_ns, &given, &loss);
+    base_ctx_set_observer(b->ctx, NULL);
+    return st < 0 ? st : r->clock.status;
+}
+
+static void describe(bench_t *b, base_device_t *dev)
+{
+    tr_bench_train_result_t *r = b->result;
+
+    (void)snprintf(r->device, sizeof r->device, "%s", base_device_name(dev));
+    r->parameters = tr_model_parameters(b->trainer->model);
+    r->batch_rows = data_batch_trainer_rows(b->lots[0]->batch);
+    r->arena_bytes = base_arena_bytes(b->trainer->arena);
+    r->device_bytes = base_memory_peak(base_ctx_memory(b->ctx), BASE_RESOURCE_DEVICE);
+    r->recompute = b->trainer->activations->recompute;
+}
+
+base_status_t tr_bench_train_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
+                                  void *user)
+{
+    bench_t b = {.args = user, .ctx = ctx};
+    base_status_t st;
+
+    b.result = base_calloc(ctx, 1, sizeof *b.result, "measurements");
+    if (b.result == NULL) return BASE_ERR_NOMEM;
+    st = make_trainer(&b, dev, group);
+    if (st >= 0) st = measure(&b);
+    if (st >= 0) describe(&b, dev);
+    if (st >= 0) st = tr_bench_train_report(ctx, b.args, b.result);
+    base_free(ctx, b.result);
+    for (int i = 1; i >= 0; i--)
+        tr_lot_destroy(b.lots[i]);
+    tr_trainer_destroy(b.trainer);
+    as_topology_destroy(b.topology);
+    return st;
+}

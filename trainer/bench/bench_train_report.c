@@ -1,0 +1,186 @@
+/* What `cadre bench train` writes. */
+#include "base/clock.h"
+#include "base/json_write.h"
+#include "base/version.h"
+#include "trainer/bench/bench_train.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static void name_entry(const tr_op_entry_t *e, char text[80])
+{
+    if (e->m == 0)
+        (void)snprintf(text, 80, "%s", e->op);
+    else
+        (void)snprintf(text, 80, "%s %" PRId64 "x%" PRId64 "x%" PRId64 " %c%c", e->op, e->m, e->n,
+                       e->k, e->ta ? 't' : 'n', e->tb ? 't' : 'n');
+}
+
+static int longest_first(const void *a, const void *b)
+{
+    const tr_op_entry_t *x = a, *y = b;
+
+    return (y->ns > x->ns) - (y->ns < x->ns);
+}
+
+static double tokens_per_s(const tr_bench_train_t *b, const tr_bench_train_result_t *r)
+{
+    return (double)(b->documents * b->rows) / ((double)r->median_ns * 1e-9);
+}
+
+static int64_t in_ops(const tr_bench_train_result_t *r)
+{
+    int64_t ns = 0;
+
+    for (int i = 0; i < r->clock.count; i++)
+        ns += r->clock.entries[i].ns;
+    return ns;
+}
+
+/* ==== text ==== */
+
+static void print_text(const tr_bench_train_t *b, const tr_bench_train_result_t *r)
+{
+    char name[80];
+
+    (void)fprintf(b->out,
+                  "%s: %s, %" PRId64 " parameters in %s; %" PRId64 " adapters of rank %" PRId64
+                  "; %" PRId64 " documents of %" PRId64 " rows in %" PRId64
+                  "; recompute %s; %.1f GiB\n\n",
+                  r->device, b->shape, r->parameters, kern_dtype_name(b->dtype), b->adapters,
+                  b->rank, b->documents, b->rows, r->batch_rows, tr_recompute_name(r->recompute),
+                  (double)r->arena_bytes / (double)(1 << 30));
+    (void)fprintf(b->out, "%-34s %6s %10s %7s %8s\n", "op, m x n x k", "calls", "ms a step",
+                  "share", "TFLOP/s");
+    for (int i = 0; i < r->clock.count; i++) {
+        const tr_op_entry_t *e = &r->clock.entries[i];
+
+        name_entry(e, name);
+        (void)fprintf(b->out, "%-34s %6" PRId64 " %10.3f %6.1f%%", name, e->calls,
+                      (double)e->ns * 1e-6, 100.0 * (double)e->ns / (double)r->serial_ns);
+        if (e->flops > 0 && e->ns > 0)
+            (void)fprintf(b->out, " %8.1f", e->flops / (double)e->ns * 1e-3);
+        (void)fputc('\n', b->out);
+    }
+    (void)fprintf(b->out,
+                  "%-34s %6s %10.3f\n\n"
+                  "step     %.2f ms (median of %" PRId64 "), op by op %.2f ms\n"
+                  "given    %.2f ms until all of forward and backward was given to the device\n"
+                  "tokens   %.0f a second\n"
+                  "loss     %.4f at first, %.4f in the last step\n",
+                  "outside of ops", "", (double)(r->serial_ns - in_ops(r)) * 1e-6,
+                  (double)r->median_ns * 1e-6, b->repeat, (double)r->serial_ns * 1e-6,
+                  (double)r->given_ns[b->repeat - 1] * 1e-6, tokens_per_s(b, r), r->loss[0],
+                  r->loss[1]);
+}
+
+/* ==== JSON ==== */
+
+static void put_int(base_json_t *j, const char *key, int64_t v)
+{
+    base_json_key(j, key);
+    base_json_int(j, v);
+}
+
+static void put_double(base_json_t *j, const char *key, double v)
+{
+    base_json_key(j, key);
+    base_json_double(j, v);
+}
+
+static void put_text(base_json_t *j, const char *key, const char *v)
+{
+    base_json_key(j, key);
+    base_json_string(j, v);
+}
+
+static void put_machine(base_json_t *j, const tr_bench_train_result_t *r)
+{
+    char time[BASE_CLOCK_TEXT_BYTES], host[256] = "";
+
+    base_clock_format(base_clock_wall_ns(), time);
+    (void)gethostname(host, sizeof host - 1);
+    put_text(j, "time", time);
+    put_text(j, "commit", base_version_commit());
+    put_text(j, "host", host);
+    put_text(j, "device", r->device);
+}
+
+static void put_case(base_json_t *j, const tr_bench_train_t *b, const tr_bench_train_result_t *r)
+{
+    put_text(j, "shape", b->shape);
+    put_int(j, "parameters", r->parameters);
+    put_text(j, "dtype", kern_dtype_name(b->dtype));
+    put_int(j, "adapters", b->adapters);
+    put_int(j, "rank", b->rank);
+    put_int(j, "documents", b->documents);
+    put_int(j, "rows", b->rows);
+    put_int(j, "batch_rows", r->batch_rows);
+    put_text(j, "recompute", tr_recompute_name(r->recompute));
+    put_int(j, "arena_bytes", r->arena_bytes);
+    put_int(j, "device_bytes", r->device_bytes);
+}
+
+static void put_times(base_json_t *j, const char *key, const int64_t *ns, int64_t count)
+{
+    base_json_key(j, key);
+    base_json_begin_array(j);
+    for (int64_t i = 0; i < count; i++)
+        base_json_int(j, ns[i]);
+    base_json_end(j);
+}
+
+static void put_entries(base_json_t *j, const tr_bench_train_result_t *r)
+{
+    char name[80];
+
+    base_json_key(j, "ops");
+    base_json_begin_array(j);
+    for (int i = 0; i < r->clock.count; i++) {
+        const tr_op_entry_t *e = &r->clock.entries[i];
+
+        name_entry(e, name);
+        base_json_begin_object(j);
+        put_text(j, "op", name);
+        put_int(j, "calls", e->calls);
+        put_int(j, "ns", e->ns);
+        put_double(j, "flops", e->flops);
+        base_json_end(j);
+    }
+    base_json_end(j);
+}
+
+static base_status_t put_json(base_ctx_t *ctx, const tr_bench_train_t *b,
+                              const tr_bench_train_result_t *r)
+{
+    base_json_t j;
+
+    base_json_to_file(&j, b->out);
+    base_json_set_indent(&j, 1);
+    base_json_begin_object(&j);
+    put_machine(&j, r);
+    put_case(&j, b, r);
+    put_double(&j, "tokens_per_s", tokens_per_s(b, r));
+    put_int(&j, "step_ns", r->median_ns);
+    put_times(&j, "steps_ns", r->step_ns, b->repeat);
+    put_times(&j, "given_ns", r->given_ns, b->repeat);
+    put_int(&j, "serial_step_ns", r->serial_ns);
+    put_int(&j, "serial_ops_ns", in_ops(r));
+    put_double(&j, "first_loss", r->loss[0]);
+    put_double(&j, "last_loss", r->loss[1]);
+    put_entries(&j, r);
+    base_json_end(&j);
+    base_json_newline(&j);
+    return base_json_finish(&j, ctx, "standard output");
+}
+
+base_status_t tr_bench_train_report(base_ctx_t *ctx, const tr_bench_train_t *bench,
+                                    tr_bench_train_result_t *result)
+{
+    qsort(result->clock.entries, (size_t)result->clock.count, sizeof *result->clock.entries,
+          longest_first);
+    if (bench->json) return put_json(ctx, bench, result);
+    print_text(bench, result);
+    return BASE_OK;
+}
