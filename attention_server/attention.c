@@ -39,6 +39,10 @@ static base_status_t declare_memory(as_attention_t *at)
                                 BASE_LIFETIME_RUN, &at->scratch));
     BASE_TRY(base_arena_declare(at->arena, "attention_server", "retained", c->retain_bytes,
                                 BASE_LIFETIME_RUN, &at->keep));
+    const int serves = at->topology->rank_server[base_ctx_rank(at->ctx)] >= 0;
+    BASE_TRY(base_arena_declare(at->arena, "attention_server", "workspace",
+                                serves ? at->shape.workspace_bytes : 0, BASE_LIFETIME_RUN,
+                                &at->workspace));
     const int trains = at->topology->rank_trainer[base_ctx_rank(at->ctx)] >= 0;
     const int64_t delta = trains ? c->num_q_heads * c->head_rows * at->shape.acc_bytes : 0;
     for (int half = 0; half < DATA_NUM_HALVES; half++)

@@ -136,17 +136,43 @@ static base_status_t fill_waits(as_schedule_t *s, const as_launch_key_t *keys, i
     return BASE_OK;
 }
 
+/* Workspace of a backward call, of this task alone: those of several are together enough for all. */
+static int64_t workspace_of(const as_schedule_t *s, const kern_attention_task_t *task)
+{
+    const kern_attention_bwd_t bwd = {.dtype = s->shape.dtype,
+                                      .group = s->shape.group,
+                                      .head_dim = s->shape.head_dim,
+                                      .window = s->plan->window,
+                                      .num_tasks = 1,
+                                      .tasks = task};
+    return s->shape.workspace_bytes > 0 ? kern_attention_bwd_workspace(&bwd) : 0;
+}
+
+/* Appends the kernel tasks of keys [begin, ...) that make one launch: the same places, and no more
+ * than the workspace holds. Gives the end. */
+static base_status_t fill_tasks(as_schedule_t *s, const as_launch_key_t *keys, int64_t begin,
+                                int64_t *end_p)
+{
+    int64_t end = begin, workspace = 0;
+    while (end < s->launch_keys.count && same_launch(&keys[begin], &keys[end])) {
+        const kern_attention_task_t task = kernel_task(s, keys[end].task);
+        workspace += workspace_of(s, &task);
+        if (end > begin && workspace > s->shape.workspace_bytes) break;
+        BASE_TRY(as_list_push(&s->kernel_tasks, &task));
+        end++;
+    }
+    *end_p = end;
+    return BASE_OK;
+}
+
 base_status_t as_schedule_launches(as_schedule_t *s)
 {
     BASE_TRY(collect_keys(s));
     const as_launch_key_t *keys = s->launch_keys.items;
     s->kernel_tasks.count = s->launches.count = s->waits.count = 0;
     for (int64_t i = 0; i < s->launch_keys.count;) {
-        int64_t end = i;
-        while (end < s->launch_keys.count && same_launch(&keys[i], &keys[end])) {
-            const kern_attention_task_t task = kernel_task(s, keys[end++].task);
-            BASE_TRY(as_list_push(&s->kernel_tasks, &task));
-        }
+        int64_t end;
+        BASE_TRY(fill_tasks(s, keys, i, &end));
         as_launch_t launch = {.half = keys[i].half,
                               .remote = keys[i].remote,
                               .retained = keys[i].retained,

@@ -40,6 +40,8 @@ typedef struct as_bases {
 typedef struct as_shape {
     int32_t group, head_dim, num_kv_heads; /* R, D, G */
     int32_t sums_per_server;               /* as_attention_config_t */
+    kern_dtype_t dtype;
+    int64_t workspace_bytes; /* of a backward launch at most; 0: none */
     int64_t real_bytes, acc_bytes;
     int64_t head_rows, o_pitch, d_o_pitch;
 } as_shape_t;

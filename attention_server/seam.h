@@ -43,7 +43,7 @@ struct as_attention {
     base_arena_t *arena;
     base_stream_t *compute;
     base_device_t *dev;
-    base_region_t scratch, keep, delta[DATA_NUM_HALVES];
+    base_region_t scratch, keep, workspace, delta[DATA_NUM_HALVES];
 
     as_slot_t slots[2];
     int64_t installed; /* microbatches so far; slot of the current: (installed - 1) & 1 */

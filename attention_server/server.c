@@ -108,7 +108,10 @@ static base_status_t run_launch(as_attention_t *at, const as_schedule_t *s,
                                       .delta = b.delta,
                                       .dq = b.dq,
                                       .dk = partial,
-                                      .dv = base_mem_at(partial, s->partial_stride)};
+                                      .dv = base_mem_at(partial, s->partial_stride),
+                                      .workspace = at->shape.workspace_bytes > 0
+                                                       ? base_arena_mem(at->arena, at->workspace)
+                                                       : (base_mem_t){0}};
     return kern_attention_bwd_run(at->compute, &bwd);
 }
 

@@ -76,35 +76,37 @@ static void run_or_fail(const seam_case_t *c, uint64_t seed, const char *name,
                  result->error.line, result->error.text);
 }
 
-static void same_bits(const void *a, const void *b, int64_t elements, const seam_result_t *r,
-                      uint64_t seed, const char *name, const char *what)
+static void same_bits(const void *a, const void *b, int64_t elements, int64_t bytes, uint64_t seed,
+                      const char *name, const char *what)
 {
-    if (memcmp(a, b, (size_t)(elements * r->element_bytes)) == 0) return;
+    if (memcmp(a, b, (size_t)(elements * bytes)) == 0) return;
     int64_t i = 0;
-    while (memcmp((const char *)a + i * r->element_bytes, (const char *)b + i * r->element_bytes,
-                  (size_t)r->element_bytes) == 0)
+    while (memcmp((const char *)a + i * bytes, (const char *)b + i * bytes, (size_t)bytes) == 0)
         i++;
     fail_msg(
         "seed %llu, %s: %s differs from the oracle at element %lld of %lld, relative distance %g",
         (unsigned long long)seed, name, what, (long long)i, (long long)elements,
-        seam_distance(a, b, elements, r->element_bytes));
+        seam_distance(a, bytes, b, bytes, elements));
 }
 
 static void compare(const seam_result_t *r, const seam_result_t *oracle, uint64_t seed,
                     const char *name)
 {
-    same_bits(r->o, oracle->o, r->o_elements, r, seed, name, "o");
-    same_bits(r->lse, oracle->lse, r->lse_elements, r, seed, name, "lse");
-    same_bits(r->dq, oracle->dq, r->o_elements, r, seed, name, "dq");
+    same_bits(r->o, oracle->o, r->o_elements, r->element_bytes, seed, name, "o");
+    same_bits(r->lse, oracle->lse, r->lse_elements, r->lse_bytes, seed, name, "lse");
+    same_bits(r->dq, oracle->dq, r->o_elements, r->element_bytes, seed, name, "dq");
     if (r->served != r->planned || r->served_local != r->planned_local ||
         (r->planned > r->planned_local && r->sent_bytes == 0))
         fail_msg(
             "seed %llu, %s: %lld tasks served (%lld local), planned %lld (%lld); %lld bytes sent",
             (unsigned long long)seed, name, (long long)r->served, (long long)r->served_local,
             (long long)r->planned, (long long)r->planned_local, (long long)r->sent_bytes);
-    const double limit = r->element_bytes == 8 ? 1e-13 : 1e-5;
-    const double dk = seam_distance(r->dk, oracle->dk, r->kv_elements, r->element_bytes);
-    const double dv = seam_distance(r->dv, oracle->dv, r->kv_elements, r->element_bytes);
+    /* The order of sums; in bf16 one rounding of the results, and with sums per server one of each
+     * server's contribution (test_bf16). */
+    const int64_t bytes = r->element_bytes;
+    const double limit = bytes == 8 ? 1e-13 : bytes == 4 ? 1e-5 : 4e-3;
+    const double dk = seam_distance(r->dk, bytes, oracle->dk, bytes, r->kv_elements);
+    const double dv = seam_distance(r->dv, bytes, oracle->dv, bytes, r->kv_elements);
     if (!(dk <= limit && dv <= limit))
         fail_msg("seed %llu, %s: dk, dv differ from the oracle by %g, %g", (unsigned long long)seed,
                  name, dk, dv);
@@ -143,8 +145,10 @@ static void check_sums_per_server(const seam_case_t *each_case, const seam_resul
         c.slow_rank = (int32_t)(seed / 4 % (uint64_t)c.num_ranks);
         c.slow_ns = 1000000;
         run_or_fail(&c, seed, name, &late);
-        same_bits(late.dk, sums.dk, sums.kv_elements, &sums, seed, name, "dk when a rank is late");
-        same_bits(late.dv, sums.dv, sums.kv_elements, &sums, seed, name, "dv when a rank is late");
+        same_bits(late.dk, sums.dk, sums.kv_elements, sums.element_bytes, seed, name,
+                  "dk when a rank is late");
+        same_bits(late.dv, sums.dv, sums.kv_elements, sums.element_bytes, seed, name,
+                  "dv when a rank is late");
         seam_result_free(&late);
     }
     seam_result_free(&sums);
@@ -191,8 +195,10 @@ static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t 
     run_or_fail(&c, seed, "pool", &pool);
     compare(&pool, &oracle, seed, "pool");
     check_sums_per_server(&c, &pool, &oracle, seed, "pool, sums per server");
-    same_bits(pool.dk, in_place.dk, pool.kv_elements, &pool, seed, "pool against in place", "dk");
-    same_bits(pool.dv, in_place.dv, pool.kv_elements, &pool, seed, "pool against in place", "dv");
+    same_bits(pool.dk, in_place.dk, pool.kv_elements, pool.element_bytes, seed,
+              "pool against in place", "dk");
+    same_bits(pool.dv, in_place.dv, pool.kv_elements, pool.element_bytes, seed,
+              "pool against in place", "dv");
 
     c.plan = SEAM_PLAN_TOKEN;
     run_or_fail(&c, seed, "planned", &planned);
@@ -254,6 +260,67 @@ static void test_steady_state_allocates_nothing(void **cmocka_state)
     }
 }
 
+/* bf16, with a workspace for the backward, and what sums per server cost: dk and dv of a case with
+ * each task's sums and of the same case with sums per server, both against the same case computed in
+ * fp32 from the same (bf16) values. */
+static void check_bf16(uint64_t seed, const property_options_t *o, double error[2])
+{
+    seam_case_t c = random_case(seed, o);
+    seam_result_t exact, oracle, result;
+
+    c.head_dim = 64;
+    c.num_q_heads = 4;
+    c.num_kv_heads = 2;
+    c.num_layers = 1;
+    c.window = 0;
+    c.num_documents = c.num_documents < 3 ? c.num_documents : 3;
+    seam_case_t whole = c;
+    whole.placement = AS_LOCAL;
+    whole.num_ranks = 1;
+    whole.plan = SEAM_PLAN_UNCUT;
+    whole.dtype = KERN_F32;
+    whole.bf16_values = 1;
+    run_or_fail(&whole, seed, "fp32", &exact);
+    whole.dtype = KERN_BF16;
+    run_or_fail(&whole, seed, "bf16 oracle", &oracle);
+    c.dtype = KERN_BF16;
+    c.bf16_values = 1;
+    c.placement = seed % 2 == 0 ? AS_IN_PLACE : AS_POOL;
+    c.servers_per_host = 2;
+    c.num_ranks = 4;
+    c.plan = SEAM_PLAN_RANDOM;
+    for (c.sums_per_server = 0; c.sums_per_server < 2; c.sums_per_server++) {
+        run_or_fail(&c, seed, "bf16", &result);
+        compare(&result, &oracle, seed, "bf16");
+        const double dk = seam_distance(result.dk, 2, exact.dk, 4, exact.kv_elements);
+        const double dv = seam_distance(result.dv, 2, exact.dv, 4, exact.kv_elements);
+        error[c.sums_per_server] += (dk + dv) / 2;
+        seam_result_free(&result);
+    }
+    seam_result_free(&exact);
+    seam_result_free(&oracle);
+}
+
+/* Rounding to nearest loses up to 2^-9, about 2^-9 / sqrt(3) of the norm. Sums per server round each
+ * server's contribution as well; contributions of different query rows are nearly orthogonal, so
+ * their roundings together are about one more: sqrt(2) times the error in all. */
+static void test_bf16(void **cmocka_state)
+{
+    const property_options_t *o = *cmocka_state;
+    const uint64_t seeds = o->count < 12 ? o->count : 12;
+    double error[2] = {0, 0};
+
+    if (mpi_world() != NULL) return;
+    for (uint64_t seed = 0; seed < seeds; seed++)
+        check_bf16(seed, o, error);
+    print_message(
+        "bf16, %llu seeds: relative error of dk, dv %.2e with each task's sums, %.2e with "
+        "sums per server\n",
+        (unsigned long long)seeds, error[0] / (double)seeds, error[1] / (double)seeds);
+    assert_true(error[0] / (double)seeds < 2.5e-3);
+    assert_true(error[1] < 2 * error[0]);
+}
+
 /* Trainer 1's tasks read keys of trainer 0, but their server gets nothing from trainer 0 after the
  * forward: it runs ahead into the next layer while trainer 0, which lags, has not yet fetched the
  * partial sums of this one. They must stay where they are until then. */
@@ -295,6 +362,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_prestate(test_seeds, &o),
         cmocka_unit_test_prestate(test_steady_state_allocates_nothing, &o),
         cmocka_unit_test_prestate(test_lagging_key_owner, &o),
+        cmocka_unit_test_prestate(test_bf16, &o),
     };
     mpi_world_open();
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -46,7 +46,13 @@ static int num_kinds(const seam_case_t *c)
 
 static int64_t element_bytes(const seam_case_t *c)
 {
-    return c->dtype == KERN_F64 ? 8 : 4;
+    return kern_dtype_bytes(c->dtype);
+}
+
+/* lse is a statistic. */
+static int64_t tensor_bytes(const seam_case_t *c, int tensor)
+{
+    return kern_dtype_bytes(tensor == T_LSE ? kern_dtype_acc(c->dtype) : c->dtype);
 }
 
 /* In [-1, 1), a function of its place only. */
@@ -58,12 +64,34 @@ static double value_of(int tensor, int layer, int64_t document, int64_t row, int
     return (double)random_below(&state, 1u << 24) / (double)(1u << 23) - 1.0;
 }
 
-static void put(void *array, int64_t i, int64_t bytes, double v)
+/* The bf16 number towards zero. */
+static uint16_t bf16_bits(double v)
 {
-    if (bytes == 8)
+    const float f = (float)v;
+    uint32_t bits;
+
+    memcpy(&bits, &f, sizeof bits);
+    return (uint16_t)(bits >> 16);
+}
+
+static double bf16_value(uint16_t number)
+{
+    const uint32_t bits = (uint32_t)number << 16;
+    float f;
+
+    memcpy(&f, &bits, sizeof f);
+    return (double)f;
+}
+
+static void put(const seam_case_t *c, void *array, int64_t i, double v)
+{
+    if (c->bf16_values) v = bf16_value(bf16_bits(v));
+    if (c->dtype == KERN_F64)
         ((double *)array)[i] = v;
-    else
+    else if (c->dtype == KERN_F32)
         ((float *)array)[i] = (float)v;
+    else
+        ((uint16_t *)array)[i] = bf16_bits(v);
 }
 
 /* Elements of a tensor on a rank. */
@@ -111,7 +139,7 @@ static int64_t index_of(const rank_t *r, int tensor, int64_t local, int64_t h, i
 /* Uploads one tensor: inputs by value, outputs and pad rows as NaN. */
 static base_status_t fill_tensor(rank_t *r, int layer, int half, int tensor)
 {
-    const int64_t bytes = element_bytes(r->c), elements = tensor_elements(r, tensor);
+    const int64_t bytes = tensor_bytes(r->c, tensor), elements = tensor_elements(r, tensor);
     const data_batch_t *batch = r->batch[0];
     memset(r->host, 0xFF, (size_t)(elements * bytes));
     for (int32_t p = 0; p < batch->num_pieces &&
@@ -122,7 +150,7 @@ static base_status_t fill_tensor(rank_t *r, int layer, int half, int tensor)
         for (int64_t row = 0; row < piece->rows; row++)
             for (int64_t h = 0; h < r->c->num_kv_heads; h++)
                 for (int64_t i = 0, lane = lane_of(r, tensor); i < lane; i++)
-                    put(r->host, index_of(r, tensor, piece->local_row + row, h, i), bytes,
+                    put(r->c, r->host, index_of(r, tensor, piece->local_row + row, h, i),
                         value_of(tensor, layer, batch->documents[piece->document].index,
                                  piece->doc_row + row, h * lane + i));
     }
@@ -133,7 +161,7 @@ static base_status_t fill_tensor(rank_t *r, int layer, int half, int tensor)
 
 static base_status_t gather_tensor(rank_t *r, int layer, int half, int tensor, char *out)
 {
-    const int64_t bytes = element_bytes(r->c), lane = lane_of(r, tensor),
+    const int64_t bytes = tensor_bytes(r->c, tensor), lane = lane_of(r, tensor),
                   width = lane * r->c->num_kv_heads;
     const data_batch_t *batch = r->batch[0];
     BASE_TRY(base_download(r->compute, r->host, tensor_mem(r, layer, half, tensor),
@@ -162,7 +190,7 @@ static base_status_t gather_tensor(rank_t *r, int layer, int half, int tensor, c
 /* o, dq, dk, dv of pad rows are zero. Looks at the tensor that gather_tensor left in r->host. */
 static base_status_t check_pads(rank_t *r, int half, int tensor)
 {
-    const int64_t lane = lane_of(r, tensor), bytes = element_bytes(r->c),
+    const int64_t lane = lane_of(r, tensor), bytes = tensor_bytes(r->c, tensor),
                   rows = r->batch[0]->trainer_rows[r->trainer];
     for (int64_t row = 0; row < rows; row++) {
         int covered = 0;
@@ -300,14 +328,14 @@ static base_status_t create_rank(rank_t *r, comm_group_t *group)
     BASE_TRY(base_arena_create(r->dev, BASE_MEMORY_DEVICE, "seam test", &r->arena));
     r->regions = base_calloc(r->ctx, (int64_t)c->num_layers * DATA_NUM_HALVES * NUM_TENSORS,
                              sizeof *r->regions, "regions");
-    r->host = base_calloc(r->ctx, r->max_rows * r->o_pitch + total, (size_t)element_bytes(c),
-                          "host tensor");
+    r->host = base_calloc(r->ctx, r->max_rows * r->o_pitch + total, sizeof(double), "host tensor");
     if (r->regions == NULL || r->host == NULL) return BASE_ERR_NOMEM;
     for (int i = 0; r->trainer >= 0 && i < c->num_layers * DATA_NUM_HALVES * NUM_TENSORS; i++) {
         char name[32];
         (void)snprintf(name, sizeof name, "tensor %d", i);
         BASE_TRY(base_arena_declare(r->arena, "test", name,
-                                    tensor_elements(r, i % NUM_TENSORS) * element_bytes(c),
+                                    tensor_elements(r, i % NUM_TENSORS) *
+                                        tensor_bytes(c, i % NUM_TENSORS),
                                     BASE_LIFETIME_RUN, &r->regions[i]));
     }
     int32_t kinds[64] = {0};
@@ -514,7 +542,7 @@ static base_status_t run_processes(const seam_case_t *c, const comm_threads_opti
     const mpi_piece_t pieces[] = {{&first, (int64_t)sizeof first},
                                   {sums, (int64_t)sizeof sums},
                                   {result->o, q_bytes},
-                                  {result->lse, result->lse_elements * result->element_bytes},
+                                  {result->lse, result->lse_elements * result->lse_bytes},
                                   {result->dq, q_bytes},
                                   {result->dk, kv_bytes},
                                   {result->dv, kv_bytes}};
@@ -535,7 +563,8 @@ static base_status_t run_processes(const seam_case_t *c, const comm_threads_opti
 
 base_status_t seam_case_run(const seam_case_t *c, seam_result_t *result)
 {
-    *result = (seam_result_t){.element_bytes = element_bytes(c)};
+    *result =
+        (seam_result_t){.element_bytes = element_bytes(c), .lse_bytes = tensor_bytes(c, T_LSE)};
     for (int32_t d = 0; d < c->num_documents; d++)
         result->total_rows += c->rows[d];
     const int64_t rows = result->total_rows * c->num_layers;
@@ -543,7 +572,7 @@ base_status_t seam_case_run(const seam_case_t *c, seam_result_t *result)
     result->lse_elements = rows * c->num_q_heads;
     result->kv_elements = rows * c->num_kv_heads * c->head_dim;
     result->o = calloc((size_t)result->o_elements, (size_t)result->element_bytes);
-    result->lse = calloc((size_t)result->lse_elements, (size_t)result->element_bytes);
+    result->lse = calloc((size_t)result->lse_elements, (size_t)result->lse_bytes);
     result->dq = calloc((size_t)result->o_elements, (size_t)result->element_bytes);
     result->dk = calloc((size_t)result->kv_elements, (size_t)result->element_bytes);
     result->dv = calloc((size_t)result->kv_elements, (size_t)result->element_bytes);
@@ -566,12 +595,18 @@ void seam_result_free(seam_result_t *result)
     free(result->dv);
 }
 
-double seam_distance(const void *a, const void *b, int64_t count, int64_t bytes)
+static double get(const void *array, int64_t i, int64_t bytes)
+{
+    if (bytes == 8) return ((const double *)array)[i];
+    if (bytes == 4) return (double)((const float *)array)[i];
+    return bf16_value(((const uint16_t *)array)[i]);
+}
+
+double seam_distance(const void *a, int64_t a_bytes, const void *b, int64_t b_bytes, int64_t count)
 {
     double difference = 0, norm = 0;
     for (int64_t i = 0; i < count; i++) {
-        const double x = bytes == 8 ? ((const double *)a)[i] : (double)((const float *)a)[i];
-        const double y = bytes == 8 ? ((const double *)b)[i] : (double)((const float *)b)[i];
+        const double x = get(a, i, a_bytes), y = get(b, i, b_bytes);
         difference += (x - y) * (x - y);
         norm += y * y;
     }

@@ -33,6 +33,7 @@ typedef struct seam_case {
     seam_plan_t plan;
     uint64_t cut_seed, assign_seed, device_seed;
     int32_t sums_per_server;  /* as_attention_config_t */
+    int32_t bf16_values;      /* inputs are numbers that bf16 has, whatever the dtype */
     int32_t num_microbatches; /* the same documents again, with other servers */
     int64_t delay_ns;
     int32_t slow_rank; /* sleeps before each serve; -1: none */
@@ -51,10 +52,9 @@ typedef struct seam_facts {
     int64_t windowed;                          /* tasks whose keys begin behind the document's */
 } seam_facts_t;
 
-/* Arrays in document order: [layer][row][heads x dim], dtype of the case (double for F64, else
- * float). */
+/* Arrays in document order: [layer][row][heads x dim], dtype of the case; lse in its acc dtype. */
 typedef struct seam_result {
-    int64_t total_rows, element_bytes;
+    int64_t total_rows, element_bytes, lse_bytes;
     int64_t o_elements, lse_elements, kv_elements; /* of o and dq; lse; dk and dv */
     void *o, *lse, *dq, *dk, *dv;
     /* requests for memory in the last microbatch, summed over ranks (same plan as before) */
@@ -69,7 +69,7 @@ typedef struct seam_result {
 base_status_t seam_case_run(const seam_case_t *c, seam_result_t *result);
 void seam_result_free(seam_result_t *result);
 
-/* ||a - b|| / ||b|| over `count` elements. */
-double seam_distance(const void *a, const void *b, int64_t count, int64_t element_bytes);
+/* ||a - b|| / ||b|| over `count` elements of so many bytes (8: double, 4: float, 2: bf16). */
+double seam_distance(const void *a, int64_t a_bytes, const void *b, int64_t b_bytes, int64_t count);
 
 #endif

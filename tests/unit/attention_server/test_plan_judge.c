@@ -6,7 +6,7 @@
 #include "tests/support/random_plan.h"
 
 #include "attention_server/planner.h"
-#include "attention_server/schedule.h"
+#include "attention_server/seam.h"
 #include "lora/pack.h"
 
 enum { GROUP = 2, DIM = 16, HEADS = 4, MAX_DOCUMENTS = 12, MAX_PIECES = 40, MAX_TASKS = 2048 };
@@ -210,6 +210,70 @@ static void plans_are_sent_as_judged(void **state)
     end_rig(&r);
 }
 
+/* Launches of the backward on one rank, each of which must need no more workspace than there is. */
+static int64_t count_launches(const rig_t *r, const as_shape_t *shape, int rank)
+{
+    as_schedule_t s;
+    int64_t num_tasks = 0;
+
+    as_schedule_init(&s, r->ctx, r->topology, shape, rank);
+    assert_int_equal(as_schedule_build(&s, r->batch, r->plan), BASE_OK);
+    const as_launch_t *launches = s.launches.items;
+    for (int64_t l = 0; l < s.launches.count; l++) {
+        const kern_attention_bwd_t bwd = {
+            .dtype = KERN_BF16,
+            .group = GROUP,
+            .head_dim = 64,
+            .num_tasks = launches[l].num_tasks,
+            .tasks = (const kern_attention_task_t *)s.kernel_tasks.items + num_tasks};
+
+        assert_int_equal(launches[l].first_task, num_tasks);
+        assert_true(kern_attention_bwd_workspace(&bwd) <= shape->workspace_bytes);
+        num_tasks += launches[l].num_tasks;
+    }
+    assert_int_equal(num_tasks, s.tasks_here);
+    const int64_t count = s.launches.count;
+    as_schedule_deinit(&s);
+    return count;
+}
+
+/* What the seam sets aside is enough for whole halves; with less, launches are divided. */
+static void launches_fit_the_workspace(void **state)
+{
+    rig_t r = {.ctx = fixture_ctx()};
+    int64_t num_divided = 0;
+
+    (void)state;
+    begin_rig(&r);
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        uint64_t next = seed;
+
+        create_topology(&r, (int)random_below(&next, 2));
+        lay_random(&r, &next, r.topology->num_trainers);
+        const random_plan_t options = {
+            .cut_seed = seed, .assign_seed = seed + 100, .num_kv_heads = HEADS};
+        assert_int_equal(random_plan_fill(&options, r.batch, r.topology, r.plan), BASE_OK);
+        as_attention_config_t config = {.dtype = KERN_BF16,
+                                        .num_q_heads = GROUP * HEADS,
+                                        .num_kv_heads = HEADS,
+                                        .head_dim = 64,
+                                        .num_kinds = 1,
+                                        .max_rows = r.batch->trainer_rows[0]};
+        const as_shape_t shape = as_shape_of(&config);
+        assert_true(shape.workspace_bytes > config.max_rows * GROUP * HEADS * 64 * 4);
+        as_shape_t less = shape;
+        less.workspace_bytes = shape.workspace_bytes * 5 / 6; /* still the longest task's */
+        for (int rank = 0; rank < r.topology->num_ranks; rank++) {
+            const int64_t count = count_launches(&r, &shape, rank);
+
+            num_divided += count_launches(&r, &less, rank) - count;
+        }
+        as_topology_destroy(r.topology);
+    }
+    assert_true(num_divided > 0);
+    end_rig(&r);
+}
+
 /* Two trainers, one document each in ping; all runs at home or all on one server. */
 static void times_follow_the_model(void **state)
 {
@@ -276,6 +340,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_are_those_of_the_seam),
         cmocka_unit_test(plans_are_sent_as_judged),
+        cmocka_unit_test(launches_fit_the_workspace),
         cmocka_unit_test(times_follow_the_model),
     };
 
