@@ -151,6 +151,99 @@ static void test_pool_ends_as_in_place(void **state)
     }
 }
 
+/* ==== where jobs end ==== */
+
+#define MAX_RANKS 3
+
+typedef struct ends_case {
+    run_t *run;
+    int64_t boundary[MAX_RANKS][NUM], told_at[MAX_RANKS][NUM];
+    tr_job_state_t state[MAX_RANKS][NUM];
+} ends_case_t;
+
+typedef struct ends_rank {
+    ends_case_t *of;
+    int32_t rank;
+    tr_job_t **jobs;
+    tr_train_t *train;
+} ends_rank_t;
+
+static base_status_t note_end(void *user, int32_t job)
+{
+    ends_rank_t *r = user;
+
+    r->of->boundary[r->rank][job] = r->train->microbatch - 1;
+    r->of->told_at[r->rank][job] = r->jobs[job]->end_at;
+    r->of->state[r->rank][job] = r->jobs[job]->state;
+    return BASE_OK;
+}
+
+static base_status_t ends_body(train_rank_t *rank, void *user)
+{
+    tr_job_t *jobs[NUM] = {NULL};
+    ends_rank_t r = {.of = user, .rank = base_ctx_rank(rank->ctx), .jobs = jobs};
+    const tr_train_options_t loop = {.rank_columns = 8};
+    const tr_train_events_t events = {.user = &r, .ended = note_end};
+    base_error_list_t errors;
+    base_status_t st = BASE_OK;
+
+    base_error_list_init(&errors, rank->ctx);
+    for (int32_t j = 0; j < NUM && st >= 0; j++) {
+        const base_config_adapter_t *c = &r.of->run->configs[j];
+
+        st = tr_job_open(rank->ctx, c, c->name, c->data, c->eval, TRAIN_CASE_SHA, VOCAB, &errors,
+                         &jobs[j]);
+    }
+    base_error_list_deinit(&errors);
+    if (st >= 0)
+        st = tr_train_create(rank->ctx, rank->trainer, jobs, NUM, &rank->lots, &loop, &events,
+                             &r.train);
+    if (st >= 0) st = tr_train_run(r.train);
+    tr_train_destroy(r.train);
+    for (int32_t j = 0; j < NUM; j++)
+        tr_job_close(jobs[j]);
+    return st;
+}
+
+/* Early stop, quarantine and the last step: found in one microbatch, told in its record, in effect so
+ * many microbatches later, on every rank, the server among them. */
+static void test_all_ranks_end_jobs_at_the_same_boundary(void **state)
+{
+    static const tr_job_state_t want[NUM] = {
+        [STOPS] = TR_JOB_STOPPED, [BREAKS] = TR_JOB_QUARANTINED, [GOES_ON] = TR_JOB_DONE};
+    char eval[] = "pool_eval.h5";
+    run_t run = make_run(eval);
+
+    (void)state;
+    for (int pool = 0; pool < 2; pool++) {
+        ends_case_t e = {.run = &run};
+        const train_case_t c = {.spec = &spec,
+                                .weight_seed = 2,
+                                .dtype = KERN_F32,
+                                .device = BASE_DEVICE_CPU,
+                                .num_adapters = NUM,
+                                .adapters = options,
+                                .tokens_per_trainer = 512,
+                                .longest = 60,
+                                .num_ranks = MAX_RANKS,
+                                .placement = pool ? AS_POOL : AS_IN_PLACE,
+                                .body = ends_body,
+                                .user = &e};
+
+        train_case_run(&c);
+        for (int32_t j = 0; j < NUM; j++)
+            for (int r = 0; r < MAX_RANKS; r++) {
+                assert_int_equal(e.state[r][j], want[j]);
+                assert_int_equal(e.told_at[r][j], e.told_at[0][j]);
+                /* After the last microbatch boundaries go on without any. */
+                assert_true(e.boundary[r][j] <= e.told_at[r][j] + TR_CONTROL_LOOK_AHEAD);
+                assert_int_equal(e.boundary[r][j], e.boundary[0][j]);
+            }
+        assert_int_equal(e.boundary[0][BREAKS], e.told_at[0][BREAKS] + TR_CONTROL_LOOK_AHEAD);
+    }
+    end_run(&run);
+}
+
 /* ==== an end that one rank wants ==== */
 
 #define WANTED_AT 3 /* the microbatch at which it says so */
@@ -241,6 +334,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pool_ends_as_in_place),
+        cmocka_unit_test(test_all_ranks_end_jobs_at_the_same_boundary),
         cmocka_unit_test(test_all_end_where_one_wants),
     };
 
