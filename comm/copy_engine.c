@@ -217,6 +217,38 @@ static base_status_t copy_sent(comm_group_t *group, comm_ticket_t ticket, base_s
     return BASE_OK;
 }
 
+/* ==== bare ==== */
+
+typedef struct offer {
+    base_export_t buffer;
+    int64_t offset;
+} offer_t;
+
+static base_status_t copy_bare(comm_group_t *group, const comm_bare_t *bare, int64_t *ns_p)
+{
+    comm_copy_engine_t *e = engine_of(group);
+    offer_t mine = {.offset = bare->send.offset}, *all;
+    base_buffer_t *theirs = NULL;
+    base_status_t st;
+
+    if (e->has_remote)
+        return BASE_FAIL(group->ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_INT_01,
+                         "rank %d: bare copies between hosts", group->rank);
+    all = base_calloc(group->ctx, group->size, sizeof *all, "bare copies");
+    if (all == NULL) return BASE_ERR_NOMEM;
+    BASE_TRY_GOTO(base_buffer_export(bare->send.buffer, &mine.buffer), st, out);
+    BASE_TRY_GOTO(comm_mpi_allgather(group, &mine, sizeof mine, all), st, out);
+    if (bare->from >= 0)
+        BASE_TRY_GOTO(base_buffer_import(group->dev, &all[bare->from].buffer, "bare", &theirs), st,
+                      out);
+    st = comm_bare_copies(
+        group, bare, theirs != NULL ? base_mem(theirs, all[bare->from].offset) : bare->recv, ns_p);
+out:
+    base_buffer_free(theirs);
+    base_free(group->ctx, all);
+    return st;
+}
+
 /* ==== stop, end ==== */
 
 static void copy_stop(comm_group_t *group, const base_error_t *error)
@@ -244,6 +276,7 @@ static const comm_ops_t copy_ops = {.name = "copy_engine",
                                     .sent = copy_sent,
                                     .barrier = comm_mpi_barrier,
                                     .allgather = comm_mpi_allgather,
+                                    .bare = copy_bare,
                                     .stop = copy_stop,
                                     .destroy = copy_destroy};
 

@@ -155,6 +155,7 @@ static int progress_once(comm_mpi_group_t *g)
 
     if (st >= 0 && !comm_mpi_is_stopped(g)) st = comm_mpi_progress(g, &busy);
     if (st >= 0 && !comm_mpi_is_stopped(g)) st = comm_mpi_progress_gather(g, &busy);
+    if (st >= 0 && !comm_mpi_is_stopped(g)) st = comm_mpi_progress_bare(g, &busy);
     if (st < 0 && !comm_mpi_is_stopped(g)) (void)comm_mpi_forward(g, st, COMM_MPI_CONCERNS_NONE);
     if (comm_mpi_is_stopped(g) && !g->quiet) {
         if (comm_mpi_progress_notes(g, &busy) < 0) busy = 1; /* the news first, if they can go */

@@ -323,5 +323,6 @@ const comm_ops_t comm_mpi_ops = {.name = "mpi",
                                  .sent = mpi_sent,
                                  .barrier = comm_mpi_barrier,
                                  .allgather = comm_mpi_allgather,
+                                 .bare = comm_mpi_bare,
                                  .stop = mpi_stop,
                                  .destroy = mpi_destroy};

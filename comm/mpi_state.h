@@ -145,6 +145,8 @@ typedef struct comm_mpi_group {
     uint8_t *stopped_by;         /* [size] it has said that it stops */
 
     comm_mpi_gather_t gather;
+    const comm_bare_t *bare; /* NULL: none is to be run */
+    int64_t bare_ns;
     int *indices; /* room for MPI_Testsome */
     MPI_Status *statuses;
     int room;
@@ -242,6 +244,12 @@ base_status_t comm_mpi_barrier(comm_group_t *group) BASE_MUST_CHECK;
 base_status_t comm_mpi_allgather(comm_group_t *group, const void *mine, int64_t bytes,
                                  void *all) BASE_MUST_CHECK;
 base_status_t comm_mpi_progress_gather(comm_mpi_group_t *g, int *busy) BASE_MUST_CHECK;
+
+/* ==== mpi_bare.c ==== */
+
+base_status_t comm_mpi_bare(comm_group_t *group, const comm_bare_t *bare,
+                            int64_t *ns_p) BASE_MUST_CHECK;
+base_status_t comm_mpi_progress_bare(comm_mpi_group_t *g, int *busy) BASE_MUST_CHECK;
 
 /* ==== mpi_exchange.c ==== */
 

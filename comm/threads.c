@@ -169,6 +169,16 @@ static base_status_t threads_sent(comm_group_t *group, comm_ticket_t ticket, bas
     return BASE_OK;
 }
 
+/* ==== bare ==== */
+
+static base_status_t threads_bare(comm_group_t *group, const comm_bare_t *bare, int64_t *ns_p)
+{
+    base_mem_t all[COMM_THREADS_MAX_RANKS]; /* places of one process */
+
+    BASE_TRY(comm_threads_allgather(group, &bare->send, sizeof bare->send, all));
+    return comm_bare_copies(group, bare, bare->from >= 0 ? all[bare->from] : bare->recv, ns_p);
+}
+
 /* ==== stop, destroy ==== */
 
 static void threads_stop(comm_group_t *group, const base_error_t *error)
@@ -198,5 +208,6 @@ const comm_ops_t comm_threads_ops = {.name = "threads",
                                      .sent = threads_sent,
                                      .barrier = comm_threads_barrier,
                                      .allgather = comm_threads_allgather,
+                                     .bare = threads_bare,
                                      .stop = threads_stop,
                                      .destroy = threads_destroy};

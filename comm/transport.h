@@ -9,6 +9,7 @@
 #ifndef CADRE_COMM_TRANSPORT_H
 #define CADRE_COMM_TRANSPORT_H
 
+#include "comm/bare.h"
 #include "comm/comm.h"
 
 #ifdef __cplusplus
@@ -30,6 +31,8 @@ typedef struct comm_ops {
     base_status_t (*sent)(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream);
     base_status_t (*barrier)(comm_group_t *group);
     base_status_t (*allgather)(comm_group_t *group, const void *mine, int64_t bytes, void *all);
+    base_status_t (*bare)(comm_group_t *group, const comm_bare_t *bare,
+                          int64_t *ns_p); /* comm/bare.h; NULL: none */
     /* A device transport's stop also releases the counters that its streams wait for
      * (base_counter_release): a wait queued on a GPU sees neither stop flag nor deadline. Waits of
      * the CPU family end by themselves, so the threads transport releases none. */

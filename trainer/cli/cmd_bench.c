@@ -1,10 +1,11 @@
-/* cadre bench plan | profile | attention | step | train | pack: measurements that need no job. */
+/* cadre bench plan | profile | attention | step | train | links | pack: measurements that need no job. */
 #include "trainer/bench/bench_plan.h"
 #include "trainer/bench/bench_plan_balance.h"
 #include "trainer/bench/bench_plan_case.h"
 #include "trainer/bench/bench_plan_profile.h"
 #include "trainer/cli/cli_error.h"
 #include "trainer/cli/cmd_bench_attention.h"
+#include "trainer/cli/cmd_bench_links.h"
 #include "trainer/cli/cmd_bench_pack.h"
 #include "trainer/cli/cmd_bench_step.h"
 #include "trainer/cli/cmd_bench_train.h"
@@ -22,6 +23,7 @@ static const char PAGE[] =
     "       cadre bench attention [OPTION...]\n"
     "       cadre bench step [OPTION...]\n"
     "       cadre bench train [OPTION...]\n"
+    "       cadre bench links [OPTION...]\n"
     "       cadre bench pack [OPTION...]\n\n"
     "plan     compares the planner with DistCA's on layouts drawn from its two distributions of\n"
     "         document lengths: makespan, bytes of the busiest link, time to plan, and each term\n"
@@ -37,6 +39,7 @@ static const char PAGE[] =
     "         its options.\n"
     "train    tokens a second of a known model's shape on one device, a GPU mostly;\n"
     "         `cadre bench train --help` has its options.\n"
+    "links    times the transports between ranks; `cadre bench links --help` has its options.\n"
     "pack     compares the packer with LoRAFusion's; `cadre bench pack --help` has its options.\n\n"
     "Options of plan:\n"
     "  --profile FILE     time of attention (an H200's, derived from published figures)\n"
@@ -156,6 +159,8 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "step") == 0) return tr_cmd_bench_step(cli, argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "train") == 0)
         return tr_cmd_bench_train(cli, argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "links") == 0)
+        return tr_cmd_bench_links(cli, argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "pack") == 0) return tr_cmd_bench_pack(cli, argc - 1, argv + 1);
     base_status_t st = tr_options_parse(cli->ctx, argc, argv, SPECS, NUM_OPTIONS, 1, &o);
     if (st < 0) return tr_cli_exit_code(st);
@@ -169,6 +174,6 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
         st = bench_profile(cli->ctx, &o, &code);
     else
         st = BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
-                       "bench: say what: plan, profile, attention, step, train or pack");
+                       "bench: say what: plan, profile, attention, step, train, links or pack");
     return st < 0 ? tr_cli_exit_code(st) : code;
 }

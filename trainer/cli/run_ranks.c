@@ -17,7 +17,8 @@ bool tr_run_ranks_speaks(void)
 
 base_status_t tr_run_ranks_open(base_ctx_t *ctx, const char *threads, tr_run_ranks_t *ranks)
 {
-    *ranks = (tr_run_ranks_t){.ctx = ctx, .size = 1, .threads = 1};
+    *ranks =
+        (tr_run_ranks_t){.ctx = ctx, .size = 1, .threads = 1, .transport = COMM_TRANSPORT_AUTO};
     const int launched = comm_mpi_launched(&ranks->rank, &ranks->size);
 
     if (threads != NULL) {
@@ -99,8 +100,10 @@ static void name_rank(base_error_t *error)
 base_status_t tr_run_ranks(tr_run_ranks_t *ranks, comm_rank_fn fn, void *user, base_error_t *error)
 {
     if (ranks->threads == 0) {
-        const comm_mpi_options_t options = {
-            .device = ranks->device, .log = ranks->log, .hosts = ranks->hosts};
+        const comm_mpi_options_t options = {.device = ranks->device,
+                                            .transport = ranks->transport,
+                                            .log = ranks->log,
+                                            .hosts = ranks->hosts};
 
         const base_status_t st = comm_mpi_run(ranks->mpi, &options, fn, user, error);
         if (st < 0) name_rank(error);

@@ -17,8 +17,9 @@ typedef struct tr_run_ranks {
     tr_rank_state_t *state; /* of a process; NULL with threads */
     int32_t *hosts;         /* [ranks] of --hosts; NULL: where they are */
     base_log_t *log;
-    base_device_kind_t device; /* of every rank: cpu unless the verb says otherwise, before it runs
+    base_device_kind_t device;  /* of every rank: cpu unless the verb says otherwise, before it runs
                                   them */
+    comm_transport_t transport; /* between processes; auto unless the verb says otherwise */
 } tr_run_ranks_t;
 
 /* Whether this process speaks on the terminal: the only one, or rank 0 under mpirun. Reads the
