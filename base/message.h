@@ -57,7 +57,7 @@ extern "C" {
       "see what mpirun printed above; `cadre train --threads N` runs on one host without MPI")     \
     X(COMM, 05, "memory of another rank of the host cannot be reached",                            \
       "run the ranks of a host as one user and in one container, with all GPUs visible to each")   \
-    X(COMM, 06, "transport that cannot serve these ranks", "set comm.transport: auto")             \
+    X(COMM, 06, "transport that cannot serve these ranks", "set train.transport: auto")            \
     X(DEV, 01, "device cannot be used",                                                            \
       "`cadre --version` lists the devices; set train.device: cpu to run without a GPU")           \
     X(DATA, 01, "not a model folder",                                                              \

@@ -57,8 +57,8 @@ comm_transport_name(comm_transport_t transport); /* "mpi", "copy_engine", "nccl"
 typedef struct comm_mpi_options {
     int num_ranks; /* 0: all; else the first ones, and the others return at once */
     base_device_kind_t
-        device; /* BASE_DEVICE_CUDA: not with COMM_TRANSPORT_MPI and several ranks. Each
-                                  rank opens the GPU of its number on its host: all must be visible */
+        device; /* BASE_DEVICE_CUDA: each rank opens the GPU of its number on its host;
+                                  all must be visible to each */
     comm_transport_t transport;
     uint64_t seed;        /* strict: interleavings */
     int64_t deadline_ms;  /* 0: the context's default */

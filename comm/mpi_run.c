@@ -214,25 +214,27 @@ static int is_legal(const comm_mpi_t *mpi, const comm_mpi_options_t *o, int size
     return o->num_ranks >= 0 && size <= mpi->size && o->delay_ns >= 0 &&
            o->chunk_bytes <= INT32_MAX && o->device >= BASE_DEVICE_CPU &&
            o->device <= BASE_DEVICE_CUDA && o->transport >= COMM_TRANSPORT_MPI &&
-           o->transport < COMM_TRANSPORT_COUNT &&
-           (o->device == BASE_DEVICE_CUDA ? size == 1 || o->transport != COMM_TRANSPORT_MPI
-                                          : o->transport != COMM_TRANSPORT_NCCL);
+           o->transport < COMM_TRANSPORT_COUNT;
 }
 
 /* What is known before anything is opened, and to all ranks alike. */
 static base_status_t check_transport(const comm_mpi_t *mpi, const comm_mpi_options_t *o, int size)
 {
-    if (o->transport == COMM_TRANSPORT_COPY_ENGINE && o->device == BASE_DEVICE_CUDA &&
-        !is_one_host(mpi, o, size))
-        return BASE_FAIL(
-            mpi->ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_COMM_06,
-            "rank %d: transport copy_engine on GPUs of several hosts; it serves those of "
-            "one, and nccl those of several",
-            mpi->rank);
-    if (o->transport == COMM_TRANSPORT_NCCL)
-        return BASE_FAIL(mpi->ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_COMM_06,
-                         "rank %d: transport nccl: this program was built without NCCL", mpi->rank);
-    return BASE_OK;
+    const int on_cuda = o->device == BASE_DEVICE_CUDA;
+    const char *why = NULL;
+
+    if (size == 1) return BASE_OK; /* it moves nothing */
+    if (o->transport == COMM_TRANSPORT_MPI && on_cuda)
+        why = "moves memory of the CPU, and these ranks have GPUs";
+    else if (o->transport == COMM_TRANSPORT_COPY_ENGINE && on_cuda && !is_one_host(mpi, o, size))
+        why = "serves the GPUs of one host, and these are of several";
+    else if (o->transport == COMM_TRANSPORT_NCCL && !on_cuda)
+        why = "moves memory of GPUs, and these ranks have none";
+    else if (o->transport == COMM_TRANSPORT_NCCL)
+        why = "is not in this program, which was built without NCCL";
+    if (why == NULL) return BASE_OK;
+    return BASE_FAIL(mpi->ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_COMM_06, "rank %d: transport %s %s",
+                     mpi->rank, comm_transport_name(o->transport), why);
 }
 
 base_status_t comm_mpi_run(comm_mpi_t *mpi, const comm_mpi_options_t *given, comm_rank_fn fn,
@@ -248,16 +250,17 @@ base_status_t comm_mpi_run(comm_mpi_t *mpi, const comm_mpi_options_t *given, com
     if (fn == NULL || !is_legal(mpi, given, size)) {
         st = BASE_FAIL(
             mpi->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
-            "MPI transport: %d ranks on device kind %d with transport %s; wanted at most %d, "
-            "on cuda with copy_engine or nccl, on cpu and strict not with nccl",
-            given->num_ranks, (int)given->device, comm_transport_name(given->transport), mpi->size);
+            "MPI transport: %d ranks on device kind %d with transport %d; wanted at most %d",
+            given->num_ranks, (int)given->device, (int)given->transport, mpi->size);
         if (error != NULL) comm_watch_error(mpi->ctx, st, error);
         return st;
     }
     chosen.transport = choose(mpi, given, size);
     st = check_transport(mpi, options, size);
     if (st < 0) {
-        if (error != NULL) comm_watch_error(mpi->ctx, st, error);
+        if (error == NULL) return st;
+        comm_watch_error(mpi->ctx, st, error);
+        base_ctx_clear_error(mpi->ctx); /* it is the run's, said once */
         return st;
     }
     mpi->open_ranks = size;

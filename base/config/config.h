@@ -55,6 +55,12 @@ typedef enum base_config_device {
     BASE_CONFIG_DEVICE_CPU,
     BASE_CONFIG_DEVICE_CUDA
 } base_config_device_t;
+typedef enum base_config_transport {
+    BASE_CONFIG_TRANSPORT_AUTO,
+    BASE_CONFIG_TRANSPORT_MPI,
+    BASE_CONFIG_TRANSPORT_COPY_ENGINE,
+    BASE_CONFIG_TRANSPORT_NCCL
+} base_config_transport_t;
 typedef enum base_config_schedule {
     BASE_CONFIG_SCHEDULE_CONSTANT,
     BASE_CONFIG_SCHEDULE_LINEAR,
@@ -137,6 +143,7 @@ typedef struct base_config {
         int dtype;  /* base_config_dtype_t; auto is not yet resolved here: it depends on the device
                      */
         int device; /* base_config_device_t; auto is the build's */
+        int transport; /* base_config_transport_t; auto depends on hosts and device */
         int recompute; /* base_config_recompute_t; auto depends on the memory of the device */
         bool deterministic;
         int64_t checkpoint_every_minutes; /* exactly one of the two is > 0 */

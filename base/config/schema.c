@@ -11,6 +11,7 @@ static const char *const MODES[] = {"lora", "full", NULL};
 static const char *const DTYPES[] = {"auto", "fp32", "bf16", NULL};
 static const char *const DEVICES[] = {"auto", "cpu", "cuda", NULL};
 static const char *const RECOMPUTES[] = {"auto", "none", "qkv", "block", NULL};
+static const char *const TRANSPORTS[] = {"auto", "mpi", "copy_engine", "nccl", NULL};
 static const char *const SCHEDULES[] = {"constant", "linear", "cosine", NULL};
 static const char *const ORDERS[] = {"shuffle", "file", NULL};
 static const char *const INITS[] = {"kaiming", "gaussian", NULL};
@@ -97,6 +98,13 @@ static const base_schema_key_t KEYS[] = {
      "auto: what the program was built for. A cuda build without a GPU is an error unless this is "
      "cpu.",
      ROOT(train.device)},
+    {"train", "transport", BASE_SCHEMA_ENUM, 0, "auto", WITHOUT_RANGE, TRANSPORTS, NULL,
+     BASE_SCHEMA_TAKE, "",
+     "What carries data between ranks that are processes. copy_engine: one copy inside a host, MPI "
+     "between hosts on the CPU. auto: copy_engine when all ranks are on one host, else mpi, on "
+     "GPUs "
+     "nccl. No result depends on it.",
+     ROOT(train.transport)},
     {"train", "recompute", BASE_SCHEMA_ENUM, 0, "auto", WITHOUT_RANGE, RECOMPUTES, NULL,
      BASE_SCHEMA_TAKE, "",
      "What the backward makes again, to save memory: nothing; q, k and v; all of a layer but its "

@@ -60,7 +60,8 @@ YAML
 # ==== the same bits ====
 
 threads 2 train run.yaml --set output=runs/threads
-mpi 0 2 train run.yaml --set output=runs/in_place
+mpi 0 2 train run.yaml --set output=runs/in_place --set train.transport=mpi
+grep -q 'rank 1 of 2 over mpi' runs/in_place/logs/rank-0001.log || fail "the log of rank 1"
 same runs/threads runs/in_place
 mpi 0 3 train run.yaml --set output=runs/pool --set attention.placement=pool
 same runs/threads runs/pool
@@ -69,7 +70,7 @@ same runs/threads runs/pool
 for rank in 0 1 2; do
     [ -f runs/pool/logs/rank-000$rank.log ] || fail "no log of rank $rank"
 done
-grep -q 'rank 2 of 3 over mpi' runs/pool/logs/rank-0002.log || fail "the log of rank 2"
+grep -q 'rank 2 of 3 over copy_engine' runs/pool/logs/rank-0002.log || fail "the log of rank 2"
 [ "$(state runs/pool)" = "done" ] || fail "state $(state runs/pool)"
 threads 1 train run.yaml --set output=runs/one
 mpi 0 1 train run.yaml --set output=runs/mpi_one
@@ -104,6 +105,12 @@ YAML
 mpi 5 2 train broken.yaml --set output=runs/broken
 grep -q 'broken: not finite' err || fail "nothing about the adapter that broke"
 [ -f runs/broken/adapters/code/adapter_model.safetensors ] || fail "the other adapter is missing"
+
+# ==== a transport that cannot be (exit 3), said once ====
+
+mpi 3 2 train run.yaml --set output=runs/none --set train.transport=nccl
+errors 1
+err "COMM-06: rank 0: transport nccl moves memory of GPUs, and these ranks have none"
 
 # ==== an error is said once ====
 

@@ -82,7 +82,7 @@ static void test_process(void **state)
 
     const comm_mpi_options_t bad[] = {{.num_ranks = 3},
                                       {.num_ranks = -1},
-                                      {.device = BASE_DEVICE_CUDA},
+                                      {.transport = COMM_TRANSPORT_COUNT},
                                       {.delay_ns = -1},
                                       {.chunk_bytes = INT64_C(1) << 31}};
     for (int i = 0; i < 5; i++) {
@@ -92,11 +92,18 @@ static void test_process(void **state)
     }
     /* COMM-06: known before any device is opened. */
     const comm_mpi_options_t cannot[] = {
-        {.device = BASE_DEVICE_CUDA, .transport = COMM_TRANSPORT_COPY_ENGINE, .hosts = hosts}};
-    assert_int_equal(comm_mpi_run(mpi, &cannot[0], look, &seen, &error), BASE_ERR_UNSUPPORTED);
-    assert_string_equal(base_message_id(error.message), "COMM-06");
-    assert_non_null(strstr(error.text, "copy_engine on GPUs of several hosts"));
-    base_ctx_clear_error(ctx);
+        {.device = BASE_DEVICE_CUDA},
+        {.device = BASE_DEVICE_CUDA, .transport = COMM_TRANSPORT_COPY_ENGINE, .hosts = hosts},
+        {.transport = COMM_TRANSPORT_NCCL}};
+    const char *const why[] = {"mpi moves memory of the CPU",
+                               "copy_engine serves the GPUs of one host",
+                               "nccl moves memory of GPUs"};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(comm_mpi_run(mpi, &cannot[i], look, &seen, &error), BASE_ERR_UNSUPPORTED);
+        assert_string_equal(base_message_id(error.message), "COMM-06");
+        assert_non_null(strstr(error.text, why[i]));
+        base_ctx_clear_error(ctx);
+    }
 
     /* Ranks that count as hosts of their own; what `auto` means on one. */
     seen = (seen_t){0};

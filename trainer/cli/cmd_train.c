@@ -94,6 +94,18 @@ static void set_hosts(base_ctx_t *ctx, tr_run_ranks_t *ranks, const char *hosts,
     base_ctx_clear_error(ctx);
 }
 
+static comm_transport_t transport_of(const base_config_t *config)
+{
+    static const comm_transport_t of[] = {
+        [BASE_CONFIG_TRANSPORT_AUTO] = COMM_TRANSPORT_AUTO,
+        [BASE_CONFIG_TRANSPORT_MPI] = COMM_TRANSPORT_MPI,
+        [BASE_CONFIG_TRANSPORT_COPY_ENGINE] = COMM_TRANSPORT_COPY_ENGINE,
+        [BASE_CONFIG_TRANSPORT_NCCL] = COMM_TRANSPORT_NCCL,
+    };
+
+    return of[config->train.transport];
+}
+
 static int train(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
 {
     tr_run_ranks_t ranks;
@@ -103,7 +115,10 @@ static int train(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
     if (st < 0) return tr_cli_exit_code(st);
     if (o->values[HOSTS] != NULL) set_hosts(ctx, &ranks, o->values[HOSTS], call);
     call->run.state = ranks.state;
-    if (call->loaded >= 0) ranks.device = tr_setup_device(call->run.config);
+    if (call->loaded >= 0) {
+        ranks.device = tr_setup_device(call->run.config);
+        ranks.transport = transport_of(call->run.config);
+    }
     st = tr_run_ranks(&ranks, train_rank, call, &error);
     if (st < 0 && !call->run.reported && ranks.rank == 0) tr_cli_error_print(stderr, &error);
     tr_run_ranks_close(&ranks);

@@ -72,6 +72,7 @@ static void every_key_is_printed_once_set(void **state)
                                  "  seed: 0\n"
                                  "  dtype: auto\n"
                                  "  device: auto\n"
+                                 "  transport: auto\n"
                                  "  recompute: auto\n"
                                  "  deterministic: false\n"
                                  "  checkpoint_every_minutes: 20\n"
