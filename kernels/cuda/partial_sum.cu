@@ -10,7 +10,12 @@ namespace
 {
 
 constexpr int THREADS = 256, VECTOR = 4, BLOCK_ELEMENTS = 4 * THREADS * VECTOR;
-constexpr int MAX_SUMS = 256, MAX_PARTS = 832;
+constexpr int MAX_SUMS = 256, MAX_PARTS = 1024;
+
+/* kern_sum_part_t in 16 bytes: head_real is 2 src_head + real. */
+struct sum_part {
+    int64_t src, head_real;
+};
 
 struct sum_params {
     __nv_bfloat16 *dst;
@@ -19,27 +24,27 @@ struct sum_params {
     int32_t num_sums;
     int32_t first_block[MAX_SUMS + 1];
     kern_sum_t sums[MAX_SUMS]; /* first_part counts in `parts` */
-    kern_sum_part_t parts[MAX_PARTS];
+    sum_part parts[MAX_PARTS];
 };
 static_assert(sizeof(sum_params) <= 32764, "parameters of a launch");
 
 /* VECTOR elements of a part from element i of its head on. */
-__device__ __forceinline__ float4 load_part(const sum_params &p, const kern_sum_part_t &part,
-                                            int64_t head, int64_t i)
+__device__ __forceinline__ float4 load_part(const sum_params &p, const sum_part &part, int64_t head,
+                                            int64_t i)
 {
-    const int64_t at = part.src + head * part.src_head + i;
-    if (!part.real) return *reinterpret_cast<const float4 *>(p.src + at);
+    const int64_t at = part.src + head * (part.head_real >> 1) + i;
+    if ((part.head_real & 1) == 0) return *reinterpret_cast<const float4 *>(p.src + at);
     const uint2 bits = *reinterpret_cast<const uint2 *>(p.src_real + at);
     const float2 a = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(&bits.x));
     const float2 b = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(&bits.y));
     return make_float4(a.x, a.y, b.x, b.y);
 }
 
-__device__ __forceinline__ float load_one(const sum_params &p, const kern_sum_part_t &part,
-                                          int64_t head, int64_t i)
+__device__ __forceinline__ float load_one(const sum_params &p, const sum_part &part, int64_t head,
+                                          int64_t i)
 {
-    const int64_t at = part.src + head * part.src_head + i;
-    return part.real ? __bfloat162float(p.src_real[at]) : p.src[at];
+    const int64_t at = part.src + head * (part.head_real >> 1) + i;
+    return (part.head_real & 1) != 0 ? __bfloat162float(p.src_real[at]) : p.src[at];
 }
 
 __global__ void __launch_bounds__(THREADS) sum_kernel(const __grid_constant__ sum_params p)
@@ -57,7 +62,7 @@ __global__ void __launch_bounds__(THREADS) sum_kernel(const __grid_constant__ su
     const int64_t blocks = (sum.count + BLOCK_ELEMENTS - 1) / BLOCK_ELEMENTS, head = block / blocks;
     const int64_t begin = (block - head * blocks) * BLOCK_ELEMENTS;
     const int64_t end = begin + BLOCK_ELEMENTS < sum.count ? begin + BLOCK_ELEMENTS : sum.count;
-    const kern_sum_part_t *parts = p.parts + sum.first_part;
+    const sum_part *parts = p.parts + sum.first_part;
     __nv_bfloat16 *dst = p.dst + sum.dst + head * sum.dst_head;
 
     for (int64_t i = begin + threadIdx.x * VECTOR; i < end; i += THREADS * VECTOR) {
@@ -140,8 +145,10 @@ extern "C" base_status_t kern_cuda_partial_sum(base_stream_t *s, const kern_part
         p.sums[p.num_sums] = sum;
         p.sums[p.num_sums].first_part = parts;
         p.first_block[p.num_sums++] = blocks;
-        for (int32_t j = 0; j < sum.num_parts; j++)
-            p.parts[parts++] = args->parts[sum.first_part + j];
+        for (int32_t j = 0; j < sum.num_parts; j++) {
+            const kern_sum_part_t &part = args->parts[sum.first_part + j];
+            p.parts[parts++] = {part.src, 2 * part.src_head + (part.real != 0)};
+        }
         blocks +=
             static_cast<int32_t>((sum.count + BLOCK_ELEMENTS - 1) / BLOCK_ELEMENTS) * sum.heads;
         p.first_block[p.num_sums] = blocks;

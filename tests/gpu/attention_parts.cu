@@ -56,18 +56,20 @@ int report(const char *what, int64_t wrong)
     return wrong > 0;
 }
 
-/* Sums of odd lengths over several heads, in more launches than one; every element of dst is
- * written or left alone, bit for bit as on the host. */
+/* Sums of odd lengths over several heads, of parts in fp32 and in bf16, some of none, in more launches
+ * than one; every element of dst is written or left alone, bit for bit as on the host. */
 int sums(gpu_fixture *fx)
 {
     uint64_t seed = 21;
     std::vector<float> src(1 << 20);
-    std::vector<uint16_t> dst(1 << 18, 0xffff), want = dst;
+    std::vector<uint16_t> dst(1 << 18, 0xffff), want = dst, real(src.size());
     std::vector<kern_sum_t> list;
     std::vector<kern_sum_part_t> parts;
     int64_t wrong = 0;
-    for (float &x : src)
-        x = uniform(&seed);
+    for (size_t i = 0; i < src.size(); i++) {
+        src[i] = uniform(&seed);
+        real[i] = to_bf16(uniform(&seed));
+    }
     for (int64_t at = 0, i = 0; i < 600; i++) {
         kern_sum_t s = {};
         s.count = i == 0 ? 10000 : gpu_random_below(&seed, 70);
@@ -75,33 +77,38 @@ int sums(gpu_fixture *fx)
         s.dst_head = (s.count + 3) / 4 * 4 + 4 * gpu_random_below(&seed, 2);
         s.dst = at;
         at += s.heads * s.dst_head + 4;
-        s.num_parts = i == 1 ? 1000 : 1 + static_cast<int32_t>(gpu_random_below(&seed, 9));
+        s.num_parts = i == 1 ? 1000 : static_cast<int32_t>(gpu_random_below(&seed, 10));
         s.first_part = static_cast<int64_t>(parts.size());
         for (int32_t p = 0; p < s.num_parts; p++)
             parts.push_back({4 * gpu_random_below(&seed, 100000),
-                             s.dst_head + 4 * gpu_random_below(&seed, 20000)});
+                             s.dst_head + 4 * gpu_random_below(&seed, 20000),
+                             static_cast<int32_t>(gpu_random_below(&seed, 2)), 0});
         for (int64_t h = 0; h < s.heads; h++)
             for (int64_t j = 0; j < s.count; j++) {
                 float sum = 0;
                 for (int32_t p = 0; p < s.num_parts; p++) {
                     const kern_sum_part_t &part = parts[static_cast<size_t>(s.first_part + p)];
-                    const float x = src[static_cast<size_t>(part.src + h * part.src_head + j)];
+                    const auto place = static_cast<size_t>(part.src + h * part.src_head + j);
+                    const float x = part.real ? to_float(real[place]) : src[place];
                     sum = p == 0 ? x : sum + x;
                 }
                 want[static_cast<size_t>(s.dst + h * s.dst_head + j)] = to_bf16(sum);
             }
         list.push_back(s);
     }
-    base_buffer_t *src_buffer = upload(fx, src), *dst_buffer = upload(fx, dst);
+    base_buffer_t *src_buffer = upload(fx, src), *real_buffer = upload(fx, real),
+                  *dst_buffer = upload(fx, dst);
     const kern_partial_sum_t args = {KERN_BF16,
                                      static_cast<int64_t>(list.size()),
                                      static_cast<int64_t>(parts.size()),
                                      list.data(),
                                      parts.data(),
                                      base_mem(dst_buffer, 0),
-                                     base_mem(src_buffer, 0)};
+                                     base_mem(src_buffer, 0),
+                                     base_mem(real_buffer, 0)};
     GPU_OK(fx, checked_partial_sum(fx->s, &args));
     download(fx, dst_buffer, &dst);
+    base_buffer_free(real_buffer);
     base_buffer_free(src_buffer);
     for (size_t i = 0; i < dst.size(); i++)
         wrong += dst[i] != want[i];
