@@ -16,6 +16,7 @@ struct base_ctx {
     _Atomic(base_trace_t *) trace;
     _Atomic(const base_observer_t *) observer;
     _Atomic(const int32_t *) stop_flag;
+    _Atomic(base_place_t *) place;
     _Atomic int64_t deadline_ms;
 
     pthread_mutex_t error_lock; /* guards the two below */
@@ -39,6 +40,7 @@ base_status_t base_ctx_create(int rank, int size, base_log_t *log, base_ctx_t **
     atomic_init(&ctx->trace, NULL);
     atomic_init(&ctx->observer, NULL);
     atomic_init(&ctx->stop_flag, NULL);
+    atomic_init(&ctx->place, NULL);
     atomic_init(&ctx->deadline_ms, DEADLINE_DEFAULT_MS);
     *ctx_p = ctx;
     return BASE_OK;
@@ -148,6 +150,27 @@ int base_ctx_stop_requested(const base_ctx_t *ctx)
     /* The flag is a plain int32_t in memory that others own (another rank's, or mapped), so the
      * builtin and not an _Atomic type. */
     return flag != NULL && __atomic_load_n(flag, __ATOMIC_ACQUIRE) != 0;
+}
+
+void base_ctx_set_place(base_ctx_t *ctx, base_place_t *place)
+{
+    atomic_store_explicit(&ctx->place, place, memory_order_release);
+}
+
+void base_ctx_at(base_ctx_t *ctx, int32_t layer, int32_t half)
+{
+    base_place_t *place = atomic_load_explicit(&ctx->place, memory_order_acquire);
+
+    if (place == NULL) return;
+    __atomic_store_n(&place->layer, layer, __ATOMIC_RELAXED);
+    __atomic_store_n(&place->half, half, __ATOMIC_RELAXED);
+}
+
+void base_ctx_waits_for(base_ctx_t *ctx, int32_t peer)
+{
+    base_place_t *place = atomic_load_explicit(&ctx->place, memory_order_acquire);
+
+    if (place != NULL) __atomic_store_n(&place->peer, peer, __ATOMIC_RELAXED);
 }
 
 void base_ctx_set_deadline_ms(base_ctx_t *ctx, int64_t ms)

@@ -84,6 +84,16 @@ void base_ctx_clear_error(base_ctx_t *ctx);
 void base_ctx_set_stop_flag(base_ctx_t *ctx, const int32_t *flag);
 int base_ctx_stop_requested(const base_ctx_t *ctx); /* atomic load */
 
+/* Where a rank is, for whoever looks at it from outside (trainer/run/rank_state.h): the layer and
+ * half whose work it gives to its streams, and the rank that it waits for; -1: none. Fields are
+ * written and read with atomic builtins, and may be of two moments. */
+typedef struct base_place {
+    int32_t layer, half, peer;
+} base_place_t;
+void base_ctx_set_place(base_ctx_t *ctx, base_place_t *place); /* borrows; NULL: nobody looks */
+void base_ctx_at(base_ctx_t *ctx, int32_t layer, int32_t half);
+void base_ctx_waits_for(base_ctx_t *ctx, int32_t peer);
+
 /* Deadline of every wait, milliseconds; default 120000. A wait that passes it fails with
  * BASE_ERR_TIMEOUT. */
 void base_ctx_set_deadline_ms(base_ctx_t *ctx, int64_t ms);

@@ -224,9 +224,12 @@ static base_status_t wait_work(void *args)
             st = BASE_OK;
         else
             st = look(g, w, base_clock_ns() - start_ns);
-        if (st == BASE_PENDING) comm_mpi_sleep(g->process, &g->process->changed, POLL_NS);
+        if (st != BASE_PENDING) continue;
+        base_ctx_waits_for(g->group.ctx, w->peer);
+        comm_mpi_sleep(g->process, &g->process->changed, POLL_NS);
     }
     (void)pthread_mutex_unlock(&g->process->mutex);
+    base_ctx_waits_for(g->group.ctx, -1);
     return st;
 }
 

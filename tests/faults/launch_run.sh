@@ -75,14 +75,14 @@ ended 143 signalled
 err 'launch/run: SIGTERM: ending all ranks'
 ! grep -q 'told to end' err || fail "more than one voice"
 for rank in 0 1; do
-    grep -q "rank $rank: told to end (SIGTERM) after" runs/signalled/logs/rank-000$rank.log || fail "the log of rank $rank"
+    grep -qE "rank $rank \\((trainer|server) 0\\): told to end \\(SIGTERM\\) after [0-9]+ microbatches, in layer" runs/signalled/logs/rank-000$rank.log || fail "the log of rank $rank"
 done
 
 begin dies
 victim=$(pgrep -f "^$cadre train run.yaml --set output=runs/dies" | tail -1)
 kill -9 "$victim"
 ended 5 dies
-grep -qE "^launch/run: killed by signal 9: rank [01] \((trainer|server) 0, process $victim\), after [0-9]+ microbatches$" err ||
+grep -qE "^launch/run: killed by signal 9: rank [01] \((trainer|server) 0, process $victim\), after [0-9]+ microbatches, in layer -?[0-9] of (ping|pong)(, waiting for rank [01])?$" err ||
     fail "it does not say which rank"
 [ "$(grep -cE '^(launch/run|cadre|mpirun)' err)" -eq 2 ] || fail "more than one line about it"
 

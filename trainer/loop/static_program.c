@@ -66,6 +66,7 @@ base_status_t tr_static_program_run(const tr_static_program_t *program, int32_t 
     for (int32_t i = 0; i < num_steps; i++) {
         const tr_step_t *step = &program->steps[i];
 
+        base_ctx_at(program->ctx, step->layer, (int32_t)step->half);
         switch (step->kind) {
         case TR_STEP_FINISH:
             BASE_TRY(ops->finish(user, step));

@@ -22,7 +22,8 @@ struct tr_rank_state {
     base_log_t *log;
     FILE *out;
     int exit_code;
-    int32_t closing; /* atomic builtins */
+    int32_t closing;    /* atomic builtins */
+    base_place_t place; /* likewise */
     pthread_t thread;
     pthread_mutex_t mutex; /* of what follows */
     const char *role;
@@ -33,13 +34,29 @@ struct tr_rank_state {
     int mapped;
 };
 
+/* ", in layer 3 of ping, waiting for rank 2" as far as it is so. */
+static void place_text(const tr_rank_state_t *s, char *text, size_t room)
+{
+    const int32_t layer = __atomic_load_n(&s->place.layer, __ATOMIC_RELAXED);
+    const int32_t half = __atomic_load_n(&s->place.half, __ATOMIC_RELAXED);
+    const int32_t peer = __atomic_load_n(&s->place.peer, __ATOMIC_RELAXED);
+    char in[64] = "", waits[64] = "";
+
+    if (half >= 0)
+        (void)snprintf(in, sizeof in, ", in layer %" PRId32 " of %s", layer,
+                       half == 0 ? "ping" : "pong");
+    if (peer >= 0) (void)snprintf(waits, sizeof waits, ", waiting for rank %" PRId32, peer);
+    (void)snprintf(text, room, "%s%s", in, waits);
+}
+
 static void write_line(tr_rank_state_t *s)
 {
-    char text[LINE_BYTES];
+    char text[LINE_BYTES], place[128];
 
+    place_text(s, place, sizeof place);
     (void)snprintf(text, sizeof text,
-                   "rank %d (%s %d, process %ld): %s after %" PRId64 " microbatches", s->rank,
-                   s->role, s->number, (long)getpid(), s->how, s->microbatches);
+                   "rank %d (%s %d, process %ld): %s after %" PRId64 " microbatches%s", s->rank,
+                   s->role, s->number, (long)getpid(), s->how, s->microbatches, place);
     memset(s->line, ' ', LINE_BYTES - 1);
     memcpy(s->line, text, strlen(text));
     s->line[LINE_BYTES - 1] = '\n';
@@ -58,11 +75,12 @@ static void set_how(tr_rank_state_t *s, const char *how)
 static void say(tr_rank_state_t *s)
 {
     static const char why[] = "another rank has died, or all are to end";
-    char line[LINE_BYTES];
+    char line[2 * LINE_BYTES], place[128];
 
+    place_text(s, place, sizeof place);
     (void)snprintf(line, sizeof line,
-                   "rank %d: told to end (SIGTERM) after %" PRId64 " microbatches: %s", s->rank,
-                   s->microbatches, why);
+                   "rank %d (%s %d): told to end (SIGTERM) after %" PRId64 " microbatches%s: %s",
+                   s->rank, s->role, s->number, s->microbatches, place, why);
     if (s->out != NULL && !s->mapped) {
         (void)fprintf(s->out, "\ncadre: %s\n", line);
         (void)fflush(s->out);
@@ -80,7 +98,10 @@ static void *signal_main(void *arg)
     (void)sigemptyset(&set);
     (void)sigaddset(&set, SIGTERM);
     while (__atomic_load_n(&s->closing, __ATOMIC_ACQUIRE) == 0) {
-        if (sigtimedwait(&set, NULL, &poll) != SIGTERM) continue;
+        if (sigtimedwait(&set, NULL, &poll) != SIGTERM) {
+            set_how(s, "at work"); /* with the place of now */
+            continue;
+        }
         set_how(s, "told to end (SIGTERM)");
         say(s);
         _exit(s->exit_code);
@@ -134,6 +155,7 @@ base_status_t tr_rank_state_open(base_ctx_t *ctx, int rank, base_log_t *log, FIL
                            .out = out,
                            .exit_code = exit_code,
                            .role = "no role yet",
+                           .place = {-1, -1, -1},
                            .how = "at work"};
     s->line = base_calloc(ctx, LINE_BYTES, 1, "state of the rank");
     if (s->line == NULL || pthread_mutex_init(&s->mutex, NULL) != 0) {
@@ -158,11 +180,16 @@ base_status_t tr_rank_state_open(base_ctx_t *ctx, int rank, base_log_t *log, FIL
 void tr_rank_state_close(tr_rank_state_t *state)
 {
     if (state == NULL) return;
-    set_how(state, "ended");
     __atomic_store_n(&state->closing, 1, __ATOMIC_RELEASE);
     (void)pthread_join(state->thread, NULL);
+    set_how(state, "ended");
     base_memory_count_close(base_ctx_memory(state->ctx), BASE_RESOURCE_THREAD);
     free_state(state);
+}
+
+base_place_t *tr_rank_state_place(tr_rank_state_t *state)
+{
+    return state != NULL ? &state->place : NULL;
 }
 
 void tr_rank_state_set_role(tr_rank_state_t *state, const char *role, int number)

@@ -2,8 +2,9 @@
  *
  * launch/run names a folder in the environment variable CADRE_RANK_STATE. Each process that mpirun
  * started maps the file rank-NNNN in it, one line of text, and writes there which microbatch it has
- * done: no call of the system, so that the line is there whatever ends the process. When a rank has
- * died launch/run prints its line.
+ * done and, ten times a second, in which layer and half it is and for which rank it waits: no call
+ * of the system, so that the line is there whatever ends the process. When a rank has died launch/run
+ * prints its line.
  *
  * Under mpirun SIGTERM means that a peer died or that all are to end, and SIGKILL follows within a
  * second: a thread waits for it, notes it in the file, says one line in the log, and on the terminal
@@ -27,6 +28,9 @@ base_status_t tr_rank_state_open(base_ctx_t *ctx, int rank, base_log_t *log, FIL
 /* The line says that the rank has ended by itself. NULL is legal. */
 void tr_rank_state_close(tr_rank_state_t *state);
 
+/* What the rank's context is to keep its place in (base_ctx_set_place), so that the line says it; NULL
+ * for no state. Valid until the state is closed. */
+base_place_t *tr_rank_state_place(tr_rank_state_t *state);
 /* "trainer 0", "server 1". Borrowed. NULL for the state is legal in both. */
 void tr_rank_state_set_role(tr_rank_state_t *state, const char *role, int number);
 void tr_rank_state_set_microbatch(tr_rank_state_t *state, int64_t done);

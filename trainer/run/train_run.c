@@ -244,6 +244,7 @@ base_status_t tr_train_run_rank(comm_group_t *group, base_ctx_t *ctx, base_devic
                .leader = base_ctx_rank(ctx) == 0,
                .full = args->config->train.mode == BASE_CONFIG_MODE_FULL};
 
+    base_ctx_set_place(ctx, tr_rank_state_place(args->state));
     const base_status_t st = run_all(&r, dev);
     base_error_t error;
     if (st < 0 && base_ctx_error(ctx, &error)) comm_group_stop(group, &error);
