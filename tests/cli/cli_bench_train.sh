@@ -30,6 +30,17 @@ assert f["serial_ops_ns"] <= f["serial_step_ns"]
 PY
 done
 
+# What a policy keeps, without a device of that size: a layer's x, o and lse are 17 kB a row, all of it 145 kB.
+expect 0 bench train --device cpu --dtype bf16 --memory
+out '^recompute none +[0-9]+'
+python3 - <<'PY' || fail "memory"
+import re
+
+gib = {m[0]: float(m[1]) for m in re.findall(r"recompute (\w+) +([0-9.]+) GiB", open("out").read())}
+saved = (gib["none"] - gib["block"]) * 2**30 / 16384 / 32
+assert gib["none"] > gib["qkv"] > gib["block"] > 15, gib  # weights alone are 15 GiB
+assert 110e3 < saved < 140e3, saved
+PY
 expect 0 bench train --help
 out '^Usage: cadre bench train'
 expect 2 bench train --model-shape llama-9b

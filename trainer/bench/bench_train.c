@@ -46,12 +46,10 @@ static base_status_t init_adapters(bench_t *b)
     return st;
 }
 
-static base_status_t make_trainer(bench_t *b, base_device_t *dev, comm_group_t *group)
+static base_status_t make_build(bench_t *b, tr_build_t *build)
 {
     const tr_bench_train_t *args = b->args;
     const int64_t step = 2 * DATA_ROW_ALIGN, rows = args->documents * args->rows;
-    const int64_t free_bytes = base_device_free_bytes(dev);
-    tr_lot_options_t lots;
 
     if (!tr_model_shape(args->shape, args->layers, args->rows, &b->spec))
         return BASE_FAIL(b->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
@@ -66,16 +64,27 @@ static base_status_t make_trainer(bench_t *b, base_device_t *dev, comm_group_t *
                                                  .seed = SEED};
     }
     BASE_TRY(as_topology_create(b->ctx, AS_IN_PLACE, 1, NULL, 0, &b->topology));
-    tr_build_t build = {.spec = &b->spec,
-                        .dtype = args->dtype,
-                        .topology = b->topology,
-                        .tokens_per_trainer = (rows + DATA_ROW_ALIGN + step - 1) / step * step,
-                        .longest = args->rows,
-                        .optimizer = 1,
-                        .num_adapters = (int32_t)args->adapters,
-                        .adapters = b->options,
-                        .rank_columns = (int32_t)(args->rank * args->adapters),
-                        .recompute = args->recompute};
+    *build = (tr_build_t){.spec = &b->spec,
+                          .dtype = args->dtype,
+                          .topology = b->topology,
+                          .tokens_per_trainer = (rows + DATA_ROW_ALIGN + step - 1) / step * step,
+                          .longest = args->rows,
+                          .optimizer = 1,
+                          .num_adapters = (int32_t)args->adapters,
+                          .adapters = b->options,
+                          .rank_columns = (int32_t)(args->rank * args->adapters),
+                          .recompute = args->recompute};
+    return BASE_OK;
+}
+
+static base_status_t make_trainer(bench_t *b, base_device_t *dev, comm_group_t *group)
+{
+    const tr_bench_train_t *args = b->args;
+    const int64_t free_bytes = base_device_free_bytes(dev);
+    tr_lot_options_t lots;
+    tr_build_t build;
+
+    BASE_TRY(make_build(b, &build));
     if (args->recompute_auto && free_bytes > RESERVE_BYTES)
         build.memory_bytes = free_bytes - RESERVE_BYTES;
     BASE_TRY(tr_build_trainer(b->ctx, dev, group, &build, &lots, &b->trainer));
@@ -195,6 +204,46 @@ static void describe(bench_t *b, base_device_t *dev)
     r->recompute = b->trainer->activations->recompute;
 }
 
+/* ==== memory ==== */
+
+/* Sums by owner say what is large, though regions may share bytes. */
+static int64_t bytes_of(const base_arena_t *arena, const char *owner)
+{
+    int64_t bytes = 0;
+
+    for (base_region_t r = 0; r < base_arena_num_regions(arena); r++) {
+        const base_arena_entry_t entry = base_arena_entry(arena, r);
+        if (strcmp(entry.owner, owner) == 0) bytes += entry.bytes;
+    }
+    return bytes;
+}
+
+static base_status_t print_memory(bench_t *b, base_device_t *dev, comm_group_t *group)
+{
+    const double gib = (double)(INT64_C(1) << 30);
+    tr_lot_options_t lots;
+    tr_build_t build;
+
+    BASE_TRY(make_build(b, &build));
+    build.layout_only = 1;
+    for (int r = 0; r < TR_NUM_RECOMPUTES; r++) {
+        tr_trainer_t *trainer;
+
+        build.recompute = (tr_recompute_t)r;
+        BASE_TRY(tr_build_trainer(b->ctx, dev, group, &build, &lots, &trainer));
+        (void)fprintf(
+            b->args->out,
+            "recompute %-6s %8.2f GiB (trainer %.2f, lora %.2f, attention_server %.2f; some of "
+            "it shares bytes)\n",
+            tr_recompute_name(build.recompute), (double)base_arena_bytes(trainer->arena) / gib,
+            (double)bytes_of(trainer->arena, "trainer") / gib,
+            (double)bytes_of(trainer->arena, "lora") / gib,
+            (double)bytes_of(trainer->arena, "attention_server") / gib);
+        tr_trainer_destroy(trainer);
+    }
+    return BASE_OK;
+}
+
 base_status_t tr_bench_train_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
                                   void *user)
 {
@@ -203,10 +252,15 @@ base_status_t tr_bench_train_rank(comm_group_t *group, base_ctx_t *ctx, base_dev
 
     b.result = base_calloc(ctx, 1, sizeof *b.result, "measurements");
     if (b.result == NULL) return BASE_ERR_NOMEM;
+    if (b.args->memory) {
+        st = print_memory(&b, dev, group);
+        goto out;
+    }
     st = make_trainer(&b, dev, group);
     if (st >= 0) st = measure(&b);
     if (st >= 0) describe(&b, dev);
     if (st >= 0) st = tr_bench_train_report(ctx, b.args, b.result);
+out:
     base_free(ctx, b.result);
     for (int i = 1; i >= 0; i--)
         tr_lot_destroy(b.lots[i]);

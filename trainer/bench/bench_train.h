@@ -26,6 +26,7 @@ typedef struct tr_bench_train {
     kern_dtype_t dtype;
     int recompute_auto; /* the least that fits, from `recompute` on */
     tr_recompute_t recompute;
+    bool memory; /* only say what each policy takes; nothing is allocated on the device */
     bool json;
     FILE *out;
 } tr_bench_train_t;

@@ -24,6 +24,7 @@ static const char PAGE[] =
     "  --rank N            of each, on all seven linears (16)\n"
     "  --recompute NAME    none, qkv, block or auto: the least that fits on a GPU (auto)\n"
     "  --repeat N          measured steps, 1 to 50 (10); two more warm up, one more runs op by op\n"
+    "  --memory            only say what each --recompute takes on the device, and stop\n"
     "  --json              one JSON object instead of text";
 
 enum {
@@ -37,6 +38,7 @@ enum {
     ADAPTERS,
     RANK,
     REPEAT,
+    MEMORY,
     JSON,
     NUM_SPECS
 };
@@ -46,7 +48,7 @@ static const tr_option_spec_t SPECS[NUM_SPECS] = {
     [LAYERS] = {"--layers", true},     [DOCUMENTS] = {"--documents", true},
     [ROWS] = {"--rows", true},         [ADAPTERS] = {"--adapters", true},
     [RANK] = {"--rank", true},         [REPEAT] = {"--repeat", true},
-    [JSON] = {"--json", false},
+    [MEMORY] = {"--memory", false},    [JSON] = {"--json", false},
 };
 
 static base_status_t take_numbers(base_ctx_t *ctx, const tr_options_t *o, tr_bench_train_t *b)
@@ -117,6 +119,7 @@ int tr_cmd_bench_train(const tr_cli_t *cli, int argc, char **argv)
     if (st >= 0) st = take_dtype(cli->ctx, o.values[DTYPE], device, &bench.dtype);
     if (st < 0) return tr_cli_exit_code(st);
     if (o.values[SHAPE] != NULL) bench.shape = o.values[SHAPE];
+    bench.memory = o.values[MEMORY] != NULL;
     bench.json = o.values[JSON] != NULL;
     return tr_one_rank_run(device, tr_bench_train_rank, &bench, NULL);
 }
