@@ -35,6 +35,7 @@
     X(ADAPTERS, "adapters")     /* one folder an adapter, when it ends */                          \
     X(MODEL, "model")           /* train.mode full: the trained model */                           \
     X(PREPARED, "prepared")     /* datasets made by `cadre prepare` */                             \
+    X(PRODUCTS, "products.bin") /* product_choices.h: on a GPU */                                  \
     X(CHECKPOINTS, "checkpoints")                                                                  \
     X(LOGS, "logs") /* rank-0000.log and so on */
 

@@ -9,6 +9,7 @@
 #include "trainer/model/hf_weights.h"
 #include "trainer/run/agreement.h"
 #include "trainer/run/inputs.h"
+#include "trainer/run/product_choices.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_setup.h"
 #include "trainer/run/train_export.h"
@@ -16,6 +17,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+/* Microbatches after which most shapes of matrix products have been met. */
+#define SEARCHED_AFTER 4
 
 /* All that a rank has while it runs. */
 typedef struct run {
@@ -81,6 +85,9 @@ static base_status_t make_trainer(run_t *r, base_device_t *dev)
                            trains ? r->trainer->index
                                   : r->topology->rank_server[comm_group_rank(r->group)]);
     if (!trains) return BASE_OK;
+    if (r->folder != NULL)
+        BASE_TRY(tr_product_choices_take(r->ctx, r->trainer->stream,
+                                         tr_run_folder_path(r->folder, TR_RUN_PRODUCTS)));
     return tr_hf_weights_load(r->trainer->weights, r->inputs->folder, r->trainer->stream);
 }
 
@@ -125,7 +132,11 @@ static base_status_t on_microbatch(void *user, int64_t microbatch, int64_t docum
     const run_t *r = user;
 
     tr_rank_state_set_microbatch(r->args->state, microbatch);
-    return r->leader ? tr_train_report_microbatch(r->report, microbatch, document_rows) : BASE_OK;
+    if (!r->leader) return BASE_OK;
+    if (microbatch == SEARCHED_AFTER)
+        BASE_TRY(tr_product_choices_keep(r->ctx, r->trainer->stream,
+                                         tr_run_folder_path(r->folder, TR_RUN_PRODUCTS)));
+    return tr_train_report_microbatch(r->report, microbatch, document_rows);
 }
 
 static base_status_t on_gradient(void *user, int32_t job)
