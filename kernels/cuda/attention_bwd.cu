@@ -1,6 +1,5 @@
+#include "kernels/cuda/attention/bwd_call.cuh"
 #include "kernels/cuda/attention/bwd_sm90.cuh"
-#include "kernels/cuda/attention/task_batches.cuh"
-#include "kernels/cuda/cuda_ops.h"
 
 using namespace kern_attention;
 
@@ -13,41 +12,9 @@ cudaError_t launch_mma(bwd_params &params, int32_t head_dim, cudaStream_t stream
     return e != cudaSuccess ? e : launch_dq_mma(params, head_dim, stream);
 }
 
-/* launch(params) works on params.list. */
-template <class Launch>
-base_status_t run_bwd(base_stream_t *s, const kern_attention_bwd_t *args, Launch launch)
+bool is_summed(const kern_attention_bwd_t *args)
 {
-    if (args->dtype != KERN_BF16 || !mma_has_head_dim(args->head_dim)) return BASE_ERR_UNSUPPORTED;
-    bwd_params p;
-    p.q = kern_cuda_pointer<const __nv_bfloat16>(args->q);
-    p.k = kern_cuda_pointer<const __nv_bfloat16>(args->k);
-    p.v = kern_cuda_pointer<const __nv_bfloat16>(args->v);
-    p.d_o = kern_cuda_pointer<const __nv_bfloat16>(args->d_o);
-    p.lse = kern_cuda_pointer<const float>(args->lse);
-    p.delta = kern_cuda_pointer<const float>(args->delta);
-    p.dq = kern_cuda_pointer<__nv_bfloat16>(args->dq);
-    p.dk = kern_cuda_pointer<float>(args->dk);
-    p.dv = kern_cuda_pointer<float>(args->dv);
-    const bool summed = args->workspace.buffer != nullptr && kern_attention_bwd_workspace(args) > 0;
-    p.workspace = summed ? kern_cuda_pointer<void>(args->workspace) : nullptr;
-    if (reinterpret_cast<uintptr_t>(p.workspace) % BASE_ALIGN != 0)
-        return BASE_FAIL(base_device_ctx(base_stream_device(s)), BASE_ERR_ARG, BASE_MSG_INT_01,
-                         "attention_bwd: workspace is not at a multiple of 16 bytes");
-    p.dims = shape_of(args->group, args->window, args->scale);
-    return run_batches(
-        s, "attention_bwd", args, p,
-        [&p](const kern_attention_task_t &t) {
-            return std::array<operand_place, 7>{{
-                {"q", p.q, REAL_ALIGN, t.q, t.q_head, 0},
-                {"k", p.k, REAL_ALIGN, t.kv, t.kv_head, 0},
-                {"v", p.v, REAL_ALIGN, t.kv, t.kv_head, 0},
-                {"d_o", p.d_o, REAL_ALIGN, t.d_o, t.d_o_head, t.d_o_row},
-                {"dq", p.dq, REAL_ALIGN, t.dq, t.dq_head, 0},
-                {"dk", p.dk, ACC_ALIGN, t.dkv, t.dkv_head, 0},
-                {"dv", p.dv, ACC_ALIGN, t.dkv, t.dkv_head, 0},
-            }};
-        },
-        launch);
+    return args->workspace.buffer != nullptr && kern_attention_bwd_workspace(args) > 0;
 }
 
 } // namespace
@@ -55,7 +22,7 @@ base_status_t run_bwd(base_stream_t *s, const kern_attention_bwd_t *args, Launch
 extern "C" base_status_t kern_cuda_attention_bwd(base_stream_t *s, const kern_attention_bwd_t *args)
 {
     const cudaStream_t stream = static_cast<cudaStream_t>(base_stream_native(s));
-    return run_bwd(s, args, [=](bwd_params &params) {
+    return run_bwd(s, args, is_summed(args), [=](bwd_params &params) {
         bool done = false;
         const cudaError_t e = launch_bwd_sm90(params, args->head_dim, stream, &done);
         if (done || e != cudaSuccess) return e;
@@ -67,6 +34,6 @@ extern "C" base_status_t kern_cuda_attention_bwd_mma(base_stream_t *s,
                                                      const kern_attention_bwd_t *args)
 {
     const cudaStream_t stream = static_cast<cudaStream_t>(base_stream_native(s));
-    return run_bwd(s, args,
+    return run_bwd(s, args, is_summed(args),
                    [=](bwd_params &params) { return launch_mma(params, args->head_dim, stream); });
 }

@@ -1,236 +1,30 @@
-/* Forward on wgmma and the copy engine: a block owns 128 packed rows of one KV head and walks the
- * keys they see in tiles of 128, ascending, with an online softmax. Three warpgroups: one thread
- * of the first has the copy engine fetch q, keys and values; the other two own 64 rows each.
- *
- * A consumer takes the exponentials of a tile while the products with the values of the tile before
- * are under way, and the two take turns in issuing products, so that one's exponentials fall into
- * the other's products (Shah et al. 2024, "FlashAttention-3"). */
-#include "kernels/cuda/attention/fwd_sm90_items.cuh"
-#include "kernels/cuda/attention/fwd_sm90_rows.cuh"
-#include "kernels/cuda/attention/mbarrier.cuh"
+/* The forward on sm_90a: 128 packed rows a block, two consumers that take turns. */
+#include "kernels/cuda/attention/fwd_sm90_kernel.cuh"
 
 namespace kern_attention
 {
 namespace
 {
 
-constexpr int ROWS = SM90_ROWS, KEYS = SM90_KEYS, STAGES = 2;
-constexpr int GROUP_THREADS = 128, CONSUMERS = 2, THREADS = (1 + CONSUMERS) * GROUP_THREADS;
-constexpr int GROUP_ROWS = ROWS / CONSUMERS;
-constexpr int LOADER_REGISTERS = 24, CONSUMER_REGISTERS = 240;
-constexpr int CONSUMER_WARPS = CONSUMERS * GROUP_THREADS / 32;
-
-/* Shared memory: q, keys and values, each in stages; then barriers, "full" and "empty" of each of
- * these tiles. The next item's q and first keys arrive while this item's last are worked on. */
-constexpr int TILES = 3 * STAGES, BARRIERS = 2 * TILES;
-constexpr int ALIGNMENT = 1024;
-template <int D> constexpr int BOX_BYTES = D / PANEL_COLUMNS *PANEL_BYTES;
-template <int D> constexpr int SHARED_BYTES = TILES *BOX_BYTES<D> + 8 * BARRIERS + ALIGNMENT;
-constexpr int Q_TILES = 0, K_TILES = STAGES, V_TILES = 2 * STAGES;
-
-template <int D> struct arena {
-    uint32_t base;
-
-    __device__ __forceinline__ uint32_t tile(int index) const
-    {
-        return base + index * BOX_BYTES<D>;
-    }
-    __device__ __forceinline__ uint32_t full(int index) const
-    {
-        return base + TILES * BOX_BYTES<D> + 8 * index;
-    }
-    __device__ __forceinline__ uint32_t empty(int index) const
-    {
-        return full(index) + 8 * TILES;
-    }
-};
-
-/* A position in the stages: the n-th tile of q, or of keys, of all that a block works on. */
-struct ring {
-    int stage = 0;
-    uint32_t parity = 0;
-
-    __device__ __forceinline__ void next()
-    {
-        stage ^= 1;
-        parity ^= stage == 0;
-    }
-};
-static_assert(STAGES == 2, "ring");
-
-/* ==== the loader: one thread ==== */
+constexpr int CONSUMERS = 2;
 
 template <int D>
-__device__ __forceinline__ void fetch(const arena<D> &a, int tile, uint32_t parity,
-                                      const CUtensorMap *map, int row, int head, int which)
+__global__ void __launch_bounds__(fwd_sm90_kernel::THREADS<CONSUMERS>, 1)
+    fwd_sm90(const __grid_constant__ sm90_params p)
 {
-    kern_ptx::barrier_wait(a.empty(tile), parity ^ 1);
-    kern_ptx::barrier_expect(a.full(tile), BOX_BYTES<D>);
-    load_box(a.tile(tile), a.full(tile), map, row, head, which);
+    fwd_sm90_kernel::fwd_block<D, CONSUMERS, true>(p);
 }
-
-template <int D> __device__ __forceinline__ void load_items(const sm90_params &p, const arena<D> &a)
-{
-    ring at, q_at;
-    for (item_walk walk; walk.item() < p.num_items; walk.round++, q_at.next()) {
-        const item_work w = work_of(p, walk.item());
-        const CUtensorMap *map = &p.kv_maps[w.task];
-        int row = w.first_key - p.tasks[w.task].kv_row0;
-        for (int step = 0; step < w.steps; step++, row += KEYS, at.next()) {
-            fetch(a, K_TILES + at.stage, at.parity, map, row, w.head, p.v_first);
-            if (step == 0)
-                fetch(a, Q_TILES + q_at.stage, q_at.parity, &p.q_maps[w.task], w.first_packed,
-                      w.head, 0);
-            fetch(a, V_TILES + at.stage, at.parity, map, row, w.head, p.v_first ^ 1);
-        }
-    }
-}
-
-/* ==== the consumers ==== */
-
-/* This warp is done with a tile. */
-template <int D> __device__ __forceinline__ void release(const arena<D> &a, int tile)
-{
-    if (threadIdx.x % 32 == 0) kern_ptx::barrier_arrive(a.empty(tile));
-}
-
-/* Turns in issuing products: named barriers 1 and 2 are those of the consumers. */
-__device__ __forceinline__ void take_turn(int consumer)
-{
-    kern_ptx::named_meet<CONSUMERS * GROUP_THREADS>(1 + consumer);
-}
-
-__device__ __forceinline__ void pass_turn(int consumer)
-{
-    kern_ptx::named_arrive<CONSUMERS * GROUP_THREADS>(1 + (consumer ^ 1));
-}
-
-template <int D>
-__device__ __forceinline__ void consume_items(const sm90_params &p, const arena<D> &a, int consumer)
-{
-    const int warp_row = consumer * GROUP_ROWS + threadIdx.x % GROUP_THREADS / 32 * 16;
-    const int local_row = warp_row + threadIdx.x % 32 / 4;
-    const int window = p.dims.window;
-    wgmma_accumulator<KEYS> s;
-    wgmma_accumulator<D> o;
-    accumulator<1, KEYS> &scores = reinterpret_cast<accumulator<1, KEYS> &>(s);
-    wgmma_left<KEYS> probabilities;
-    ring at, q_at;
-    if (consumer == 1) pass_turn(consumer); /* the other one begins */
-
-    item_walk walk;
-    item_work w = work_of(p, walk.item()); /* no block without one */
-    for (bool more = true; more; q_at.next()) {
-        const uint32_t q = a.tile(Q_TILES + q_at.stage) + consumer * GROUP_ROWS * PANEL_COLUMNS * 2;
-        const divider &group = p.dims.group;
-        const int q_row0 = p.tasks[w.task].q_row0, packed = w.first_packed + local_row;
-        const int rows[2] = {q_row0 + group.quotient(packed), q_row0 + group.quotient(packed + 8)};
-        const int warp_first = q_row0 + group.quotient(w.first_packed + warp_row);
-        const int warp_last = q_row0 + group.quotient(w.first_packed + warp_row + 15);
-        online_softmax<1> soft;
-        float shrink[1][2];
-        int key = w.first_key;
-        soft.begin();
-        clear<D>(o);
-
-        kern_ptx::barrier_wait(a.full(Q_TILES + q_at.stage), q_at.parity);
-        kern_ptx::barrier_wait(a.full(K_TILES + at.stage), at.parity);
-        kern_ptx::wgmma_fence();
-        multiply_rows<D, KEYS, PANEL_BYTES, PANEL_BYTES>(s, q, a.tile(K_TILES + at.stage));
-        kern_ptx::wgmma_commit();
-        kern_ptx::wgmma_wait<0>();
-        kern_ptx::wgmma_settle(s);
-        release(a, K_TILES + at.stage);
-        if (!all_seen(warp_first, warp_last, key, key + KEYS - 1, window))
-            mask<KEYS>(s, rows, key, window);
-        soft.take<KEYS>(scores, p.dims.scale_log2, shrink);
-        to_operand<KEYS>(probabilities, s);
-
-        for (int step = 1; step < w.steps; step++) {
-            const ring before = at;
-            at.next();
-            key += KEYS;
-            kern_ptx::barrier_wait(a.full(K_TILES + at.stage), at.parity);
-            take_turn(consumer);
-            kern_ptx::wgmma_fence();
-            multiply_rows<D, KEYS, PANEL_BYTES, PANEL_BYTES>(s, q, a.tile(K_TILES + at.stage));
-            kern_ptx::wgmma_commit();
-            kern_ptx::barrier_wait(a.full(V_TILES + before.stage), before.parity);
-            multiply_columns<KEYS, D, PANEL_BYTES>(o, probabilities,
-                                                   a.tile(V_TILES + before.stage));
-            kern_ptx::wgmma_commit();
-            pass_turn(consumer);
-            kern_ptx::wgmma_wait<1>();
-            kern_ptx::wgmma_settle(s);
-            release(a, K_TILES + at.stage);
-            if (!all_seen(warp_first, warp_last, key, key + KEYS - 1, window))
-                mask<KEYS>(s, rows, key, window);
-            soft.take<KEYS>(scores, p.dims.scale_log2, shrink);
-            kern_ptx::wgmma_wait<0>();
-            kern_ptx::wgmma_settle(o);
-            kern_ptx::wgmma_settle(probabilities);
-            release(a, V_TILES + before.stage);
-            if (online_softmax<1>::shrinks(shrink)) {
-#pragma unroll
-                for (int n = 0; n < D / 8; n++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        o[n][e] = __fmul_rn(o[n][e], shrink[0][e / 2]);
-            }
-            to_operand<KEYS>(probabilities, s);
-        }
-        release(a, Q_TILES + q_at.stage);
-        kern_ptx::barrier_wait(a.full(V_TILES + at.stage), at.parity);
-        kern_ptx::wgmma_fence();
-        multiply_columns<KEYS, D, PANEL_BYTES>(o, probabilities, a.tile(V_TILES + at.stage));
-        kern_ptx::wgmma_commit();
-        const item_work done = w;
-        walk.round++;
-        more = walk.item() < p.num_items;
-        if (more) w = work_of(p, walk.item());
-        kern_ptx::wgmma_wait<0>();
-        kern_ptx::wgmma_settle(o);
-        kern_ptx::wgmma_settle(probabilities);
-        release(a, V_TILES + at.stage);
-        at.next();
-        store<D>(p, done, local_row, o, soft);
-    }
-}
-
-template <int D>
-__global__ void __launch_bounds__(THREADS, 1) fwd_sm90(const __grid_constant__ sm90_params p)
-{
-    extern __shared__ uint8_t shared[];
-    const uint32_t begin = kern_ptx::shared_address(shared);
-    const arena<D> a = {(begin + ALIGNMENT - 1) & ~uint32_t{ALIGNMENT - 1}};
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < TILES; i++) {
-            kern_ptx::barrier_begin(a.full(i), 1);
-            kern_ptx::barrier_begin(a.empty(i), CONSUMER_WARPS);
-        }
-        kern_ptx::barriers_begun();
-    }
-    __syncthreads();
-    /* The same for all threads of a warp, and the compiler should know it. */
-    const int warpgroup = __shfl_sync(~0u, threadIdx.x / GROUP_THREADS, 0);
-    if (warpgroup == 0) {
-        kern_ptx::registers_shrink<LOADER_REGISTERS>();
-        if (threadIdx.x == 0) load_items<D>(p, a);
-    } else {
-        kern_ptx::registers_grow<CONSUMER_REGISTERS>();
-        consume_items<D>(p, a, warpgroup - 1);
-    }
-}
-
-/* ==== host ==== */
 
 template <int D> cudaError_t launch(const sm90_params &params, int processors, cudaStream_t stream)
 {
-    const cudaError_t e = cudaFuncSetAttribute(
-        fwd_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES<D>);
+    constexpr int BYTES = fwd_sm90_kernel::SHARED_BYTES<D, CONSUMERS>;
+    const cudaError_t e =
+        cudaFuncSetAttribute(fwd_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
     if (e != cudaSuccess) return e;
     const int blocks = std::min(params.num_items, processors);
-    fwd_sm90<D><<<static_cast<unsigned>(blocks), THREADS, SHARED_BYTES<D>, stream>>>(params);
+    fwd_sm90<D>
+        <<<static_cast<unsigned>(blocks), fwd_sm90_kernel::THREADS<CONSUMERS>, BYTES, stream>>>(
+            params);
     return cudaGetLastError();
 }
 
@@ -238,36 +32,11 @@ template <int D> cudaError_t launch(const sm90_params &params, int processors, c
 
 cudaError_t launch_fwd_sm90(const fwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done)
 {
-    const encode_map_t encode = find_encode_map();
-    *done = false;
-    if (encode == nullptr) return cudaSuccess;
-    int device = 0, processors = 0;
-    cudaError_t e = cudaGetDevice(&device);
-    if (e == cudaSuccess)
-        e = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    if (e != cudaSuccess) return e;
-
-    /* The longest tasks first. */
-    int order[MAX_TASKS];
-    const int num_tasks = p.list.num_tasks;
-    for (int i = 0; i < num_tasks; i++)
-        order[i] = i;
-    std::stable_sort(order, order + num_tasks, [&p](int x, int y) {
-        const kern_attention_task_t &a = p.list.tasks[x], &b = p.list.tasks[y];
-        return a.q_row0 + a.q_rows > b.q_row0 + b.q_rows;
-    });
-    const int launches = (num_tasks + SM90_TASKS - 1) / SM90_TASKS;
-    for (int i = 0; i < launches; i++) {
-        const int begin = num_tasks * i / launches, end = num_tasks * (i + 1) / launches;
-        sm90_params params;
-        if (!describe_tasks(&params, encode, p, head_dim, {order + begin, end - begin}))
-            return cudaSuccess;
-        e = head_dim == 64 ? launch<64>(params, processors, stream)
-                           : launch<128>(params, processors, stream);
-        if (e != cudaSuccess) return e;
-    }
-    *done = true;
-    return cudaSuccess;
+    return launch_pieces(p, head_dim, fwd_sm90_kernel::ROWS<CONSUMERS>, done,
+                         [=](const sm90_params &params, int processors) {
+                             return head_dim == 64 ? launch<64>(params, processors, stream)
+                                                   : launch<128>(params, processors, stream);
+                         });
 }
 
 } // namespace kern_attention

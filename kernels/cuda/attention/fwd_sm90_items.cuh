@@ -1,4 +1,4 @@
-/* Items of the sm_90a forward: 128 packed rows of one head each; how a launch lists them, and how a
+/* Items of the sm_90a forward: a tile of packed rows of one head each; how a launch lists them, and how a
  * block walks its share. */
 #ifndef CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_ITEMS_CUH
 #define CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_ITEMS_CUH
@@ -11,8 +11,8 @@
 namespace kern_attention
 {
 
-constexpr int SM90_ROWS = 128, SM90_KEYS = 128;
-static_assert(SM90_ROWS == BOX_ROWS && SM90_KEYS == BOX_ROWS, "a tile is a box");
+constexpr int SM90_KEYS = 128;
+static_assert(SM90_KEYS == BOX_ROWS, "a tile is a box");
 static_assert(KERN_ATTENTION_TILE % SM90_KEYS == 0, "kv_row0 is on our grid");
 
 /* An item: packed rows of one head, and the keys that they see. */
@@ -22,7 +22,8 @@ struct item_work {
     int first_key, steps;   /* tiles of keys to visit */
 };
 
-__device__ __forceinline__ item_work work_of(const sm90_params &p, int item)
+/* ROWS: packed rows of a tile. */
+template <int ROWS> __device__ __forceinline__ item_work work_of(const sm90_params &p, int item)
 {
     const int task = find_task(p.first_item, p.num_tasks, item);
     const sm90_task &t = p.tasks[task];
@@ -35,8 +36,8 @@ __device__ __forceinline__ item_work work_of(const sm90_params &p, int item)
     w.task = task;
     w.head = first_head + item % wide;
     /* The last tile of a task sees most: first. */
-    w.first_packed = (t.tiles - 1 - item / wide) * SM90_ROWS;
-    w.live = min(SM90_ROWS, t.q_rows * group.divisor - w.first_packed);
+    w.first_packed = (t.tiles - 1 - item / wide) * ROWS;
+    w.live = min(ROWS, t.q_rows * group.divisor - w.first_packed);
     w.first_key = first_tile(t.q_row0 + group.quotient(w.first_packed), p.dims.window, SM90_KEYS);
     const int key_end = t.q_row0 + group.quotient(w.first_packed + w.live - 1) + 1;
     w.steps = (key_end - w.first_key + SM90_KEYS - 1) / SM90_KEYS;
@@ -62,9 +63,9 @@ struct sm90_range {
     int count;
 };
 
-/* Describes those tasks of the list. */
+/* Describes those tasks of the list. `rows`: of a tile. */
 inline bool describe_tasks(sm90_params *out, encode_map_t encode, const fwd_params &p,
-                           int32_t head_dim, sm90_range range)
+                           int32_t head_dim, int rows, sm90_range range)
 {
     const __nv_bfloat16 *first = std::min(p.k, p.v), *second = std::max(p.k, p.v);
     const int64_t distance = static_cast<int64_t>(reinterpret_cast<uintptr_t>(second) -
@@ -80,11 +81,11 @@ inline bool describe_tasks(sm90_params *out, encode_map_t encode, const fwd_para
         const int64_t packed_rows = t.q_rows * p.dims.group.divisor;
         const int64_t keys = t.q_row0 + t.q_rows - t.kv_row0;
         if (!make_map(encode, &out->q_maps[i],
-                      {p.q + t.q, packed_rows, head_dim, t.kv_heads, 2 * t.q_head, 0}) ||
+                      {p.q + t.q, packed_rows, head_dim, t.kv_heads, 2 * t.q_head, 0}, rows) ||
             !make_map(encode, &out->kv_maps[i],
                       {first + t.kv, keys, head_dim, t.kv_heads, 2 * t.kv_head, distance}))
             return false;
-        const int32_t tiles = static_cast<int32_t>((packed_rows + SM90_ROWS - 1) / SM90_ROWS);
+        const int32_t tiles = static_cast<int32_t>((packed_rows + rows - 1) / rows);
         const int64_t fit = SECTION_BYTES / (keys * head_dim * 4);
         out->tasks[i] = {
             static_cast<int32_t>(t.q_row0),
@@ -103,6 +104,43 @@ inline bool describe_tasks(sm90_params *out, encode_map_t encode, const fwd_para
     }
     out->first_item[range.count] = out->num_items = items;
     return true;
+}
+
+/* Launches all tasks of the list, launch(params, processors) each piece of it: launch_fwd_sm90's
+ * rules. */
+template <class Launch>
+cudaError_t launch_pieces(const fwd_params &p, int32_t head_dim, int rows, bool *done,
+                          Launch launch)
+{
+    const encode_map_t encode = find_encode_map();
+    *done = false;
+    if (encode == nullptr) return cudaSuccess;
+    int device = 0, processors = 0;
+    cudaError_t e = cudaGetDevice(&device);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    if (e != cudaSuccess) return e;
+
+    /* The longest tasks first. */
+    int order[MAX_TASKS];
+    const int num_tasks = p.list.num_tasks;
+    for (int i = 0; i < num_tasks; i++)
+        order[i] = i;
+    std::stable_sort(order, order + num_tasks, [&p](int x, int y) {
+        const kern_attention_task_t &a = p.list.tasks[x], &b = p.list.tasks[y];
+        return a.q_row0 + a.q_rows > b.q_row0 + b.q_rows;
+    });
+    const int launches = (num_tasks + SM90_TASKS - 1) / SM90_TASKS;
+    for (int i = 0; i < launches; i++) {
+        const int begin = num_tasks * i / launches, end = num_tasks * (i + 1) / launches;
+        sm90_params params;
+        if (!describe_tasks(&params, encode, p, head_dim, rows, {order + begin, end - begin}))
+            return cudaSuccess;
+        e = launch(params, processors);
+        if (e != cudaSuccess) return e;
+    }
+    *done = true;
+    return cudaSuccess;
 }
 
 } // namespace kern_attention

@@ -1,4 +1,4 @@
-/* The copy engine of sm_90: boxes of 128 rows of bf16 matrices into shared memory, in panels
+/* The copy engine of sm_90: boxes of 128 (mostly) rows of bf16 matrices into shared memory, in panels
  * of 64 columns with the 128-byte swizzle (wgmma.cuh says how products read them).
  *
  * A map describes one task's rows of one operand, of all its heads: what lies beyond the last row
@@ -40,8 +40,9 @@ inline encode_map_t find_encode_map()
                : nullptr;
 }
 
-/* False: not a matrix that a map can describe. */
-inline bool make_map(encode_map_t encode, CUtensorMap *map, const box_source &from)
+/* False: not a matrix that a map can describe. box_rows: at most 256. */
+inline bool make_map(encode_map_t encode, CUtensorMap *map, const box_source &from,
+                     int box_rows = BOX_ROWS)
 {
     constexpr int64_t STRIDE_LIMIT = int64_t{1} << 40;
     constexpr cuuint64_t UNUSED = 16; /* a stride of a dimension of size 1 */
@@ -56,7 +57,8 @@ inline bool make_map(encode_map_t encode, CUtensorMap *map, const box_source &fr
         static_cast<cuuint64_t>(2 * from.columns), 2 * PANEL_COLUMNS,
         from.heads > 1 ? static_cast<cuuint64_t>(from.head_stride) : UNUSED,
         from.pair_stride > 0 ? static_cast<cuuint64_t>(from.pair_stride) : UNUSED};
-    const cuuint32_t box[] = {PANEL_COLUMNS, BOX_ROWS, panels, 1, 1}, steps[] = {1, 1, 1, 1, 1};
+    const cuuint32_t box[] = {PANEL_COLUMNS, static_cast<cuuint32_t>(box_rows), panels, 1, 1};
+    const cuuint32_t steps[] = {1, 1, 1, 1, 1};
     return encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void *>(from.base), dims,
                   strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
