@@ -50,10 +50,11 @@ bool take_document(attention_bench *bench, const attention_shape &s, attention_d
 
 } // namespace
 
-attention_bench *attention_bench_make(gpu_fixture *fx)
+attention_bench *attention_bench_make(gpu_fixture *fx, const tr_attention_ops_t *ops)
 {
     attention_bench *b = new attention_bench();
     b->fx = fx;
+    b->ops = ops;
     GPU_OK(fx, base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, 12000 * MEGA, "master tensors",
                                  &b->master));
     b->q = gpu_pool_make(fx, 300 * MEGA, 2, "q");

@@ -8,6 +8,7 @@
 #define CADRE_TESTS_GPU_ATTENTION_CASE_CUH
 
 #include "tests/gpu/attention_reference.cuh"
+#include "tests/gpu/attention_try.h"
 #include "tests/gpu/gpu_fixture.cuh"
 
 #include "kernels/op.h"
@@ -42,7 +43,8 @@ struct attention_cut {
 };
 
 struct attention_bench; /* pools and master memory, made once */
-attention_bench *attention_bench_make(gpu_fixture *fx);
+/* ops: what is tried as "the ops" (attention_try.h); borrowed. */
+attention_bench *attention_bench_make(gpu_fixture *fx, const tr_attention_ops_t *ops);
 void attention_bench_free(attention_bench *bench);
 
 /* Documents of {T, q_begin} with random contents; replaces those before. False: too large for

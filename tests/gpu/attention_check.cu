@@ -1,20 +1,19 @@
-/* The CUDA attention ops against their definition, for their properties, and their speed:
+/* The CUDA attention ops against their definition and for their properties:
  *
- *   attention_check [--json FILE] [SECTION...]
+ *   attention_check [--json FILE] [--ops NAME] [SECTION...]
  *
  *   fuzz [CASES] [SEED]   random batches against the definition in double; NaN round every piece;
  *                         nothing else written; the same bits of o, lse and dq cut and whole, and
  *                         of dk and dv in any placement of one cut
  *   repeats [N]           the same bits N times
  *   parts                 attention_delta and partial_sum by themselves, and refused calls
- *   timing [FIRST [N]]    speed of a fixed list of shapes
  *   small                 a few small cases without comparison, for compute-sanitizer
  *
- * Without a section: parts, fuzz 500, repeats 1000, timing. One file, no libraries beyond the
- * driver. Exit: 0 all held; 1 something did not; 77 no GPU. */
+ * Without a section: parts, fuzz 500, repeats 1000. --ops: a variant of attention_try.h in place of
+ * the ops. One file, no libraries beyond the driver. Exit: 0 all held; 1 something did not; 77 no
+ * GPU. attention_bench has the speed. */
 #include "tests/gpu/attention_case.cuh"
 #include "tests/gpu/attention_parts.cuh"
-#include "tests/gpu/attention_timing.cuh"
 
 #include <algorithm>
 #include <chrono>
@@ -253,11 +252,12 @@ void fuzz_case(gpu_fixture *fx, attention_bench *bench, fuzz_state *state, uint6
         state->pairs += pairs_of(s, d);
 }
 
-int fuzz(gpu_fixture *fx, int64_t cases, uint64_t first_seed, FILE *json)
+int fuzz(gpu_fixture *fx, const tr_attention_ops_t *ops, int64_t cases, uint64_t first_seed,
+         FILE *json)
 {
     using clock = std::chrono::steady_clock;
     const clock::time_point start = clock::now();
-    attention_bench *bench = attention_bench_make(fx);
+    attention_bench *bench = attention_bench_make(fx, ops);
     fuzz_state state;
     for (int64_t i = 0; i < cases && state.failures < 20; i++)
         fuzz_case(fx, bench, &state, first_seed + static_cast<uint64_t>(i));
@@ -298,9 +298,9 @@ void small_documents(attention_bench *bench, int D, int64_t window,
     *cuts = attention_random_cuts(bench, &seed);
 }
 
-int repeats(gpu_fixture *fx, int64_t count, FILE *json)
+int repeats(gpu_fixture *fx, const tr_attention_ops_t *ops, int64_t count, FILE *json)
 {
-    attention_bench *bench = attention_bench_make(fx);
+    attention_bench *bench = attention_bench_make(fx, ops);
     int64_t wrong = 0;
     for (const int D : {64, 128})
         for (const attention_kernels kernels :
@@ -328,9 +328,9 @@ int repeats(gpu_fixture *fx, int64_t count, FILE *json)
     return wrong > 0;
 }
 
-int small(gpu_fixture *fx)
+int small(gpu_fixture *fx, const tr_attention_ops_t *ops)
 {
-    attention_bench *bench = attention_bench_make(fx);
+    attention_bench *bench = attention_bench_make(fx, ops);
     int64_t wrong = 0;
     for (const int D : {64, 128})
         for (const attention_kernels kernels :
@@ -360,43 +360,41 @@ int main(int argc, char **argv)
 {
     gpu_fixture fx;
     FILE *json = nullptr;
-    int failed = 0, sections = 0;
+    const tr_attention_ops_t *ops = gpu_attention_ops_find("product");
+    int failed = 0, sections = 0, i = 1;
     gpu_open(&fx);
-    printf("%s\n", fx.name);
-    if (argc > 2 && strcmp(argv[1], "--json") == 0) {
-        json = fopen(argv[2], "w");
-        if (json == nullptr) gpu_fail(__FILE__, __LINE__, argv[2], "cannot be written");
-        fprintf(json, "{\"gpu\": \"%s\",\n", fx.name);
-        argc -= 2;
-        argv += 2;
+    for (; i + 1 < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {
+        if (strcmp(argv[i], "--json") == 0) {
+            json = fopen(argv[i + 1], "w");
+            if (json == nullptr) gpu_fail(__FILE__, __LINE__, argv[i + 1], "cannot be written");
+        } else if (strcmp(argv[i], "--ops") == 0) {
+            ops = gpu_attention_ops_find(argv[i + 1]);
+            if (ops == nullptr) gpu_fail(__FILE__, __LINE__, argv[i + 1], "no such ops");
+        } else {
+            gpu_fail(__FILE__, __LINE__, argv[i], "options: --json FILE --ops NAME");
+        }
     }
-    const auto timing = [&](int64_t first, int64_t count) {
-        if (json != nullptr) fprintf(json, "\"timing\": [");
-        attention_timing(&fx, first, count, json);
-        if (json != nullptr) fprintf(json, "],\n");
-    };
-    for (int i = 1; i < argc; i++, sections++) {
+    printf("%s, %s\n", fx.name, ops->name);
+    if (json != nullptr) fprintf(json, "{\"gpu\": \"%s\", \"ops\": \"%s\",\n", fx.name, ops->name);
+    for (; i < argc; i++, sections++) {
         if (strcmp(argv[i], "fuzz") == 0) {
             const int64_t cases = number_at(argc, argv, &i, 500);
-            failed |= fuzz(&fx, cases, static_cast<uint64_t>(number_at(argc, argv, &i, 1)), json);
+            const uint64_t seed = static_cast<uint64_t>(number_at(argc, argv, &i, 1));
+            failed |= fuzz(&fx, ops, cases, seed, json);
         } else if (strcmp(argv[i], "repeats") == 0) {
-            failed |= repeats(&fx, number_at(argc, argv, &i, 1000), json);
-        } else if (strcmp(argv[i], "timing") == 0) {
-            const int64_t first = number_at(argc, argv, &i, 0);
-            timing(first, number_at(argc, argv, &i, INT64_MAX));
+            failed |= repeats(&fx, ops, number_at(argc, argv, &i, 1000), json);
         } else if (strcmp(argv[i], "parts") == 0) {
             failed |= attention_parts(&fx) > 0;
         } else if (strcmp(argv[i], "small") == 0) {
-            failed |= small(&fx);
+            failed |= small(&fx, ops);
         } else {
-            gpu_fail(__FILE__, __LINE__, argv[i], "sections: fuzz repeats parts timing small");
+            gpu_fail(__FILE__, __LINE__, argv[i], "sections: fuzz repeats parts small");
         }
     }
     if (sections == 0) {
         failed |= attention_parts(&fx) > 0;
-        failed |= fuzz(&fx, 500, 1, json);
-        failed |= repeats(&fx, 1000, json);
-        timing(0, INT64_MAX);
+        failed |= fuzz(&fx, ops, 500, 1, json);
+        failed |= repeats(&fx, ops, 1000, json);
     }
     if (json != nullptr) {
         fprintf(json, "\"failed\": %d}\n", failed);

@@ -237,8 +237,8 @@ void run_forward(attention_bench *b, const kern_attention_task_t *tasks, int64_t
     args.o = base_mem(b->o.buffer, 0);
     args.lse = base_mem(b->lse.buffer, 0);
     const bool mma = b->kernels == attention_kernels::mma;
-    GPU_OK(b->fx, mma ? checked_attention_fwd_mma(b->fx->s, &args)
-                      : checked_attention_fwd(b->fx->s, &args));
+    GPU_OK(b->fx,
+           mma ? checked_attention_fwd_mma(b->fx->s, &args) : b->ops->forward(b->fx->s, &args));
 }
 
 /* workspace: where it begins in its pool. */
@@ -265,8 +265,8 @@ void run_backward(attention_bench *b, const kern_attention_task_t *tasks, int64_
     if (b->kernels == attention_kernels::op)
         args.workspace = base_mem(b->workspace.buffer, 4 * workspace);
     const bool mma = b->kernels == attention_kernels::mma;
-    GPU_OK(b->fx, mma ? checked_attention_bwd_mma(b->fx->s, &args)
-                      : checked_attention_bwd(b->fx->s, &args));
+    GPU_OK(b->fx,
+           mma ? checked_attention_bwd_mma(b->fx->s, &args) : b->ops->backward(b->fx->s, &args));
 }
 
 /* Floats of a workspace with which the backward of these tasks may be called. */
@@ -279,7 +279,7 @@ int64_t workspace_of(const attention_bench *b, const std::vector<kern_attention_
     args.window = b->shape.window;
     args.num_tasks = static_cast<int64_t>(tasks.size());
     args.tasks = tasks.data();
-    return kern_attention_bwd_workspace(&args) / 4;
+    return b->ops->workspace(&args) / 4;
 }
 
 void run_delta(attention_bench *b, const attention_document &doc, const __nv_bfloat16 *o)

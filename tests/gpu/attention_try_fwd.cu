@@ -1,0 +1,64 @@
+#include "tests/gpu/attention_try.h"
+
+#include "kernels/cuda/attention/fwd_call.cuh"
+#include "kernels/cuda/attention/fwd_sm90_kernel.cuh"
+
+using namespace kern_attention;
+
+namespace
+{
+
+template <int D, int CONSUMERS, bool TURNS>
+__global__ void __launch_bounds__(fwd_sm90_kernel::THREADS<CONSUMERS>, 1)
+    fwd_sm90_try(const __grid_constant__ sm90_params p)
+{
+    fwd_sm90_kernel::fwd_block<D, CONSUMERS, TURNS>(p);
+}
+
+template <int D, int CONSUMERS, bool TURNS>
+cudaError_t launch(const sm90_params &params, int processors, cudaStream_t stream)
+{
+    constexpr int BYTES = fwd_sm90_kernel::SHARED_BYTES<D, CONSUMERS>;
+    constexpr int THREADS = fwd_sm90_kernel::THREADS<CONSUMERS>;
+    const auto kernel = fwd_sm90_try<D, CONSUMERS, TURNS>;
+    const cudaError_t e =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
+    if (e != cudaSuccess) return e;
+    const int blocks = std::min(params.num_items, processors);
+    kernel<<<static_cast<unsigned>(blocks), THREADS, BYTES, stream>>>(params);
+    return cudaGetLastError();
+}
+
+template <int D, int CONSUMERS, bool TURNS>
+base_status_t run(base_stream_t *s, const kern_attention_fwd_t *args)
+{
+    const cudaStream_t stream = static_cast<cudaStream_t>(base_stream_native(s));
+    if (args->head_dim != D) return kern_cuda_attention_fwd(s, args);
+    return run_fwd(s, args, [=](fwd_params &params) {
+        bool done = false;
+        const cudaError_t e =
+            launch_pieces(params, D, fwd_sm90_kernel::ROWS<CONSUMERS>, &done,
+                          [=](const sm90_params &piece, int processors) {
+                              return launch<D, CONSUMERS, TURNS>(piece, processors, stream);
+                          });
+        if (done || e != cudaSuccess) return e;
+        return launch_fwd_mma(params, D, stream);
+    });
+}
+
+} // namespace
+
+extern "C" base_status_t try_fwd_wide(base_stream_t *s, const kern_attention_fwd_t *args)
+{
+    return run<64, 3, true>(s, args);
+}
+
+extern "C" base_status_t try_fwd_wide_free(base_stream_t *s, const kern_attention_fwd_t *args)
+{
+    return run<64, 3, false>(s, args);
+}
+
+extern "C" base_status_t try_fwd_free(base_stream_t *s, const kern_attention_fwd_t *args)
+{
+    return args->head_dim == 64 ? run<64, 2, false>(s, args) : run<128, 2, false>(s, args);
+}
