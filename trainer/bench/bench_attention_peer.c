@@ -131,7 +131,6 @@ static base_status_t write_question(tr_attention_peer_t *p, const tr_attention_c
         {"group", of->shape.group},
         {"head_dim", of->shape.head_dim},
         {"window", of->shape.window},
-        {"deterministic", of->speed[AS_PROFILE_BACKWARD] > 0},
     };
     base_json_t j;
 

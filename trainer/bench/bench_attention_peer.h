@@ -6,7 +6,7 @@
  * one line on its stdin, a JSON object, and answers with one line on its stdout:
  *
  *   {"case": "pack of 32k, 32:8", "round": 0, "samples": 6, "kv_heads": 8, "group": 4,
- *    "head_dim": 128, "window": 0, "deterministic": 0, "tasks": [[document, q0, q1, h0, h1], ...]}
+ *    "head_dim": 128, "window": 0, "tasks": [[document, q0, q1, h0, h1], ...]}
  *
  *   {"cudnn 9.19 dense": {"forward_ns": [...], "backward_ns": [...]},
  *    "flash-attention 2": {"error": "does not know ragged batches"}}

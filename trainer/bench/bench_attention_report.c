@@ -48,6 +48,7 @@ static void take_medians(tr_attention_result_t *r, int d)
 void tr_attention_judge(tr_attention_result_t *r, double forward_flops,
                         const double dense[AS_PROFILE_DIRECTIONS], bool full)
 {
+    r->full = full;
     r->flops[AS_PROFILE_FORWARD] = forward_flops;
     r->flops[AS_PROFILE_BACKWARD] = BACKWARD_FLOPS * forward_flops;
     for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
@@ -83,7 +84,7 @@ static void print_ratio(FILE *out, const tr_attention_result_t *r, int d)
     else
         (void)fputs("  -      -", out);
     if (r->of->ratio[d] > 0) (void)fprintf(out, "; >= %.2f", r->of->ratio[d]);
-    if (r->of->speed[d] > 0) (void)fprintf(out, "; >= %.0f TFLOP/s", r->of->speed[d]);
+    if (r->of->speed[d] > 0 && r->full) (void)fprintf(out, "; >= %.0f TFLOP/s", r->of->speed[d]);
     if (r->judged[d]) (void)fputs(r->met[d] ? ": yes" : ": NO", out);
     (void)fputc('\n', out);
 }

@@ -14,6 +14,7 @@ typedef struct tr_attention_result {
     tr_peer_answers_t answers;
 
     /* by tr_attention_judge */
+    bool full;
     double flops[AS_PROFILE_DIRECTIONS];
     int64_t median_ns[AS_PROFILE_DIRECTIONS], host_ns[AS_PROFILE_DIRECTIONS];
     double tflops[AS_PROFILE_DIRECTIONS];
