@@ -146,6 +146,7 @@ typedef struct wait_args {
     comm_copy_engine_t *e;
     base_counter_t *counter;
     uint64_t sequence;
+    int peer;
 } wait_args_t;
 
 /* The pump ends the wait when nothing comes; it knows what to say. */
@@ -155,10 +156,12 @@ static base_status_t wait_work(void *args)
     base_ctx_t *ctx = a->e->g->group.ctx;
     base_status_t st;
 
+    base_ctx_waits_for(ctx, a->peer);
     do {
         st = base_counter_wait_host(ctx, a->counter, a->sequence, WAIT_SLICE_MS);
         if (st != BASE_OK && comm_mpi_is_stopped(a->e->g)) st = comm_watch_stopped(ctx);
     } while (st == BASE_PENDING);
+    base_ctx_waits_for(ctx, -1);
     return st;
 }
 
@@ -179,7 +182,8 @@ static base_status_t wait_on(comm_copy_engine_t *e, comm_ticket_t ticket, int pe
                               .counter = is_arrival
                                              ? e->arrived[ticket.channel][peer]
                                              : comm_copy_consumed_by(e, ticket.channel, peer),
-                              .sequence = ticket.sequence};
+                              .sequence = ticket.sequence,
+                              .peer = peer};
 
     if (!e->on_host)
         return outcome(e, base_stream_wait_counter(stream, args.counter, args.sequence));

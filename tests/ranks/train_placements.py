@@ -28,6 +28,7 @@ LOCAL = ("--set", "attention.placement=local")
 WHOLE = ("--set", "batch.tokens_per_trainer=512")  # local: the longest document has to fit
 
 # name: (trainers, started by, ranks, options). The first of a number of trainers is what the others are compared with.
+# Processes exchange over MPI, or ("engines") as they do by default on one host, by copy engines.
 PLACEMENTS = {
     "one": (1, "threads", 1, ()),
     "one, mpi": (1, "mpi", 1, ()),
@@ -35,15 +36,17 @@ PLACEMENTS = {
     "two": (2, "threads", 2, ()),
     "two, mpi": (2, "mpi", 2, ()),
     "two, server": (2, "mpi", 3, POOL),
+    "two, server, engines": (2, "engines", 3, POOL),
     "two, two servers": (2, "threads", 4, TWO),
     "three, mpi": (3, "mpi", 3, ()),
+    "three, engines": (3, "engines", 3, ()),
     "three, server": (3, "threads", 4, POOL),
     # On one host two trainers share a server, on the other one has its own.
     "three, uneven servers": (3, "mpi", 5, (*POOL, "--hosts", "3,2")),
     "local": ("local", "threads", 3, (*LOCAL, *WHOLE)),
     "local, mpi": ("local", "mpi", 3, (*LOCAL, *WHOLE)),
 }
-SOME = ("one", "one, mpi", "one, server", "two, mpi", "three, mpi", "three, uneven servers")
+SOME = ("one", "one, mpi", "one, server", "two, mpi", "three, mpi", "three, engines", "three, uneven servers")
 GOLDEN_ONLY = ("one, mpi", "three, mpi")
 
 # 256 rows a trainer: the longest documents, of 300, lie on two trainers or in both halves of one (512 rows).
@@ -117,7 +120,7 @@ CONFIGS = {  # name: (text, golden family or None, placements)
     "qwen3": (ADAPTERS, "qwen3", SOME),
     "llama": (ADAPTERS, "llama", GOLDEN_ONLY),
     "qwen2": (ADAPTERS, "qwen2", GOLDEN_ONLY),
-    "full": (FULL, None, tuple(PLACEMENTS)),
+    "full": (FULL, None, (*SOME, "local", "local, mpi")),
     "company": (COMPANY, None, tuple(PLACEMENTS)),
 }
 LAUNCHER = ["-q", "--oversubscribe", "--bind-to", "none", "-np"]
@@ -161,7 +164,11 @@ class Case:
         with open(os.path.join(folder, "run.yaml"), "w", encoding="utf-8") as file:
             file.write(text.format(family=config, tokens=512 if trainers == 1 else 256))
         words = [self.cadre, "train", "run.yaml", *options]
-        words = [*words, "--threads", str(ranks)] if by == "threads" else [self.mpiexec, *LAUNCHER, str(ranks), *words]
+        if by == "threads":
+            words += ["--threads", str(ranks)]
+        else:
+            transport = {"mpi": "mpi", "engines": "auto"}[by]
+            words = [self.mpiexec, *LAUNCHER, str(ranks), *words, "--set", f"train.transport={transport}"]
         done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
         if done.returncode:
             self.fault(f"{config}, {placement}: exit code {done.returncode}: {done.stderr}")
