@@ -22,7 +22,7 @@ typedef struct bench {
     base_ctx_t *ctx;
     data_model_spec_t spec;
     lora_adapter_options_t options[TR_BENCH_TRAIN_ADAPTERS];
-    char names[TR_BENCH_TRAIN_ADAPTERS][16];
+    char names[TR_BENCH_TRAIN_ADAPTERS][24];
     as_topology_t *topology;
     tr_trainer_t *trainer;
     tr_lot_t *lots[2];
