@@ -92,6 +92,7 @@ static const base_device_ops_t cpu_ops = {
     .stream_destroy = base_host_stream_destroy,
     .stream_sync = base_host_stream_sync,
     .stream_submit = base_host_stream_submit,
+    .stream_mark = base_host_stream_mark,
     .event_create = base_host_event_create,
     .event_destroy = base_host_event_destroy,
     .event_record = base_host_event_record,

@@ -16,6 +16,7 @@
 
 #include "base/device/device.h"
 #include "base/device/device_host.h"
+#include "base/device/stream_mark.h"
 #include "base/memory.h"
 #include "base/shared_memory.h"
 
@@ -60,6 +61,9 @@ typedef struct base_device_ops {
                                    size_t args_bytes, const base_operand_t *operands,
                                    int num_operands); /* CPU family */
     void *(*stream_native)(base_stream_t *s);         /* NULL: none */
+    /* May be NULL: the device cannot tell. Calls base_stream_marked when the stream comes to this
+     * place, or once it is known when it did (a device with events: at the next synchronisation). */
+    base_status_t (*stream_mark)(base_stream_t *s, const base_mark_t *mark);
 
     base_status_t (*event_create)(base_device_t *dev, base_event_t **e_p);
     void (*event_destroy)(base_event_t *e);
@@ -116,6 +120,8 @@ struct base_stream {
     _Atomic int
         status; /* first error of work given earlier (base_status_t); every later call returns it */
     base_stream_part_t *part; /* NULL: none */
+    base_meter_t *meter;      /* NULL: marks are nothing */
+    int lane;                 /* of the trace */
     char name[BASE_DEVICE_NAME_BYTES];
 };
 

@@ -12,6 +12,8 @@ void base_stream_init_common(base_stream_t *s, base_device_t *dev, base_stream_k
     s->dev = dev;
     s->kind = kind;
     s->part = NULL;
+    s->meter = NULL;
+    s->lane = 0;
     atomic_init(&s->status, BASE_OK);
     snprintf(s->name, sizeof s->name, "%s", name);
 }

@@ -227,6 +227,7 @@ static const base_device_ops_t strict_ops = {
     .stream_sync = base_host_stream_sync,
     .stream_dawdle = strict_dawdle,
     .stream_submit = base_host_stream_submit,
+    .stream_mark = base_host_stream_mark,
     .event_create = base_host_event_create,
     .event_destroy = base_host_event_destroy,
     .event_record = base_host_event_record,

@@ -1,5 +1,6 @@
 #include "base/device/host_stream.h"
 
+#include "base/clock.h"
 #include "base/device/host_queue.h"
 
 #include <signal.h>
@@ -11,6 +12,7 @@
 
 typedef enum item_kind {
     ITEM_WORK,
+    ITEM_MARK,
     ITEM_WAIT_TIMELINE,
     ITEM_SIGNAL,
     ITEM_WAIT_COUNTER
@@ -83,6 +85,10 @@ static base_status_t run_item(host_stream_t *s, item_t *item)
     case ITEM_WORK:
         return run_work(item->work, (unsigned char *)item + item->args_at, item_operands(item),
                         item->num_operands);
+    case ITEM_MARK:
+        base_stream_marked(&s->base, (const base_mark_t *)((unsigned char *)item + item->args_at),
+                           base_clock_ns());
+        return BASE_OK;
     case ITEM_WAIT_TIMELINE:
         return base_host_timeline_wait(item->timeline, item->value, s->base.name);
     case ITEM_SIGNAL:
@@ -113,7 +119,7 @@ static void *worker_main(void *arg)
         base_status_t st =
             (base_status_t)atomic_load_explicit(&s->base.status, memory_order_acquire);
         if (st >= 0) {
-            if (s->base.dev->ops->stream_dawdle != NULL)
+            if (s->base.dev->ops->stream_dawdle != NULL && item->kind != ITEM_MARK)
                 s->base.dev->ops->stream_dawdle(&s->random);
             st = run_item(s, item);
             if (st < 0) base_stream_fail(&s->base, st);
@@ -227,7 +233,7 @@ static base_status_t stream_give(host_stream_t *s, const item_t *item, const voi
         *record = *item;
         record->bytes = bytes;
         record->args_at = args_at;
-        if (operands_bytes > 0)
+        if (operands != NULL && operands_bytes > 0)
             memcpy((unsigned char *)record + operands_at, operands, operands_bytes);
         if (args_bytes > 0) memcpy((unsigned char *)record + args_at, args, args_bytes);
         s->timeline->num_given++;
@@ -268,6 +274,16 @@ base_status_t base_host_stream_submit(base_stream_t *base, base_work_fn work, co
     const base_status_t st = run_work(work, copy, operands, num_operands);
     if (copy != local) base_free(base->dev->ctx, copy);
     return inline_done(s, st);
+}
+
+base_status_t base_host_stream_mark(base_stream_t *base, const base_mark_t *mark)
+{
+    host_stream_t *s = (host_stream_t *)base;
+    const item_t item = {.kind = ITEM_MARK};
+
+    if (!s->runs_inline) return stream_give(s, &item, mark, sizeof *mark, NULL);
+    base_stream_marked(base, mark, base_clock_ns());
+    return BASE_OK;
 }
 
 base_host_timeline_t *base_host_stream_timeline(base_stream_t *s)

@@ -21,6 +21,7 @@ base_status_t base_host_stream_sync(base_stream_t *s);
 base_status_t base_host_stream_submit(base_stream_t *s, base_work_fn work, const void *args,
                                       size_t args_bytes, const base_operand_t *operands,
                                       int num_operands);
+base_status_t base_host_stream_mark(base_stream_t *s, const base_mark_t *mark);
 base_status_t base_host_counter_create(base_device_t *dev, base_counter_t **c_p);
 void base_host_counter_destroy(base_counter_t *c);
 base_status_t base_host_stream_signal(base_stream_t *s, base_counter_t *c, uint64_t value);

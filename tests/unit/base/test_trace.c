@@ -26,10 +26,12 @@ static char *written(base_ctx_t *ctx, base_trace_t *trace)
     char *text = NULL;
     size_t bytes;
 
-    assert_int_equal(base_trace_write(trace, PATH), BASE_OK);
+    assert_int_equal(base_trace_write(trace, NULL, PATH), BASE_OK);
     assert_int_equal(base_file_read(ctx, PATH, 10000000, &text, &bytes), BASE_OK);
     return text;
 }
+
+static const char *const KEYS[BASE_TRACE_NOTES] = {"layer", "bytes"};
 
 static void every_kind_of_event(void **state)
 {
@@ -50,9 +52,13 @@ static void every_kind_of_event(void **state)
     base_trace_flow_finish(trace, 2, "q", 42);
     base_trace_counter(trace, "rows", 7);
     base_trace_span(trace, 3, "kernel", 1000, 3500);
-    assert_int_equal(base_trace_recorded(trace), 7);
+    const base_trace_note_t note = {
+        .part = BASE_PART_ATTENTION, .keys = KEYS, .values = {5, INT64_MAX}};
+    base_trace_record(trace, BASE_TRACE_SPAN, 3, "tasks", 4000, 1000, &note);
+    assert_int_equal(base_trace_recorded(trace), 8);
     assert_int_equal(base_trace_dropped(trace), 0);
-    base_trace_set_offset_ns(trace, 1000000);
+    const base_trace_clock_t clock = {.offset_ns = {1000000, 0}};
+    base_trace_set_clock(trace, &clock);
     text = written(ctx, trace);
     assert_non_null(strstr(
         text, "{\"ph\":\"X\",\"pid\":0,\"tid\":3,\"ts\":1001,\"name\":\"kernel\",\"dur\":2.5}"));
@@ -65,6 +71,8 @@ static void every_kind_of_event(void **state)
     assert_int_equal(count(text, "\"id\":42"), 2);
     assert_int_equal(count(text, "\"bp\":\"e\""), 1);
     assert_int_equal(count(text, "\"args\":{\"value\":7}"), 1);
+    assert_non_null(strstr(text, "\"tasks\",\"dur\":1,\"cat\":\"attention\",\"args\":{\"layer\":5,"
+                                 "\"bytes\":9223372036854775807}}"));
     assert_non_null(strstr(text, "save \\\"now\\\""));
     base_free(ctx, text);
     base_trace_destroy(trace);
@@ -94,6 +102,22 @@ static void a_full_trace_drops_and_counts(void **state)
     fixture_ctx_end(ctx);
 }
 
+/* Two clocks that drift apart: halfway the offset is half. */
+static void the_clock_is_a_line(void **state)
+{
+    const base_trace_clock_t drift = {.here_ns = {1000, 3000}, .offset_ns = {-100, 100}};
+    const base_trace_clock_t once = {.here_ns = {1000, 1000}, .offset_ns = {-100, 7}};
+    const base_trace_clock_t none = {.error_ns = 0};
+
+    (void)state;
+    assert_int_equal(base_trace_clock_at(&drift, 1000), 900);
+    assert_int_equal(base_trace_clock_at(&drift, 2000), 2000);
+    assert_int_equal(base_trace_clock_at(&drift, 3000), 3100);
+    assert_int_equal(base_trace_clock_at(&drift, 5000), 5300);
+    assert_int_equal(base_trace_clock_at(&once, 5000), 4900);
+    assert_int_equal(base_trace_clock_at(&none, 5000), 5000);
+}
+
 static void no_trace_is_legal(void **state)
 {
     (void)state;
@@ -104,7 +128,7 @@ static void no_trace_is_legal(void **state)
     base_trace_flow_finish(NULL, 0, "x", 1);
     base_trace_counter(NULL, "x", 1);
     base_trace_span(NULL, 0, "x", 0, 1);
-    base_trace_record(NULL, BASE_TRACE_INSTANT, 0, "x", 0, 0);
+    base_trace_record(NULL, BASE_TRACE_INSTANT, 0, "x", 0, 0, NULL);
     base_trace_name_lane(NULL, 0, "x");
     base_trace_destroy(NULL);
 }
@@ -129,7 +153,7 @@ static void failures(void **state)
     }
     assert_int_equal(st, BASE_OK);
     base_memory_fail_at(memory, 0);
-    assert_int_equal(base_trace_write(trace, "no/such/trace.json"), BASE_ERR_IO);
+    assert_int_equal(base_trace_write(trace, NULL, "no/such/trace.json"), BASE_ERR_IO);
     fixture_expect_error(ctx, BASE_ERR_IO, "IO-02", "no/such/trace.json");
     base_trace_destroy(trace);
     fixture_ctx_end(ctx);
@@ -156,7 +180,7 @@ static void threads_lose_nothing(void **state)
     assert_int_equal(base_trace_create(ctx, 8000, &trace), BASE_OK);
     for (int i = 0; i < 4; i++)
         assert_int_equal(pthread_create(&thread[i], NULL, record, trace), 0);
-    assert_int_equal(base_trace_write(trace, PATH), BASE_OK);
+    assert_int_equal(base_trace_write(trace, NULL, PATH), BASE_OK);
     for (int i = 0; i < 4; i++)
         assert_int_equal(pthread_join(thread[i], NULL), 0);
     assert_int_equal(base_trace_recorded(trace), 8000);
@@ -175,7 +199,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kind_of_event),  cmocka_unit_test(a_full_trace_drops_and_counts),
         cmocka_unit_test(no_trace_is_legal),    cmocka_unit_test(failures),
-        cmocka_unit_test(threads_lose_nothing),
+        cmocka_unit_test(threads_lose_nothing), cmocka_unit_test(the_clock_is_a_line),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
