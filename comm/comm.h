@@ -78,6 +78,7 @@ typedef struct comm_peer {
  * the call, and the event may be recorded again when the call returns. */
 typedef struct comm_exchange {
     comm_tag_t tag;
+    const char *name; /* of its transfers in the trace, static; NULL: "exchange" */
     int32_t num_peers;
     const comm_peer_t *peers;
     base_event_t *ready;
@@ -95,6 +96,9 @@ const char *comm_group_transport(const comm_group_t *group); /* "threads", "mpi"
 /* [size] the host of each rank, numbered from 0 in the order of their first ranks; NULL: all on
  * one. Valid while the group lives. */
 const int32_t *comm_group_hosts(const comm_group_t *group);
+/* Names the lanes of a trace on which the transfers of this group's rank appear: one a peer and
+ * channel, with when both were ready and when the data was here, and how many bytes. */
+void comm_trace_name_lanes(base_trace_t *trace, const comm_group_t *group);
 /* After a barrier, on all ranks; after a stop on each rank for itself. NULL is legal. */
 void comm_group_destroy(comm_group_t *group);
 

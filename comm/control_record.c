@@ -114,6 +114,7 @@ void comm_control_destroy(comm_control_t *control)
 static base_status_t give(comm_control_t *c, control_entry_t *e, const comm_control_record_t *mine)
 {
     const comm_exchange_t ex = {.tag = {.microbatch = c->calls, .layer = -1, .kind = KIND_CONTROL},
+                                .name = "control record",
                                 .num_peers = comm_group_size(c->group) - 1,
                                 .peers = e->peers,
                                 .ready = e->ready};

@@ -2,7 +2,10 @@
 #include "comm/exchange.h"
 #include "comm/transport.h"
 
+#include "base/clock.h"
+
 #include <inttypes.h>
+#include <stdio.h>
 
 base_status_t comm_group_init(comm_group_t *group, const comm_ops_t *ops, base_ctx_t *ctx,
                               base_device_t *dev, int rank, int size)
@@ -54,6 +57,37 @@ const int32_t *comm_group_hosts(const comm_group_t *group)
 void comm_group_destroy(comm_group_t *group)
 {
     if (group != NULL) group->ops->destroy(group);
+}
+
+/* ==== what is measured ==== */
+
+base_trace_note_t comm_note(const comm_tag_t *tag, int peer, int64_t bytes)
+{
+    static const char *const KEYS[BASE_TRACE_NOTES] = {"layer", "microbatch", "peer", "bytes"};
+
+    return (base_trace_note_t){.keys = KEYS, .values = {tag->layer, tag->microbatch, peer, bytes}};
+}
+
+void comm_trace_transfer(base_ctx_t *ctx, int channel, const char *name,
+                         const base_trace_note_t *note, int64_t ready_ns)
+{
+    base_trace_t *trace = base_ctx_trace(ctx);
+    const int lane = BASE_LANE_EXCHANGE + (int)note->values[2] * COMM_NUM_CHANNELS + channel;
+
+    if (trace == NULL) return;
+    base_trace_record(trace, BASE_TRACE_SPAN, lane, name != NULL ? name : "exchange", ready_ns,
+                      base_clock_ns() - ready_ns, note);
+}
+
+void comm_trace_name_lanes(base_trace_t *trace, const comm_group_t *group)
+{
+    char name[BASE_TRACE_NAME_BYTES];
+
+    for (int r = 0; r < group->size; r++)
+        for (int c = 0; c < COMM_NUM_CHANNELS && r != group->rank; c++) {
+            (void)snprintf(name, sizeof name, "from rank %d, %s", r, comm_channel_name(c));
+            base_trace_name_lane(trace, BASE_LANE_EXCHANGE + r * COMM_NUM_CHANNELS + c, name);
+        }
 }
 
 /* ==== exchanges ==== */

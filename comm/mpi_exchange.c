@@ -154,6 +154,7 @@ static void fill_slot(comm_mpi_slot_t *slot, const comm_exchange_t *ex, uint64_t
     slot->sequence = sequence;
     slot->phase = COMM_MPI_BEGUN;
     slot->tag = ex->tag;
+    slot->name = ex->name;
     slot->num_links = 0;
     for (int i = 0; i < ex->num_peers; i++) {
         const comm_peer_t *p = &ex->peers[i];
@@ -204,8 +205,18 @@ static base_status_t mpi_begin(comm_group_t *group, int channel, const comm_exch
 
 typedef struct wait_args {
     comm_mpi_group_t *g;
+    base_stream_t *stream;
     wait_point_t at;
 } wait_args_t;
+
+/* A wait that has ended, in the account of the stream: for the peer until its header came, then for
+ * the data. */
+static void account(const wait_args_t *a, int64_t start_ns, int64_t ready_ns)
+{
+    const base_trace_note_t note = comm_note(&a->at.tag, a->at.peer, 0);
+
+    base_stream_waited(a->stream, &note, start_ns, ready_ns);
+}
 
 static base_status_t wait_work(void *args)
 {
@@ -214,22 +225,27 @@ static base_status_t wait_work(void *args)
     comm_mpi_group_t *g = a->g;
     comm_mpi_slot_t *slot = slot_of(g, w->channel, w->sequence);
     const int64_t start_ns = base_clock_ns();
+    int64_t ready_ns = 0;
+    int waited = 0;
     base_status_t st = BASE_PENDING;
 
     (void)pthread_mutex_lock(&g->process->mutex);
     while (st == BASE_PENDING) {
         const comm_mpi_link_t *link = slot->sequence == w->sequence ? link_of(slot, w->peer) : NULL;
 
+        ready_ns = link != NULL ? link->ready_ns : 0;
         if (link == NULL || (w->what == NOTHING_CAME ? link->arrived : link->sent))
             st = BASE_OK;
         else
             st = look(g, w, base_clock_ns() - start_ns);
-        if (st != BASE_PENDING) continue;
+        if (st != BASE_PENDING) break;
+        waited = 1;
         base_ctx_waits_for(g->group.ctx, w->peer);
         comm_mpi_sleep(g->process, &g->process->changed, POLL_NS);
     }
     (void)pthread_mutex_unlock(&g->process->mutex);
     base_ctx_waits_for(g->group.ctx, -1);
+    if (waited && st >= 0) account(a, start_ns, ready_ns);
     return st;
 }
 
@@ -239,6 +255,7 @@ static base_status_t wait_on(comm_mpi_group_t *g, comm_ticket_t ticket, int peer
 {
     comm_mpi_slot_t *slot = slot_of(g, ticket.channel, ticket.sequence);
     const wait_args_t args = {.g = g,
+                              .stream = stream,
                               .at = {.channel = ticket.channel,
                                      .peer = peer,
                                      .sequence = ticket.sequence,

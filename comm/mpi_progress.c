@@ -88,7 +88,8 @@ static base_status_t send_data(comm_mpi_group_t *g, int channel, comm_mpi_slot_t
                                comm_mpi_link_t *link)
 {
     link->header_in = 1;
-    link->due_ns = base_clock_ns() + g->delay_ns;
+    link->ready_ns = base_clock_ns();
+    link->due_ns = link->ready_ns + g->delay_ns;
     if (link->lists.num_send > 0) {
         (void)pthread_mutex_unlock(&g->process->mutex);
         comm_mpi_pack(g, slot, link);
@@ -242,12 +243,19 @@ static base_status_t test_requests(comm_mpi_group_t *g, comm_mpi_slot_t *slot, i
 }
 
 /* Returns whether the link is done. */
-static int finish_link(comm_mpi_group_t *g, comm_mpi_slot_t *slot, comm_mpi_link_t *link, int *busy)
+static int finish_link(comm_mpi_group_t *g, int channel, comm_mpi_slot_t *slot,
+                       comm_mpi_link_t *link, int *busy)
 {
+    const comm_peer_t *lists = &link->lists;
+
     if (!link->header_in || !link->sending || base_clock_ns() < link->due_ns) return 0;
     if (!link->arrived && link->num_receives == 0) {
         (void)pthread_mutex_unlock(&g->process->mutex);
         comm_mpi_unpack(g, slot, link);
+        const base_trace_note_t note =
+            comm_note(&slot->tag, lists->rank, comm_exchange_bytes(lists->recv, lists->num_recv));
+        if (lists->num_recv > 0)
+            comm_trace_transfer(g->group.ctx, channel, slot->name, &note, link->ready_ns);
         (void)pthread_mutex_lock(&g->process->mutex);
         link->arrived = 1;
         *busy = 1;
@@ -273,7 +281,7 @@ static base_status_t progress_slot(comm_mpi_group_t *g, int channel, comm_mpi_sl
     for (int i = 0; i < slot->num_links; i++) {
         const comm_mpi_link_t *l = &slot->links[i];
 
-        done = finish_link(g, slot, &slot->links[i], busy) && done;
+        done = finish_link(g, channel, slot, &slot->links[i], busy) && done;
         g->moving |= l->header_in && (l->num_receives > 0 || l->num_sends > 0);
     }
     if (done && !open) {

@@ -63,6 +63,7 @@ typedef struct comm_mpi_link {
     int header_in;               /* the peer's has come and agrees */
     int sending;                 /* the data has been handed to MPI */
     int arrived, sent;           /* to the end */
+    int64_t ready_ns;            /* when the header came: both sides have posted */
     int64_t due_ns;              /* no earlier than this does it arrive (delay_ns) */
     int64_t in_at, out_at;       /* its part of the slot's staging */
     int num_receives, num_sends; /* requests that are open */
@@ -72,6 +73,7 @@ typedef struct comm_mpi_slot {
     uint64_t sequence; /* 0: never used */
     comm_mpi_phase_t phase;
     comm_tag_t tag;
+    const char *name; /* for the trace */
     int num_links;
     comm_mpi_link_t *links;     /* [size - 1], ascending rank; only peers with something to move */
     comm_mpi_header_t *headers; /* [size - 1] sent */

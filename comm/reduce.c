@@ -232,6 +232,7 @@ static base_status_t run_exchange(comm_group_t *group, const comm_reduce_t *redu
     }
     const comm_exchange_t ex = {
         .tag = {.microbatch = reducer->num_reductions, .layer = -1, .kind = kind},
+        .name = kind == KIND_CONTRIBUTIONS ? "contributions to a sum" : "sums",
         .num_peers = n,
         .peers = e->peers,
         .ready = s->me < 0 ? NULL : e->ready};

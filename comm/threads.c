@@ -75,9 +75,11 @@ static void fill_slot(comm_threads_member_t *m, comm_threads_slot_t *slot,
 
     memset(slot->by_rank, 0, size * sizeof *slot->by_rank);
     memset(slot->consumed, 0, size);
+    memset(slot->ready_ns, 0, size * sizeof *slot->ready_ns);
     slot->sequence = sequence;
     slot->phase = COMM_THREADS_BEGUN;
     slot->tag = ex->tag;
+    slot->name = ex->name;
     slot->num_unconsumed = 0;
     for (int i = 0; i < ex->num_peers; i++) {
         slot->by_rank[ex->peers[i].rank] = ex->peers[i];
@@ -139,7 +141,8 @@ static base_status_t wait_on(comm_group_t *group, comm_ticket_t ticket, int peer
                                    .sequence = ticket.sequence,
                                    .channel = ticket.channel,
                                    .peer = peer,
-                                   .tag = slot->tag};
+                                   .tag = slot->tag,
+                                   .stream = stream};
 
     if (slot->sequence != ticket.sequence) return BASE_OK;
     if (work == comm_threads_arrived_work ? slot->by_rank[peer].num_recv == 0

@@ -124,9 +124,25 @@ base_status_t comm_threads_fail_wait_locked(comm_threads_member_t *m, const comm
 
 /* ==== waiting for the counters, on the caller's streams ==== */
 
+/* A wait that has ended, in the account of the stream. It was for the other rank until `receiver`
+ * found what `sender` posted, which it no longer knows when it has used the slot again. */
+static void account(const comm_threads_work_t *w, comm_threads_member_t *receiver, int sender,
+                    int64_t start_ns)
+{
+    const comm_threads_slot_t *slot = comm_threads_slot(receiver, w->channel, w->sequence);
+    const base_trace_note_t note = comm_note(&w->tag, w->peer, 0);
+    int64_t ready_ns = 0;
+
+    if (!base_stream_measured(w->stream)) return;
+    (void)pthread_mutex_lock(&w->member->world->mutex);
+    if (slot->sequence == w->sequence) ready_ns = slot->ready_ns[sender];
+    (void)pthread_mutex_unlock(&w->member->world->mutex);
+    base_stream_waited(w->stream, &note, start_ns, ready_ns);
+}
+
 /* The device could wait for a counter by itself, but could not name the peer when nothing comes. */
-static base_status_t wait_work(const comm_threads_work_t *w, base_counter_t *counter,
-                               const char *what)
+static base_status_t wait_counter(const comm_threads_work_t *w, base_counter_t *counter,
+                                  const char *what)
 {
     comm_threads_member_t *m = w->member;
     const comm_threads_member_t *peer = &m->world->members[w->peer];
@@ -156,15 +172,27 @@ static base_status_t wait_work(const comm_threads_work_t *w, base_counter_t *cou
 base_status_t comm_threads_arrived_work(void *args)
 {
     const comm_threads_work_t *w = args;
+    comm_threads_member_t *m = w->member;
+    base_counter_t *counter = m->arrived[w->channel][w->peer];
+    const int waits = base_counter_value(counter) < w->sequence;
+    const int64_t start_ns = base_clock_ns();
 
-    return wait_work(w, w->member->arrived[w->channel][w->peer], COMM_THREADS_NOTHING_CAME);
+    BASE_TRY(wait_counter(w, counter, COMM_THREADS_NOTHING_CAME));
+    if (waits) account(w, m, w->peer, start_ns);
+    return BASE_OK;
 }
 
 base_status_t comm_threads_sent_work(void *args)
 {
     const comm_threads_work_t *w = args;
+    comm_threads_member_t *m = w->member;
+    base_counter_t *counter = m->consumed[w->channel][w->peer];
+    const int waits = base_counter_value(counter) < w->sequence;
+    const int64_t start_ns = base_clock_ns();
 
-    return wait_work(w, w->member->consumed[w->channel][w->peer], COMM_THREADS_NOT_FETCHED);
+    BASE_TRY(wait_counter(w, counter, COMM_THREADS_NOT_FETCHED));
+    if (waits) account(w, &m->world->members[w->peer], m->group.rank, start_ns);
+    return BASE_OK;
 }
 
 /* ==== serving ==== */
@@ -195,12 +223,17 @@ static void fetch(comm_threads_member_t *m, comm_threads_member_t *peer,
                   const comm_threads_slot_t *slot, const comm_threads_work_t *w)
 {
     comm_threads_slot_t *other = comm_threads_slot(peer, w->channel, w->sequence);
+    const comm_peer_t *recv = &slot->by_rank[peer->group.rank];
     pthread_mutex_t *mutex = &m->world->mutex;
 
     m->num_active++;
     peer->num_active++;
     (void)pthread_mutex_unlock(mutex);
-    copy_from(&other->by_rank[m->group.rank], &slot->by_rank[peer->group.rank]);
+    copy_from(&other->by_rank[m->group.rank], recv);
+    const base_trace_note_t note =
+        comm_note(&w->tag, peer->group.rank, comm_exchange_bytes(recv->recv, recv->num_recv));
+    comm_trace_transfer(m->group.ctx, w->channel, slot->name, &note,
+                        slot->ready_ns[peer->group.rank]);
     base_counter_raise(m->arrived[w->channel][peer->group.rank], w->sequence);
     (void)pthread_mutex_lock(mutex);
     m->num_active--;
@@ -224,7 +257,8 @@ typedef struct serve_look {
 /* Looks at all peers that are not done. Whoever is found posted is due after the delay, all of
  * them at the same time, so that delays of different peers overlap as transfers over different
  * links do. */
-static serve_look_t look(comm_threads_member_t *m, const comm_threads_work_t *w)
+static serve_look_t look(comm_threads_member_t *m, const comm_threads_slot_t *slot,
+                         const comm_threads_work_t *w)
 {
     serve_look_t l = {.ready = -1, .gone = -1, .pending = -1, .sleep_ns = COMM_THREADS_POLL_NS};
     int64_t *due_ns = m->due_ns[w->channel];
@@ -235,8 +269,11 @@ static serve_look_t look(comm_threads_member_t *m, const comm_threads_work_t *w)
         const comm_threads_slot_t *other = comm_threads_slot(peer, w->channel, w->sequence);
 
         if (due_ns[r] < 0) continue;
-        if (due_ns[r] == 0 && other->sequence == w->sequence && other->phase >= COMM_THREADS_POSTED)
+        if (due_ns[r] == 0 && other->sequence == w->sequence &&
+            other->phase >= COMM_THREADS_POSTED) {
             due_ns[r] = now + m->world->delay_ns;
+            slot->ready_ns[r] = now;
+        }
         if (due_ns[r] == 0) {
             l.pending = l.pending < 0 ? r : l.pending;
             if (peer->ended && peer->begun[w->channel] < w->sequence) l.gone = r;
@@ -265,7 +302,7 @@ base_status_t comm_threads_serve_work(void *args)
 
     (void)pthread_mutex_lock(&m->world->mutex);
     while (st == BASE_OK) {
-        const serve_look_t l = look(m, w);
+        const serve_look_t l = look(m, slot, w);
         const int64_t waited_ns = base_clock_ns() - since_ns;
 
         if (comm_threads_is_stopped(m->world)) {

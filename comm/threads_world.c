@@ -143,7 +143,9 @@ static base_status_t channel_init(comm_threads_member_t *m, int c)
     for (int i = 0; i < COMM_MAX_OPEN_EXCHANGES; i++) {
         m->slots[c][i].by_rank = base_calloc(ctx, size, sizeof(comm_peer_t), "exchange slot");
         m->slots[c][i].consumed = base_calloc(ctx, size, 1, "exchange slot");
-        if (m->slots[c][i].by_rank == NULL || m->slots[c][i].consumed == NULL)
+        m->slots[c][i].ready_ns = base_calloc(ctx, size, sizeof(int64_t), "exchange slot");
+        if (m->slots[c][i].by_rank == NULL || m->slots[c][i].consumed == NULL ||
+            m->slots[c][i].ready_ns == NULL)
             return BASE_ERR_NOMEM;
     }
     (void)snprintf(name, sizeof name, "exchange %s", comm_channel_name(c));
@@ -157,6 +159,7 @@ static void channel_deinit(comm_threads_member_t *m, int c)
     for (int i = 0; i < COMM_MAX_OPEN_EXCHANGES; i++) {
         base_free(ctx, m->slots[c][i].by_rank);
         base_free(ctx, m->slots[c][i].consumed);
+        base_free(ctx, m->slots[c][i].ready_ns);
     }
     memset(m->slots[c], 0, sizeof m->slots[c]);
     base_free(ctx, m->due_ns[c]);

@@ -49,6 +49,9 @@ typedef struct comm_threads_slot {
     comm_tag_t tag;
     comm_peer_t *by_rank; /* [size] the caller's entry for each rank; zeros for ranks not listed */
     uint8_t *consumed;    /* [size] (w) */
+    const char *name;
+    int64_t *ready_ns; /* [size] (w) when a peer was found to have posted what it sends; 0: not yet
+                        */
 } comm_threads_slot_t;
 
 typedef enum comm_threads_collective {
@@ -142,6 +145,7 @@ typedef struct comm_threads_work {
     int channel;
     int peer; /* waits */
     comm_tag_t tag;
+    base_stream_t *stream; /* waits: where they run */
 } comm_threads_work_t;
 
 base_status_t comm_threads_post_work(void *args);  /* comm_threads_work_t */

@@ -9,6 +9,7 @@
 #ifndef CADRE_COMM_TRANSPORT_H
 #define CADRE_COMM_TRANSPORT_H
 
+#include "base/device/stream_mark.h"
 #include "comm/bare.h"
 #include "comm/comm.h"
 
@@ -59,6 +60,14 @@ base_status_t comm_group_init(comm_group_t *group, const comm_ops_t *ops, base_c
 void comm_group_deinit(comm_group_t *group); /* legal after a failed init and on a zeroed group */
 
 const char *comm_channel_name(int channel); /* "ping", "pong" */
+
+/* ==== what is measured (group.c) ==== */
+
+/* Notes of waits and transfers: {layer, microbatch, peer, bytes}. */
+base_trace_note_t comm_note(const comm_tag_t *tag, int peer, int64_t bytes);
+/* In the trace of ctx's rank: what `peer` sent travelled from when both were ready until now. */
+void comm_trace_transfer(base_ctx_t *ctx, int channel, const char *name,
+                         const base_trace_note_t *note, int64_t ready_ns);
 
 /* The lists and events that reductions lend to their exchanges; preallocated, since an exchange
  * borrows its lists. */
