@@ -105,6 +105,10 @@ base_status_t as_attention_serve(as_attention_t *attention, data_half_t half, in
                                  as_direction_t direction) BASE_MUST_CHECK;
 base_status_t as_attention_finish(as_attention_t *attention, data_half_t half) BASE_MUST_CHECK;
 
+/* Makes the compute stream wait for the exchange that the half's last begin or serve has begun: to
+ * take away what hides it, for comparison. Every rank or none. */
+base_status_t as_attention_settle(as_attention_t *attention, data_half_t half) BASE_MUST_CHECK;
+
 /* Makes the compute stream wait until no peer reads this rank's memory any more. After the last
  * finish and before the final synchronisation; as_attention_microbatch does it itself. */
 base_status_t as_attention_drain(as_attention_t *attention) BASE_MUST_CHECK;

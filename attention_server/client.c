@@ -1,5 +1,5 @@
 /* The trainer's side: hand a half's tensors over, take the results back. */
-#include "attention_server/seam.h"
+#include "attention_server/marks.h"
 
 static const char *half_name(data_half_t half)
 {
@@ -126,6 +126,15 @@ base_status_t as_run_sums(as_attention_t *at, const as_schedule_t *s, int32_t la
     return kern_partial_sum_run(at->compute, &sum);
 }
 
+base_status_t as_attention_settle(as_attention_t *at, data_half_t half)
+{
+    const as_half_state_t *state = &at->half[half];
+    const comm_ticket_t last = state->served ? state->back : state->out;
+
+    BASE_TRY(comm_exchange_arrived_all(at->group, last, at->compute));
+    return comm_exchange_sent(at->group, last, at->compute);
+}
+
 base_status_t as_attention_finish(as_attention_t *at, data_half_t half)
 {
     as_half_state_t *state = &at->half[half];
@@ -148,6 +157,7 @@ base_status_t as_attention_finish(as_attention_t *at, data_half_t half)
                          state->layer);
     BASE_TRY(comm_exchange_arrived_all(at->group, state->back, at->compute));
     BASE_TRY(comm_exchange_sent(at->group, state->out, at->compute));
+    BASE_TRY(as_mark_results(at, half));
     state->open = 0;
     if (state->direction == AS_FORWARD) return BASE_OK;
     /* Of all partial sums. Those of pong's tasks over ping's rows arrived with pong, which is

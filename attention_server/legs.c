@@ -1,11 +1,17 @@
 /* Beginning exchanges: the schedule's places become addresses, in lists that are used in turn. */
-#include "attention_server/seam.h"
+#include "attention_server/marks.h"
+
+#include "base/memory.h"
+
+#include <string.h>
 
 base_status_t as_lists_create(as_attention_t *at)
 {
     at->most_ranges = 4 * (int64_t)at->config.max_tasks;
     at->most_peers = at->topology->num_ranks;
-    for (int half = 0; half < DATA_NUM_HALVES; half++)
+    for (int half = 0; half < DATA_NUM_HALVES; half++) {
+        at->half[half].arrows = base_calloc(at->ctx, at->topology->num_ranks, 1, "arrows");
+        if (at->half[half].arrows == NULL) return BASE_ERR_NOMEM;
         for (int i = 0; i < AS_NUM_LISTS; i++) {
             as_lists_t *lists = &at->half[half].lists[i];
             as_list_init(&lists->ranges, at->ctx, sizeof(base_range_t), "exchange ranges");
@@ -13,16 +19,19 @@ base_status_t as_lists_create(as_attention_t *at)
             BASE_TRY(as_list_reserve(&lists->ranges, at->most_ranges));
             BASE_TRY(as_list_reserve(&lists->peers, at->most_peers));
         }
+    }
     return BASE_OK;
 }
 
 void as_lists_destroy(as_attention_t *at)
 {
-    for (int half = 0; half < DATA_NUM_HALVES; half++)
+    for (int half = 0; half < DATA_NUM_HALVES; half++) {
+        base_free(at->ctx, at->half[half].arrows);
         for (int i = 0; i < AS_NUM_LISTS; i++) {
             as_list_deinit(&at->half[half].lists[i].ranges);
             as_list_deinit(&at->half[half].lists[i].peers);
         }
+    }
 }
 
 void as_lists_expect(as_attention_t *at, const as_slot_t *slot)
@@ -83,8 +92,12 @@ base_status_t as_exchange_leg(as_attention_t *at, data_half_t half, int32_t laye
     BASE_TRY(base_event_record(at->ready, at->compute));
     const comm_exchange_t exchange = {
         .tag = {s->plan->hash, s->batch->microbatch, layer, (int32_t)leg},
+        .name = as_leg_name(leg, half),
         .num_peers = (int32_t)e->peers.count,
         .peers = peers,
         .ready = at->ready};
-    return comm_exchange_begin(at->group, (int)half, &exchange, ticket_p);
+    if (leg == AS_FWD_OUT || leg == AS_BWD_OUT)
+        memset(at->half[half].arrows, 0, (size_t)at->topology->num_ranks);
+    BASE_TRY(comm_exchange_begin(at->group, (int)half, &exchange, ticket_p));
+    return as_mark_sent(at, half, layer, leg);
 }

@@ -31,6 +31,7 @@ typedef struct as_half_state {
     comm_ticket_t out, back; /* of the last exchanges begun */
     as_lists_t lists[AS_NUM_LISTS];
     int next_lists;
+    uint8_t *arrows; /* [num_ranks] in a trace the arrow from there has ended (marks.c) */
 } as_half_state_t;
 
 struct as_attention {

@@ -1,6 +1,6 @@
 /* The server's side: run this rank's tasks of a half on the compute stream and send the results
  * back. */
-#include "attention_server/seam.h"
+#include "attention_server/marks.h"
 
 /* Keys that are here already go to the runs that need them beside remote ones. */
 static base_status_t copy_local_keys(as_attention_t *at, const as_schedule_t *s, data_half_t half,
@@ -77,6 +77,7 @@ static base_status_t run_launch(as_attention_t *at, const as_schedule_t *s,
         (const kern_attention_task_t *)s->kernel_tasks.items + launch->first_task;
     if (direction == AS_FORWARD) {
         BASE_TRY(wait_for_inputs(at, s, launch->first_wait, launch->num_waits));
+        BASE_TRY(as_mark_launch(at, s, launch, layer, direction));
         const kern_attention_fwd_t fwd = {.dtype = at->config.dtype,
                                           .group = at->shape.group,
                                           .head_dim = at->shape.head_dim,
@@ -89,9 +90,11 @@ static base_status_t run_launch(as_attention_t *at, const as_schedule_t *s,
                                           .v = b.v,
                                           .o = b.o,
                                           .lse = b.lse};
-        return kern_attention_fwd_run(at->compute, &fwd);
+        BASE_TRY(kern_attention_fwd_run(at->compute, &fwd));
+        return as_mark_launched(at);
     }
     BASE_TRY(wait_for_inputs(at, s, launch->first_bwd_wait, launch->num_bwd_waits));
+    BASE_TRY(as_mark_launch(at, s, launch, layer, direction));
     const base_mem_t partial = as_region_mem(at, launch->half, AS_REGION_SCRATCH, layer);
     const kern_attention_bwd_t bwd = {.dtype = at->config.dtype,
                                       .group = at->shape.group,
@@ -112,7 +115,8 @@ static base_status_t run_launch(as_attention_t *at, const as_schedule_t *s,
                                       .workspace = at->shape.workspace_bytes > 0
                                                        ? base_arena_mem(at->arena, at->workspace)
                                                        : (base_mem_t){0}};
-    return kern_attention_bwd_run(at->compute, &bwd);
+    BASE_TRY(kern_attention_bwd_run(at->compute, &bwd));
+    return as_mark_launched(at);
 }
 
 base_status_t as_attention_serve(as_attention_t *at, data_half_t half, int32_t layer,
