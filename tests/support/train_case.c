@@ -80,7 +80,8 @@ static base_status_t run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_
                               .num_adapters = c->num_adapters,
                               .adapters = c->adapters,
                               .rank_columns = all_ranks(c),
-                              .retain_bytes = 65536};
+                              .retain_bytes = 65536,
+                              .serial = c->serial};
     BASE_TRY_GOTO(tr_build_trainer(ctx, dev, group, &build, &rank.lots, &rank.trainer), st, out);
     st = run_body(c, &rank);
     if (st >= 0) st = comm_barrier(group);
@@ -94,10 +95,14 @@ out:
 void train_case_run(const train_case_t *c)
 {
     const int num_ranks = c->num_ranks > 0 ? c->num_ranks : 1;
-    const comm_threads_options_t threads = {
-        .num_ranks = num_ranks, .device = c->device, .seed = c->device_seed};
-    const comm_mpi_options_t processes = {
-        .num_ranks = num_ranks, .device = c->device, .seed = c->device_seed};
+    const comm_threads_options_t threads = {.num_ranks = num_ranks,
+                                            .device = c->device,
+                                            .seed = c->device_seed,
+                                            .delay_ns = c->delay_ns};
+    const comm_mpi_options_t processes = {.num_ranks = num_ranks,
+                                          .device = c->device,
+                                          .seed = c->device_seed,
+                                          .delay_ns = c->delay_ns};
     base_error_t error = {0};
     train_case_t copy = *c;
     const base_status_t st = c->mpi == NULL

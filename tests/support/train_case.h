@@ -49,6 +49,8 @@ typedef struct train_case {
     int num_ranks;            /* 0: one */
     comm_mpi_t *mpi;          /* num_ranks of its processes; NULL: threads */
     as_placement_t placement; /* with AS_POOL one server */
+    int serial;               /* without ping-pong */
+    int64_t delay_ns;         /* of every message */
     train_body_fn body;
     void *user;
 } train_case_t;

@@ -104,7 +104,8 @@ base_status_t tr_build_trainer(base_ctx_t *ctx, base_device_t *dev, comm_group_t
                                   .adapters = with_adapters ? &adapters : NULL,
                                   .optimizer = build->full && build->optimizer,
                                   .recompute = build->recompute,
-                                  .layout_only = build->layout_only};
+                                  .layout_only = build->layout_only,
+                                  .serial = build->serial};
     double inv_freq[DATA_MODEL_MAX_HEAD_DIM / 2];
     tr_model_t *model;
     uint32_t targets = 0;

@@ -36,6 +36,7 @@ typedef struct tr_build {
     tr_recompute_t recompute;
     int64_t memory_bytes;
     int layout_only; /* tr_trainer_config_t */
+    int serial;      /* the same */
 } tr_build_t;
 
 /* The lots that go with it. tokens: 1 on trainers. */

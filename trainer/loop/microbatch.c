@@ -1,44 +1,106 @@
 #include "trainer/loop/microbatch.h"
 
-static base_status_t run_dense(void *user, const tr_step_t *step)
-{
-    const tr_trainer_t *t = user;
+/* What the steps are called in a trace. */
+static const char *const NAMES[][DATA_NUM_HALVES][2] = {
+    [TR_STEP_FINISH] = {{"finish ping forward", "finish ping backward"},
+                        {"finish pong forward", "finish pong backward"}},
+    [TR_STEP_DENSE] = {{"dense ping forward", "dense ping backward"},
+                       {"dense pong forward", "dense pong backward"}},
+    [TR_STEP_BEGIN] = {{"begin ping forward", "begin ping backward"},
+                       {"begin pong forward", "begin pong backward"}},
+    [TR_STEP_SERVE] = {{"serve ping forward", "serve ping backward"},
+                       {"serve pong forward", "serve pong backward"}},
+    [TR_STEP_SETTLE] = {{"settle ping forward", "settle ping backward"},
+                        {"settle pong forward", "settle pong backward"}}};
 
-    if (step->direction == AS_FORWARD)
-        return tr_graph_forward(&t->graph, step->half, step->layer, 0);
-    return tr_graph_backward(&t->graph, step->half, step->layer);
+typedef struct runner {
+    tr_trainer_t *trainer;
+    int64_t microbatch;
+    int evaluate;
+} runner_t;
+
+static base_status_t enter(const runner_t *r, const tr_step_t *step)
+{
+    static const char *const KEYS[BASE_TRACE_NOTES] = {"layer", "microbatch"};
+    const base_trace_note_t note = {.part = step->kind == TR_STEP_DENSE ? BASE_PART_DENSE
+                                                                        : BASE_PART_ATTENTION,
+                                    .keys = KEYS,
+                                    .values = {step->layer, r->microbatch}};
+
+    return base_stream_begin(r->trainer->stream, NAMES[step->kind][step->half][step->direction],
+                             &note);
 }
 
-static base_status_t run_dense_evaluate(void *user, const tr_step_t *step)
+static base_status_t leave(const runner_t *r)
 {
-    const tr_trainer_t *t = user;
+    return base_stream_end(r->trainer->stream);
+}
 
-    return tr_graph_forward(&t->graph, step->half, step->layer, 1);
+static base_status_t run_dense(void *user, const tr_step_t *step)
+{
+    const runner_t *r = user;
+    const tr_graph_t *graph = &r->trainer->graph;
+
+    BASE_TRY(enter(r, step));
+    if (step->direction == AS_FORWARD)
+        BASE_TRY(tr_graph_forward(graph, step->half, step->layer, r->evaluate));
+    else
+        BASE_TRY(tr_graph_backward(graph, step->half, step->layer));
+    return leave(r);
 }
 
 static base_status_t run_begin(void *user, const tr_step_t *step)
 {
-    const tr_trainer_t *t = user;
+    const runner_t *r = user;
+    const tr_trainer_t *t = r->trainer;
+    as_tensors_t tensors;
 
-    if (t->index < 0)
-        return as_attention_begin(t->attention, step->half, step->layer, step->direction, NULL);
-    const as_tensors_t tensors =
-        tr_graph_tensors(&t->graph, step->half, step->layer, step->direction);
-    return as_attention_begin(t->attention, step->half, step->layer, step->direction, &tensors);
+    BASE_TRY(enter(r, step));
+    if (t->index >= 0)
+        tensors = tr_graph_tensors(&t->graph, step->half, step->layer, step->direction);
+    BASE_TRY(as_attention_begin(t->attention, step->half, step->layer, step->direction,
+                                t->index >= 0 ? &tensors : NULL));
+    return leave(r);
 }
 
 static base_status_t run_serve(void *user, const tr_step_t *step)
 {
-    const tr_trainer_t *t = user;
+    const runner_t *r = user;
 
-    return as_attention_serve(t->attention, step->half, step->layer, step->direction);
+    BASE_TRY(enter(r, step));
+    BASE_TRY(as_attention_serve(r->trainer->attention, step->half, step->layer, step->direction));
+    return leave(r);
 }
 
 static base_status_t run_finish(void *user, const tr_step_t *step)
 {
-    const tr_trainer_t *t = user;
+    const runner_t *r = user;
 
-    return as_attention_finish(t->attention, step->half);
+    BASE_TRY(enter(r, step));
+    BASE_TRY(as_attention_finish(r->trainer->attention, step->half));
+    return leave(r);
+}
+
+static base_status_t run_settle(void *user, const tr_step_t *step)
+{
+    const runner_t *r = user;
+
+    BASE_TRY(enter(r, step));
+    BASE_TRY(as_attention_settle(r->trainer->attention, step->half));
+    return leave(r);
+}
+
+static base_status_t run_program(tr_trainer_t *trainer, const data_batch_t *batch, int evaluate)
+{
+    const tr_static_program_t *p = trainer->program;
+    const tr_static_program_ops_t ops = {.dense = trainer->index < 0 ? NULL : run_dense,
+                                         .begin = run_begin,
+                                         .serve = run_serve,
+                                         .finish = run_finish,
+                                         .settle = run_settle};
+    runner_t r = {.trainer = trainer, .microbatch = batch->microbatch, .evaluate = evaluate};
+
+    return tr_static_program_run(p, evaluate ? p->num_forward_steps : p->num_steps, &ops, &r);
 }
 
 /* The adapters of the batch, ascending. */
@@ -85,24 +147,13 @@ static base_status_t install(tr_trainer_t *t, const data_batch_t *batch,
 base_status_t tr_microbatch_run(tr_trainer_t *trainer, const data_batch_t *batch,
                                 const as_plan_t *const *plans)
 {
-    const tr_static_program_ops_t ops = {.dense = trainer->index < 0 ? NULL : run_dense,
-                                         .begin = run_begin,
-                                         .serve = run_serve,
-                                         .finish = run_finish};
-
     BASE_TRY(install(trainer, batch, plans, 0));
-    return tr_static_program_run(trainer->program, trainer->program->num_steps, &ops, trainer);
+    return run_program(trainer, batch, 0);
 }
 
 base_status_t tr_microbatch_evaluate(tr_trainer_t *trainer, const data_batch_t *batch,
                                      const as_plan_t *const *plans)
 {
-    const tr_static_program_ops_t ops = {.dense = trainer->index < 0 ? NULL : run_dense_evaluate,
-                                         .begin = run_begin,
-                                         .serve = run_serve,
-                                         .finish = run_finish};
-
     BASE_TRY(install(trainer, batch, plans, 1));
-    return tr_static_program_run(trainer->program, trainer->program->num_forward_steps, &ops,
-                                 trainer);
+    return run_program(trainer, batch, 1);
 }

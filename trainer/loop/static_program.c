@@ -9,6 +9,13 @@ static void add(tr_static_program_t *p, tr_step_kind_t kind, as_direction_t dire
         .kind = kind, .direction = direction, .half = half, .layer = layer, .phase = phase};
 }
 
+static void add_exchange(tr_static_program_t *p, tr_step_kind_t kind, as_direction_t direction,
+                         data_half_t half, int32_t layer, int32_t phase)
+{
+    add(p, kind, direction, half, layer, phase);
+    if (p->serial) add(p, TR_STEP_SETTLE, direction, half, layer, phase);
+}
+
 /* One layer of either direction; `first` is the half that goes first. The layers -1 and L have no
  * attention: L ends the forward, -1 the backward. */
 static void add_layer(tr_static_program_t *p, as_direction_t direction, data_half_t first,
@@ -23,22 +30,23 @@ static void add_layer(tr_static_program_t *p, as_direction_t direction, data_hal
         if (before >= 0 && before < p->num_layers)
             add(p, TR_STEP_FINISH, direction, halves[i], before, phase);
         add(p, TR_STEP_DENSE, direction, halves[i], layer, phase);
-        if (attends) add(p, TR_STEP_BEGIN, direction, halves[i], layer, phase);
+        if (attends) add_exchange(p, TR_STEP_BEGIN, direction, halves[i], layer, phase);
     }
     for (int i = 0; i < DATA_NUM_HALVES && attends; i++)
-        add(p, TR_STEP_SERVE, direction, halves[i], layer, phase);
+        add_exchange(p, TR_STEP_SERVE, direction, halves[i], layer, phase);
 }
 
-base_status_t tr_static_program_create(base_ctx_t *ctx, int32_t num_layers,
+base_status_t tr_static_program_create(base_ctx_t *ctx, int32_t num_layers, int serial,
                                        tr_static_program_t **program_p)
 {
-    /* Both directions: at most 8 steps a layer and 4 at the end. */
-    const int64_t most = 2 * (8 * (int64_t)num_layers + 4);
+    /* Both directions: at most 8 steps a layer, 12 when serial, and 4 at the end. */
+    const int64_t most = 2 * (12 * (int64_t)num_layers + 4);
 
     tr_static_program_t *p = base_calloc(ctx, 1, sizeof *p, "static program");
     if (p == NULL) return BASE_ERR_NOMEM;
     p->ctx = ctx;
     p->num_layers = num_layers;
+    p->serial = serial;
     p->steps = base_calloc(ctx, most, sizeof *p->steps, "static program");
     if (p->steps == NULL) {
         tr_static_program_destroy(p);
@@ -80,6 +88,9 @@ base_status_t tr_static_program_run(const tr_static_program_t *program, int32_t 
         case TR_STEP_SERVE:
             BASE_TRY(ops->serve(user, step));
             break;
+        case TR_STEP_SETTLE:
+            BASE_TRY(ops->settle(user, step));
+            break;
         }
     }
     return BASE_OK;
@@ -96,6 +107,8 @@ const char *tr_step_name(tr_step_kind_t kind)
         return "begin";
     case TR_STEP_SERVE:
         return "serve";
+    case TR_STEP_SETTLE:
+        return "settle";
     }
     return "unknown";
 }

@@ -19,6 +19,9 @@
  * v of ping fly under dense(pong), those of pong under serve(ping), o of ping under serve(pong), o
  * of pong under the next dense(ping).
  *
+ * That is ping-pong. Without it (serial, to see what it is worth) a settle follows every begin and
+ * serve: the exchange is waited for where it begins, under nothing.
+ *
  * A trainer runs all steps; a pool rank runs begin, serve and finish, and leaves the dense ones
  * out. The program is data, a table of steps: what runs it, numbers it for lifetimes (phase),
  * prints or simulates it reads the same table. */
@@ -31,7 +34,8 @@ typedef enum tr_step_kind {
     TR_STEP_FINISH,
     TR_STEP_DENSE,
     TR_STEP_BEGIN,
-    TR_STEP_SERVE
+    TR_STEP_SERVE,
+    TR_STEP_SETTLE
 } tr_step_kind_t;
 
 typedef struct tr_step {
@@ -46,13 +50,14 @@ typedef struct tr_program {
     int32_t num_layers;
     int32_t num_steps;
     int32_t num_forward_steps; /* the first of them: forward and turn */
+    int serial;                /* without ping-pong */
     tr_step_t *steps;
     base_ctx_t *ctx;
 } tr_static_program_t;
 
 /* Builds the table for a model of num_layers (>= 1) layers. The caller frees it with
  * tr_static_program_destroy. */
-base_status_t tr_static_program_create(base_ctx_t *ctx, int32_t num_layers,
+base_status_t tr_static_program_create(base_ctx_t *ctx, int32_t num_layers, int serial,
                                        tr_static_program_t **program_p) BASE_MUST_CHECK;
 void tr_static_program_destroy(tr_static_program_t *program); /* NULL is legal */
 
@@ -62,6 +67,7 @@ typedef struct tr_static_program_ops {
     base_status_t (*begin)(void *user, const tr_step_t *step);
     base_status_t (*serve)(void *user, const tr_step_t *step);
     base_status_t (*finish)(void *user, const tr_step_t *step);
+    base_status_t (*settle)(void *user, const tr_step_t *step); /* of a serial program only */
 } tr_static_program_ops_t;
 
 /* Runs the table's first num_steps steps once (all, or num_forward_steps for an evaluation); stops

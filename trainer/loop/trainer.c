@@ -196,10 +196,12 @@ base_status_t tr_trainer_create(base_ctx_t *ctx, base_device_t *dev, comm_group_
     BASE_TRY_GOTO(count_adapters(t, config), st, err_destroy);
     BASE_TRY_GOTO(base_stream_create(dev, BASE_STREAM_COMPUTE, "compute", &t->stream), st,
                   err_destroy);
+    base_stream_measure(t->stream, &t->meter, BASE_LANE_COMPUTE);
     BASE_TRY_GOTO(base_arena_create(dev, BASE_MEMORY_DEVICE, "device", &t->arena), st, err_destroy);
     BASE_TRY_GOTO(tr_model_create(ctx, &config->model, &t->model), st, err_destroy);
-    BASE_TRY_GOTO(tr_static_program_create(ctx, config->model.num_layers, &t->program), st,
-                  err_destroy);
+    BASE_TRY_GOTO(
+        tr_static_program_create(ctx, config->model.num_layers, config->serial, &t->program), st,
+        err_destroy);
     if (t->index >= 0) BASE_TRY_GOTO(create_dense(t, config), st, err_destroy);
     BASE_TRY_GOTO(create_attention(t, config), st, err_destroy);
     BASE_TRY_GOTO(start(t, config), st, err_destroy);

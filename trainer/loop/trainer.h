@@ -20,6 +20,7 @@
 #ifndef CADRE_TRAINER_LOOP_TRAINER_H
 #define CADRE_TRAINER_LOOP_TRAINER_H
 
+#include "base/device/stream_mark.h"
 #include "comm/comm.h"
 #include "lora/optimizer.h"
 #include "trainer/loop/static_program.h"
@@ -36,6 +37,7 @@ typedef struct tr_trainer_config {
     int optimizer;      /* full mode: moments for every weight (full_step.h) */
     int32_t max_pieces; /* of a microbatch; with adapters */
     int layout_only;    /* 1: nothing is committed: only the arena's sizes are of use */
+    int serial;         /* 1: without ping-pong (static_program.h), for comparison */
     tr_recompute_t recompute;
     int64_t max_rows;      /* most rows of a half on a trainer; multiple of DATA_ROW_ALIGN */
     int64_t scratch_bytes; /* the next four go to as_attention_config_t */
@@ -54,6 +56,7 @@ typedef struct tr_trainer {
     int32_t *used;          /* [num_adapters] adapters of the microbatch at work, ascending */
     int64_t *adapter_count; /* [num_adapters] elements of each adapter; 0 without adapters */
     base_stream_t *stream;
+    base_meter_t meter; /* of the stream */
     base_arena_t *arena;
     tr_model_t *model;
     tr_static_program_t *program;

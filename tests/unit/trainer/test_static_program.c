@@ -6,7 +6,8 @@
 
 /* ==== the order, written out ==== */
 
-/* "D0 pi" is dense of layer 0 on ping; F finish, B begin, S serve; backward after the bar. */
+/* "D0 pi" is dense of layer 0 on ping; F finish, B begin, S serve, W settle; backward after the bar.
+ */
 static void print_program(const tr_static_program_t *p, char *text, size_t bytes)
 {
     size_t at = 0;
@@ -14,7 +15,7 @@ static void print_program(const tr_static_program_t *p, char *text, size_t bytes
     text[0] = '\0';
     for (int32_t i = 0; i < p->num_steps; i++) {
         const tr_step_t *s = &p->steps[i];
-        const char letter = "FDBS"[s->kind];
+        const char letter = "FDBSW"[s->kind];
         const int turn =
             i > 0 && s->direction == AS_BACKWARD && p->steps[i - 1].direction == AS_FORWARD;
         const int n = snprintf(text + at, bytes - at, "%s%c%d%s", turn ? "| " : "", letter,
@@ -24,13 +25,13 @@ static void print_program(const tr_static_program_t *p, char *text, size_t bytes
     }
 }
 
-static void expect_program(int32_t layers, const char *want)
+static void expect_program(int32_t layers, int serial, const char *want)
 {
     base_ctx_t *ctx = fixture_ctx();
     tr_static_program_t *p;
     char text[2048];
 
-    assert_int_equal(tr_static_program_create(ctx, layers, &p), BASE_OK);
+    assert_int_equal(tr_static_program_create(ctx, layers, serial, &p), BASE_OK);
     print_program(p, text, sizeof text);
     assert_string_equal(text, want);
     tr_static_program_destroy(p);
@@ -40,23 +41,38 @@ static void expect_program(int32_t layers, const char *want)
 static void test_order_of_one_layer(void **state)
 {
     (void)state;
-    expect_program(1, "D0pi B0pi D0po B0po S0pi S0po "
-                      "F0pi D1pi F0po D1po "
-                      "| D0po B0po D0pi B0pi S0po S0pi "
-                      "F0po D-1po F0pi D-1pi ");
+    expect_program(1, 0,
+                   "D0pi B0pi D0po B0po S0pi S0po "
+                   "F0pi D1pi F0po D1po "
+                   "| D0po B0po D0pi B0pi S0po S0pi "
+                   "F0po D-1po F0pi D-1pi ");
 }
 
 static void test_order_of_three_layers(void **state)
 {
     (void)state;
-    expect_program(3, "D0pi B0pi D0po B0po S0pi S0po "
-                      "F0pi D1pi B1pi F0po D1po B1po S1pi S1po "
-                      "F1pi D2pi B2pi F1po D2po B2po S2pi S2po "
-                      "F2pi D3pi F2po D3po "
-                      "| D2po B2po D2pi B2pi S2po S2pi "
-                      "F2po D1po B1po F2pi D1pi B1pi S1po S1pi "
-                      "F1po D0po B0po F1pi D0pi B0pi S0po S0pi "
-                      "F0po D-1po F0pi D-1pi ");
+    expect_program(3, 0,
+                   "D0pi B0pi D0po B0po S0pi S0po "
+                   "F0pi D1pi B1pi F0po D1po B1po S1pi S1po "
+                   "F1pi D2pi B2pi F1po D2po B2po S2pi S2po "
+                   "F2pi D3pi F2po D3po "
+                   "| D2po B2po D2pi B2pi S2po S2pi "
+                   "F2po D1po B1po F2pi D1pi B1pi S1po S1pi "
+                   "F1po D0po B0po F1pi D0pi B0pi S0po S0pi "
+                   "F0po D-1po F0pi D-1pi ");
+}
+
+/* Without ping-pong each exchange is waited for where it begins. */
+static void test_order_without_ping_pong(void **state)
+{
+    (void)state;
+    expect_program(2, 1,
+                   "D0pi B0pi W0pi D0po B0po W0po S0pi W0pi S0po W0po "
+                   "F0pi D1pi B1pi W1pi F0po D1po B1po W1po S1pi W1pi S1po W1po "
+                   "F1pi D2pi F1po D2po "
+                   "| D1po B1po W1po D1pi B1pi W1pi S1po W1po S1pi W1pi "
+                   "F1po D0po B0po W0po F1pi D0pi B0pi W0pi S0po W0po S0pi W0pi "
+                   "F0po D-1po F0pi D-1pi ");
 }
 
 /* ==== what the seam demands ==== */
@@ -67,7 +83,7 @@ static void test_rules_of_the_seam(void **state)
     tr_static_program_t *p;
 
     (void)state;
-    assert_int_equal(tr_static_program_create(ctx, 7, &p), BASE_OK);
+    assert_int_equal(tr_static_program_create(ctx, 7, 0, &p), BASE_OK);
 
     int32_t open[DATA_NUM_HALVES] = {-1, -1}, phase = 0;
     int served[DATA_NUM_HALVES] = {0, 0};
@@ -94,6 +110,9 @@ static void test_rules_of_the_seam(void **state)
             break;
         case TR_STEP_DENSE:
             assert_int_equal(open[s->half], -1);
+            break;
+        case TR_STEP_SETTLE:
+            fail_msg("a settle with ping-pong");
             break;
         }
     }
@@ -153,7 +172,7 @@ static void test_run(void **state)
                                    .finish = record_finish};
 
     (void)state;
-    assert_int_equal(tr_static_program_create(ctx, 2, &p), BASE_OK);
+    assert_int_equal(tr_static_program_create(ctx, 2, 0, &p), BASE_OK);
     recorder_t trainer = {.program = p};
     assert_int_equal(tr_static_program_run(p, p->num_steps, &ops, &trainer), BASE_OK);
     assert_int_equal(trainer.calls, p->num_steps);
@@ -182,7 +201,7 @@ static void test_no_memory(void **state)
     (void)state;
     for (int n = 1; n <= 2; n++) {
         base_memory_fail_at(base_ctx_memory(ctx), n);
-        assert_int_equal(tr_static_program_create(ctx, 2, &p), BASE_ERR_NOMEM);
+        assert_int_equal(tr_static_program_create(ctx, 2, 0, &p), BASE_ERR_NOMEM);
         fixture_expect_error(ctx, BASE_ERR_NOMEM, "MEM-01", "static program");
     }
     fixture_ctx_end(ctx);
@@ -191,8 +210,11 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order_of_one_layer), cmocka_unit_test(test_order_of_three_layers),
-        cmocka_unit_test(test_rules_of_the_seam),  cmocka_unit_test(test_run),
+        cmocka_unit_test(test_order_of_one_layer),
+        cmocka_unit_test(test_order_of_three_layers),
+        cmocka_unit_test(test_order_without_ping_pong),
+        cmocka_unit_test(test_rules_of_the_seam),
+        cmocka_unit_test(test_run),
         cmocka_unit_test(test_no_memory),
     };
 
