@@ -22,6 +22,8 @@ static const char PAGE[] =
     "  --dump-gradients FILE  write the gradient of the first global batch of each adapter, "
     "before\n"
     "                         clipping, to a safetensors file with PEFT's names\n"
+    "  --trace N              record what every rank does in the first N microbatches, in\n"
+    "                         OUTPUT/trace; `cadre trace OUTPUT` puts it together\n"
     "  --threads N            N ranks as threads of this process (1)\n"
     "  --hosts N,N,...        take the ranks for those of as many hosts, so many on each: where "
     "the\n"
@@ -32,12 +34,15 @@ static const char PAGE[] =
 
 #define RANK_0_NS INT64_C(5000000000) /* in which rank 0 has started, said it, and ended */
 
-enum { SET, PRINT_CONFIG, DUMP_GRADIENTS, THREADS, HOSTS, NUM_SPECS };
+enum { SET, PRINT_CONFIG, DUMP_GRADIENTS, THREADS, HOSTS, TRACE, NUM_SPECS };
 static const tr_option_spec_t SPECS[NUM_SPECS] = {[SET] = {"--set", true},
                                                   [PRINT_CONFIG] = {"--print-config", false},
                                                   [DUMP_GRADIENTS] = {"--dump-gradients", true},
                                                   [THREADS] = {"--threads", true},
-                                                  [HOSTS] = {"--hosts", true}};
+                                                  [HOSTS] = {"--hosts", true},
+                                                  [TRACE] = {"--trace", true}};
+
+#define MOST_TRACED 1000000
 
 /* A rank's run, or why it cannot have one: then the other ranks are told. */
 typedef struct train_call {
@@ -130,6 +135,7 @@ static int train_verb(const tr_cli_t *cli, int argc, char **argv)
 {
     train_call_t call = {.loaded = BASE_OK};
     base_config_t *config = NULL;
+    int64_t trace = 0;
     int code = TR_EXIT_DONE;
     tr_options_t o;
 
@@ -140,6 +146,8 @@ static int train_verb(const tr_cli_t *cli, int argc, char **argv)
         return TR_EXIT_DONE;
     }
     st = tr_options_need(cli->ctx, "train", "RUN.yaml", o.num_words > 0 ? o.words[0] : NULL);
+    if (st >= 0 && o.values[TRACE] != NULL)
+        st = tr_options_number(cli->ctx, "--trace", o.values[TRACE], 1, MOST_TRACED, &trace);
     if (st < 0) return tr_cli_exit_code(st);
     load(cli->ctx, &o, &config, &call);
     if (call.loaded >= 0) check(cli->ctx, config, &call);
@@ -151,6 +159,7 @@ static int train_verb(const tr_cli_t *cli, int argc, char **argv)
                                     .argc = argc + 1, /* main.c gives the words behind its own */
                                     .argv = (const char *const *)argv - 1,
                                     .dump_gradients = o.values[DUMP_GRADIENTS],
+                                    .trace_microbatches = trace,
                                     .out = stdout,
                                     .err = stderr,
                                     .reported = call.run.reported};

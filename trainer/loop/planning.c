@@ -1,6 +1,8 @@
 #include "trainer/loop/planning.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
+#include "base/trace.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -36,11 +38,15 @@ static base_status_t plan_one(tr_planning_t *p, int64_t n)
 {
     const request_t *request = &p->requests[n % TR_PLANNING_LOTS];
     tr_planned_t *planned = &p->planned[n % TR_PLANNING_LOTS];
+    const int64_t begin_ns = base_clock_ns();
 
     for (int32_t i = 0; i < request->num_ends; i++)
         tr_horizon_apply(p->horizon, request->ends[i].job, (tr_job_state_t)request->ends[i].state);
     tr_horizon_save(p->horizon, planned->before);
-    return tr_horizon_next(p->horizon, planned->lot, &planned->entry);
+    BASE_TRY(tr_horizon_next(p->horizon, planned->lot, &planned->entry));
+    base_trace_span(base_ctx_trace(p->ctx), BASE_LANE_PLANNING, "select, pack, plan", begin_ns,
+                    base_clock_ns());
+    return BASE_OK;
 }
 
 static void *planning_main(void *arg)

@@ -132,19 +132,32 @@ static base_status_t drop_step(tr_train_t *t, int32_t j)
     return tr_gradients_zero_adapter(t->trainer, j);
 }
 
+/* Sums, norm and AdamW, on the compute stream and in its account. */
+static base_status_t optimize(tr_train_t *t, int32_t j, const tr_step_options_t *options,
+                              tr_step_result_t *result)
+{
+    static const char *const KEYS[BASE_TRACE_NOTES] = {"job", "step"};
+    const int64_t number = t->jobs[j]->step + 1;
+    const base_trace_note_t note = {.part = BASE_PART_DENSE, .keys = KEYS, .values = {j, number}};
+    tr_step_hook_t hook = {.fn = t->events.gradient, .user = t->events.user};
+
+    BASE_TRY(base_stream_begin(t->trainer->stream, "optimizer step", &note));
+    if (t->options.full)
+        BASE_TRY(tr_full_step(t->trainer, number, options, &hook, result));
+    else
+        BASE_TRY(tr_adapter_step(t->trainer, j, options, &hook, result));
+    return base_stream_end(t->trainer->stream);
+}
+
 static base_status_t step(tr_train_t *t, const tr_entry_part_t *part)
 {
     const int32_t j = part->job;
     tr_job_t *job = t->jobs[j];
     const tr_step_options_t options = tr_job_step_options(job);
-    tr_step_hook_t hook = {.fn = t->events.gradient, .user = t->events.user};
     tr_step_result_t result;
 
     if (!is_heard(t, j)) return drop_step(t, j);
-    if (t->options.full)
-        BASE_TRY(tr_full_step(t->trainer, job->step + 1, &options, &hook, &result));
-    else
-        BASE_TRY(tr_adapter_step(t->trainer, j, &options, &hook, &result));
+    BASE_TRY(optimize(t, j, &options, &result));
     tr_job_stepped(job, &result, part->batch_documents, part->batch_rows, part->batch_supervised);
     const tr_train_step_t record = {.step = job->step,
                                     .loss = result.loss,
@@ -200,9 +213,14 @@ static base_status_t run_training(tr_train_t *t, tr_lot_t *lot, const tr_entry_t
 
 static base_status_t run_evaluation(tr_train_t *t, tr_lot_t *lot, const tr_entry_t *entry)
 {
+    base_trace_t *trace = base_ctx_trace(t->ctx);
+
+    base_trace_begin(trace, BASE_LANE_HOST, "evaluation");
     BASE_TRY(tr_microbatch_evaluate(t->trainer, lot->batch, tr_lot_plans(lot)));
     t->microbatch++;
-    return entry->parts[0].completes ? evaluated(t, entry->parts[0].job) : BASE_OK;
+    if (entry->parts[0].completes) BASE_TRY(evaluated(t, entry->parts[0].job));
+    base_trace_end(trace, BASE_LANE_HOST);
+    return BASE_OK;
 }
 
 static uint64_t hash_plans(const tr_lot_t *lot)
@@ -321,7 +339,10 @@ static base_status_t run_next(tr_train_t *t, int *more_p)
     tr_planned_t *planned;
 
     *more_p = 0;
+    if (t->events.next != NULL) BASE_TRY(t->events.next(t->events.user, t->microbatch));
+    base_trace_begin(base_ctx_trace(t->ctx), BASE_LANE_HOST, "wait for the plan");
     BASE_TRY(tr_planning_wait(t->planning, t->microbatch, &planned));
+    base_trace_end(base_ctx_trace(t->ctx), BASE_LANE_HOST);
     if (planned->entry.kind == TR_ENTRY_END) return drain(t);
     if (planned->entry.kind == TR_ENTRY_TRAIN)
         BASE_TRY(run_training(t, planned->lot, &planned->entry));

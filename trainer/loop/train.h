@@ -34,6 +34,7 @@ typedef struct tr_train_events {
     void *user;
     /* Each may be NULL. A negative status ends the run. gradient, step and evaluated are for
      * trainers: a rank that only serves has no results. */
+    base_status_t (*next)(void *user, int64_t done); /* before a microbatch; so many are over */
     base_status_t (*microbatch)(void *user, int64_t microbatch, int64_t document_rows);
     base_status_t (*gradient)(void *user, int32_t job); /* summed, before the step */
     base_status_t (*step)(void *user, int32_t job, const tr_train_step_t *step);

@@ -163,6 +163,11 @@ base_status_t tr_metrics_step(tr_metrics_t *metrics, const tr_metrics_step_t *re
     put_int(&j, "supervised_tokens", record->supervised_tokens);
     put_int(&j, "microbatch", record->microbatch);
     put_double(&j, "step_time_s", record->step_time_s);
+    put_double(&j, "dense_s", record->part_s[BASE_PART_DENSE]);
+    put_double(&j, "attention_s", record->part_s[BASE_PART_ATTENTION]);
+    put_double(&j, "exchange_s", record->part_s[BASE_PART_EXCHANGE]);
+    put_double(&j, "waiting_s", record->part_s[BASE_PART_WAITING]);
+    put_double(&j, "idle_s", record->part_s[BASE_PART_NONE]);
     put_double(&j, "elapsed_s", record->elapsed_s);
     put_double(&j, "tokens_per_second", record->tokens_per_second);
     put_double(&j, "pad_share", record->pad_share);

@@ -5,7 +5,8 @@
  *
  *   {"adapter":"legal","step":12,"total_steps":500,"epoch":0.24,"loss":1.93,"grad_norm":0.41,
  *    "learning_rate":9.9e-05,"tokens":48211,"supervised_tokens":31990,"microbatch":37,
- *    "step_time_s":0.81,"elapsed_s":9.7,"tokens_per_second":5120.5,"pad_share":0.012}
+ *    "step_time_s":0.81,"dense_s":0.51,"attention_s":0.2,"exchange_s":0.01,"waiting_s":0.04,
+ *    "idle_s":0.05,"elapsed_s":9.7,"tokens_per_second":5120.5,"pad_share":0.012}
  *   {"adapter":"legal","step":50,"epoch":1.0,"eval_loss":1.71,"eval_perplexity":5.53,
  *    "eval_documents":200,"eval_supervised_tokens":81022,"eval_time_s":1.3,"elapsed_s":44.1}
  *
@@ -19,6 +20,7 @@
 #define CADRE_TRAINER_RUN_METRICS_H
 
 #include "base/context.h"
+#include "base/meter.h"
 
 typedef struct tr_metrics tr_metrics_t;
 
@@ -34,9 +36,12 @@ typedef struct tr_metrics_step {
     int64_t supervised_tokens; /* the same */
     int64_t microbatch;        /* in which its global batch was completed */
     double step_time_s;        /* since its last step, or its start */
-    double elapsed_s;          /* since the first microbatch of the run */
-    double tokens_per_second;  /* of this adapter, over step_time_s */
-    double pad_share;          /* pad rows / rows, of the microbatches of this step */
+    /* Where step_time_s went on rank 0's compute stream (base/meter.h), idle under BASE_PART_NONE;
+     * NaN on a device that cannot tell. */
+    double part_s[BASE_NUM_PARTS];
+    double elapsed_s;         /* since the first microbatch of the run */
+    double tokens_per_second; /* of this adapter, over step_time_s */
+    double pad_share;         /* pad rows / rows, of the microbatches of this step */
 } tr_metrics_step_t;
 
 typedef struct tr_metrics_eval {

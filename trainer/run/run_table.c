@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define CELL_BYTES  96
-#define MAX_COLUMNS 7
+#define MAX_COLUMNS 8
 
 /* A row is made twice, for its widths and for the stream, so that nothing needs memory. */
 typedef struct cells {
@@ -208,4 +208,45 @@ void tr_run_table_results(FILE *out, const tr_run_table_result_t *rows, int64_t 
     (void)fputs("next:\n", out);
     if (!full) put_command(out, "verify", model, first, NULL);
     if (data != NULL) put_command(out, "score", full ? first : model, full ? NULL : first, data);
+}
+
+/* ==== the split ==== */
+
+static int64_t whole(const tr_run_table_split_t *row)
+{
+    int64_t ns = 0;
+
+    for (int p = 0; p < BASE_NUM_PARTS; p++)
+        ns += row->ns[p];
+    return ns;
+}
+
+static void split_row(const void *data, int64_t index, cells_t *cells)
+{
+    static const base_part_t columns[] = {BASE_PART_DENSE, BASE_PART_ATTENTION, BASE_PART_EXCHANGE,
+                                          BASE_PART_WAITING, BASE_PART_NONE};
+    const tr_run_table_split_t *row = (const tr_run_table_split_t *)data + index;
+    const double ns = (double)whole(row);
+
+    (void)snprintf(cells->text[0], CELL_BYTES, "%" PRId64, row->rank);
+    (void)snprintf(cells->text[1], CELL_BYTES, "%s", row->role);
+    if (row->microbatches > 0)
+        (void)snprintf(cells->text[2], CELL_BYTES, "%.1f", ns * 1e-6 / (double)row->microbatches);
+    for (int c = 0; c < 5 && ns > 0; c++)
+        (void)snprintf(cells->text[3 + c], CELL_BYTES, "%.1f%%",
+                       100.0 * (double)row->ns[columns[c]] / ns);
+}
+
+void tr_run_table_split(FILE *out, const tr_run_table_split_t *rows, int64_t num_rows)
+{
+    static const char *const heads[] = {"rank",      "is",       "ms a microbatch", "dense",
+                                        "attention", "exchange", "waiting",         "idle"};
+    const layout_t layout = {.num_columns = 8,
+                             .heads = heads,
+                             .left = 2u,
+                             .row = split_row,
+                             .rows = rows,
+                             .num_rows = num_rows};
+
+    print_table(out, &layout);
 }

@@ -1,4 +1,4 @@
-/* The two tables of a run: what it will do, before the first microbatch, and what it did.
+/* The tables of a run: what it will do, before the first microbatch, and what it did.
  *
  *   adapter    documents  supervised tokens  steps  rank  scale  trainable parameters
  *   legal         12,000          4,812,331    750    16      2            41,943,040
@@ -13,9 +13,15 @@
  *   next:
  *     cadre verify --model models/Llama-3.1-8B --adapter runs/three/adapters/legal
  *
+ *   rank  is           ms a microbatch  dense  attention  exchange  waiting   idle
+ *      0  trainer 0              812.4  71.3%      12.0%      0.4%     9.1%   7.2%
+ *      1  server 0               812.4   0.0%      64.9%      0.2%    30.8%   4.1%
+ *
  * Pure functions of their arguments; faults of the stream stay with the stream. */
 #ifndef CADRE_TRAINER_RUN_RUN_TABLE_H
 #define CADRE_TRAINER_RUN_RUN_TABLE_H
+
+#include "base/meter.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -48,5 +54,17 @@ typedef struct tr_run_table_result {
  * with a folder, quoted for a shell. */
 void tr_run_table_results(FILE *out, const tr_run_table_result_t *rows, int64_t num_rows,
                           const char *model, bool full, const char *data);
+
+/* Where the time of a rank's compute stream went (base/meter.h); ns[BASE_PART_NONE] is idle, so that
+ * all of them are the whole. */
+#define TR_RUN_ROLE_BYTES 32
+typedef struct tr_run_table_split {
+    int64_t rank;
+    char role[TR_RUN_ROLE_BYTES]; /* "trainer 0" */
+    int64_t microbatches;
+    int64_t ns[BASE_NUM_PARTS];
+} tr_run_table_split_t;
+
+void tr_run_table_split(FILE *out, const tr_run_table_split_t *rows, int64_t num_rows);
 
 #endif

@@ -5,9 +5,9 @@
 #include "trainer/run/metrics.h"
 #include "trainer/run/progress.h"
 #include "trainer/run/run_status.h"
-#include "trainer/run/run_table.h"
 
 #include <math.h>
+#include <string.h>
 
 struct tr_train_report {
     base_ctx_t *ctx;
@@ -20,9 +20,12 @@ struct tr_train_report {
     tr_progress_t *progress;
     int64_t microbatch;
     int64_t start_ns;
-    int64_t *step_ns; /* [num_jobs] when the last step ended */
-    int64_t *tokens;  /* [num_jobs] at that time */
-    char **folders;   /* [num_jobs] where it was exported, or NULL */
+    int64_t *step_ns;                   /* [num_jobs] when the last step ended */
+    int64_t *tokens;                    /* [num_jobs] at that time */
+    int64_t (*part_ns)[BASE_NUM_PARTS]; /* [num_jobs] likewise */
+    tr_run_table_split_t *splits;       /* [num_splits] of the ranks, at the end */
+    int64_t num_splits;
+    char **folders; /* [num_jobs] where it was exported, or NULL */
 };
 
 static double seconds(int64_t ns)
@@ -87,15 +90,19 @@ static base_status_t start(tr_train_report_t *r)
     r->step_ns = base_calloc(r->ctx, jobs, sizeof *r->step_ns, "report");
     r->tokens = base_calloc(r->ctx, jobs, sizeof *r->tokens, "report");
     r->folders = base_calloc(r->ctx, jobs, sizeof *r->folders, "report");
-    if (r->step_ns == NULL || r->tokens == NULL || r->folders == NULL) return BASE_ERR_NOMEM;
+    r->part_ns = base_calloc(r->ctx, jobs, sizeof *r->part_ns, "report");
+    if (r->step_ns == NULL || r->tokens == NULL || r->folders == NULL || r->part_ns == NULL)
+        return BASE_ERR_NOMEM;
     BASE_TRY(print_plan(r));
     BASE_TRY(tr_metrics_open(r->ctx, tr_run_folder_path(r->folder, TR_RUN_METRICS), &r->metrics));
     BASE_TRY(tr_run_status_create(r->ctx, tr_run_folder_path(r->folder, TR_RUN_STATUS),
                                   base_clock_ns, 0, &r->status));
     BASE_TRY(start_progress(r));
     r->start_ns = base_clock_ns();
-    for (int64_t j = 0; j < jobs; j++)
+    for (int64_t j = 0; j < jobs; j++) {
         r->step_ns[j] = r->start_ns;
+        base_meter_read(&r->trainer->meter, r->part_ns[j]);
+    }
     return BASE_OK;
 }
 
@@ -128,6 +135,22 @@ base_status_t tr_train_report_microbatch(tr_train_report_t *report, int64_t micr
     return tr_run_status_update(report->status, microbatch);
 }
 
+/* The parts of a step that took `took` seconds; the job's account begins anew. */
+static void take_parts(tr_train_report_t *r, int32_t job, double took, double part_s[])
+{
+    const int measured = base_stream_measured(r->trainer->stream);
+    int64_t now[BASE_NUM_PARTS];
+    double counted = 0.0;
+
+    base_meter_read(&r->trainer->meter, now);
+    for (int p = BASE_PART_NONE + 1; p < BASE_NUM_PARTS; p++) {
+        part_s[p] = measured ? seconds(now[p] - r->part_ns[job][p]) : (double)NAN;
+        counted += part_s[p];
+    }
+    part_s[BASE_PART_NONE] = took > counted ? took - counted : measured ? 0.0 : (double)NAN;
+    memcpy(r->part_ns[job], now, sizeof now);
+}
+
 base_status_t tr_train_report_step(tr_train_report_t *report, int32_t job,
                                    const tr_train_step_t *step)
 {
@@ -135,7 +158,7 @@ base_status_t tr_train_report_step(tr_train_report_t *report, int32_t job,
     const tr_job_t *of = r->inputs->jobs[job];
     const int64_t now = base_clock_ns();
     const double took = seconds(now - r->step_ns[job]);
-    const tr_metrics_step_t record = {
+    tr_metrics_step_t record = {
         .adapter = of->name,
         .step = step->step,
         .total_steps = of->total_steps,
@@ -151,6 +174,7 @@ base_status_t tr_train_report_step(tr_train_report_t *report, int32_t job,
         .tokens_per_second = took > 0.0 ? (double)(of->tokens - r->tokens[job]) / took : 0.0,
         .pad_share = step->rows > 0 ? (double)step->pad_rows / (double)step->rows : 0.0};
 
+    take_parts(r, job, took, record.part_s);
     r->step_ns[job] = now;
     r->tokens[job] = of->tokens;
     tr_progress_step(r->progress, job, step->step, step->loss);
@@ -178,6 +202,7 @@ base_status_t tr_train_report_evaluated(tr_train_report_t *report, int32_t job, 
                                       .eval_time_s = seconds(now - r->step_ns[job]),
                                       .elapsed_s = seconds(now - r->start_ns)};
     r->step_ns[job] = now; /* the next step's time does not count the evaluation */
+    base_meter_read(&r->trainer->meter, r->part_ns[job]);
     return tr_metrics_eval(r->metrics, &record);
 }
 
@@ -193,6 +218,17 @@ base_status_t tr_train_report_ended(tr_train_report_t *report, int32_t job)
         return r->folders[job] == NULL ? BASE_ERR_NOMEM : BASE_OK;
     }
     return tr_run_folder_adapter(r->folder, of->name, &r->folders[job]);
+}
+
+base_status_t tr_train_report_split(tr_train_report_t *report, const tr_run_table_split_t *rows,
+                                    int64_t num_rows)
+{
+    report->splits =
+        base_calloc(report->ctx, num_rows, sizeof *report->splits, "split of the time");
+    if (report->splits == NULL) return BASE_ERR_NOMEM;
+    memcpy(report->splits, rows, (size_t)num_rows * sizeof *rows);
+    report->num_splits = num_rows;
+    return BASE_OK;
 }
 
 static base_status_t print_results(tr_train_report_t *r)
@@ -213,6 +249,8 @@ static base_status_t print_results(tr_train_report_t *r)
                                           .folder = r->folders[j]};
     }
     tr_run_table_results(r->out, rows, in->num_jobs, in->config->model, is_full(r), data);
+    if (r->num_splits > 0) (void)fputs("\nwhere the time went:\n", r->out);
+    if (r->num_splits > 0) tr_run_table_split(r->out, r->splits, r->num_splits);
     base_free(r->ctx, rows);
     return BASE_OK;
 }
@@ -248,6 +286,8 @@ base_status_t tr_train_report_close(tr_train_report_t *report, base_status_t out
     base_free(r->ctx, r->folders);
     base_free(r->ctx, r->tokens);
     base_free(r->ctx, r->step_ns);
+    base_free(r->ctx, r->part_ns);
+    base_free(r->ctx, r->splits);
     base_free(r->ctx, r);
     st = st < 0 ? st : written;
     return st < 0 ? st : closed;

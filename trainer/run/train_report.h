@@ -6,6 +6,7 @@
 #include "trainer/loop/train.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/run_folder.h"
+#include "trainer/run/run_table.h"
 
 #include <stdio.h>
 
@@ -24,6 +25,10 @@ base_status_t tr_train_report_step(tr_train_report_t *report, int32_t job,
 base_status_t tr_train_report_evaluated(tr_train_report_t *report, int32_t job,
                                         double loss) BASE_MUST_CHECK;
 base_status_t tr_train_report_ended(tr_train_report_t *report, int32_t job) BASE_MUST_CHECK;
+
+/* Where the time went on each rank, for the table at the end: copied. */
+base_status_t tr_train_report_split(tr_train_report_t *report, const tr_run_table_split_t *rows,
+                                    int64_t num_rows) BASE_MUST_CHECK;
 
 /* The run is over, with this status: prints the table of what was done to `out` when it went well,
  * writes the last status, closes. NULL is legal. Frees `report` also when it fails. */

@@ -12,6 +12,7 @@
 #include "trainer/run/product_choices.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_setup.h"
+#include "trainer/run/run_trace.h"
 #include "trainer/run/train_export.h"
 #include "trainer/run/train_report.h"
 
@@ -34,6 +35,8 @@ typedef struct run {
     tr_trainer_t *trainer;
     tr_lot_options_t lots;
     tr_train_t *train;
+    tr_run_trace_t *trace;   /* NULL: none */
+    int64_t start_ns;        /* of the loop */
     tr_run_folder_t *folder; /* the leader's, like the rest */
     tr_train_report_t *report;
 } run_t;
@@ -127,6 +130,13 @@ static base_status_t init_adapters(run_t *r)
 
 /* ==== what happens while it runs ==== */
 
+static base_status_t on_next(void *user, int64_t done)
+{
+    const run_t *r = user;
+
+    return tr_run_trace_microbatch(r->trace, done);
+}
+
 static base_status_t on_microbatch(void *user, int64_t microbatch, int64_t document_rows)
 {
     const run_t *r = user;
@@ -181,6 +191,7 @@ static base_status_t make_loop(run_t *r)
     const tr_train_options_t options = {
         .full = r->full, .rank_columns = r->full ? 0 : r->args->config->batch.max_rank_columns};
     const tr_train_events_t events = {.user = r,
+                                      .next = on_next,
                                       .microbatch = on_microbatch,
                                       .gradient = on_gradient,
                                       .step = on_step,
@@ -229,6 +240,50 @@ static base_status_t begin_report(run_t *r)
                                   r->args->err, &r->report);
 }
 
+/* ==== where the time goes ==== */
+
+static void put_role(const run_t *r, char role[TR_RUN_ROLE_BYTES])
+{
+    const int trains = r->trainer->index >= 0;
+
+    (void)snprintf(role, TR_RUN_ROLE_BYTES, "%s %d", trains ? "trainer" : "server",
+                   trains ? r->trainer->index
+                          : r->topology->rank_server[comm_group_rank(r->group)]);
+}
+
+static base_status_t begin_trace(run_t *r)
+{
+    char role[TR_RUN_ROLE_BYTES];
+
+    r->start_ns = base_clock_ns();
+    if (r->args->trace_microbatches == 0) return BASE_OK;
+    put_role(r, role);
+    return tr_run_trace_create(r->ctx, r->group, r->args->config->output,
+                               r->args->trace_microbatches, r->trainer, role, &r->trace);
+}
+
+/* Every rank's account, at the end of the loop, to the leader. */
+static base_status_t share_split(run_t *r)
+{
+    const int size = comm_group_size(r->group);
+    tr_run_table_split_t mine = {.rank = comm_group_rank(r->group),
+                                 .microbatches = r->train->microbatch};
+    base_status_t st;
+
+    if (!base_stream_measured(r->trainer->stream)) return BASE_OK;
+    put_role(r, mine.role);
+    base_meter_read(&r->trainer->meter, mine.ns);
+    mine.ns[BASE_PART_NONE] = base_clock_ns() - r->start_ns;
+    for (int p = BASE_PART_NONE + 1; p < BASE_NUM_PARTS; p++)
+        mine.ns[BASE_PART_NONE] -= mine.ns[p];
+    tr_run_table_split_t *all = base_calloc(r->ctx, size, sizeof *all, "split of the time");
+    if (all == NULL) return BASE_ERR_NOMEM;
+    st = comm_allgather(r->group, &mine, (int64_t)sizeof mine, all);
+    if (st >= 0 && r->leader) st = tr_train_report_split(r->report, all, size);
+    base_free(r->ctx, all);
+    return st;
+}
+
 static base_status_t run_all(run_t *r, base_device_t *dev)
 {
     BASE_TRY(tr_setup_check(r->ctx, r->args->config));
@@ -242,7 +297,9 @@ static base_status_t run_all(run_t *r, base_device_t *dev)
     BASE_TRY(init_adapters(r));
     BASE_TRY(make_loop(r));
     if (r->leader) BASE_TRY(begin_report(r));
-    return tr_train_run(r->train);
+    BASE_TRY(begin_trace(r));
+    BASE_TRY(tr_train_run(r->train));
+    return share_split(r);
 }
 
 base_status_t tr_train_run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
@@ -261,10 +318,12 @@ base_status_t tr_train_run_rank(comm_group_t *group, base_ctx_t *ctx, base_devic
     if (st < 0 && base_ctx_error(ctx, &error)) comm_group_stop(group, &error);
     const base_status_t closed = tr_train_report_close(r.report, st);
     tr_train_destroy(r.train);
+    const base_status_t traced = tr_run_trace_close(r.trace, st);
     tr_trainer_destroy(r.trainer);
     tr_run_folder_destroy(r.folder);
     base_free(ctx, r.adapters);
     as_topology_destroy(r.topology);
     tr_inputs_close(r.inputs);
-    return st < 0 ? st : closed;
+    if (st < 0) return st;
+    return traced < 0 ? traced : closed;
 }

@@ -22,6 +22,7 @@ typedef struct tr_train_run {
     const char *const *argv;
     const char *dump_gradients; /* safetensors file for the gradients of the first global batch of
                                    each job (PEFT's names, not clipped), or NULL */
+    int64_t trace_microbatches; /* of which OUTPUT/trace is written (run_trace.h); 0: none */
     FILE *out, *err;            /* tables; progress and errors in a list */
     tr_rank_state_t *state;     /* of a rank that is a process; NULL for threads */
     /* Written by rank 0. */

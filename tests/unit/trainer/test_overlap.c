@@ -11,9 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LAYERS   2
+#define LAYERS   3
 #define ROWS     440 /* of each of two documents: one in ping, one in pong, on both trainers */
-#define OP_NS    INT64_C(30000000)
+#define OP_NS    INT64_C(25000000)
 #define DELAY_NS INT64_C(20000000)
 #define ROUNDS   9
 /* A step's exchanges: out and back of two halves, forward and backward. */
