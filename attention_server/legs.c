@@ -98,6 +98,6 @@ base_status_t as_exchange_leg(as_attention_t *at, data_half_t half, int32_t laye
         .ready = at->ready};
     if (leg == AS_FWD_OUT || leg == AS_BWD_OUT)
         memset(at->half[half].arrows, 0, (size_t)at->topology->num_ranks);
-    BASE_TRY(comm_exchange_begin(at->group, (int)half, &exchange, ticket_p));
-    return as_mark_sent(at, half, layer, leg);
+    BASE_TRY(as_mark_sent(at, half, layer, leg)); /* before anybody can have it */
+    return comm_exchange_begin(at->group, (int)half, &exchange, ticket_p);
 }

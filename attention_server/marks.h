@@ -9,7 +9,7 @@
 /* "q,k,v of ping": the transfers of a leg, and their arrows. */
 const char *as_leg_name(as_leg_t leg, data_half_t half);
 
-/* An arrow begins for each peer that gets something from this rank in the exchange just begun. */
+/* An arrow begins for each peer that gets something from this rank in the exchange about to begin. */
 base_status_t as_mark_sent(as_attention_t *at, data_half_t half, int32_t layer,
                            as_leg_t leg) BASE_MUST_CHECK;
 /* Arrows end in the span that is open: of all peers of the half's last exchange. */

@@ -2,7 +2,7 @@
  * so that a test of what overlaps with what neither needs cores nor minds other programs.
  *
  *   pace_t pace;
- *   pace_begin(&pace, ctx, 30000000);       attention and norms: at least 30 ms each
+ *   pace_begin(&pace, ctx, 30000000, 0);    norms: at least 30 ms each, attention at its own pace
  *   ... each dense step has a norm, each serve with tasks an attention ...
  *   pace_end(&pace, ctx); */
 #ifndef CADRE_TESTS_SUPPORT_PACE_H
@@ -15,7 +15,7 @@
 
 typedef struct pace {
     base_observer_t observer;
-    int64_t op_ns, begin_ns;
+    int64_t norm_ns, attention_ns, begin_ns;
 } pace_t;
 
 static inline void pace_op_begin(void *user, const char *work, const void *args)
@@ -30,17 +30,20 @@ static inline void pace_op_begin(void *user, const char *work, const void *args)
 static inline void pace_op_end(void *user, const char *work, const void *args)
 {
     const pace_t *p = user;
+    int64_t ns = 0;
 
     (void)args;
-    if (strcmp(work, "attention_fwd") == 0 || strcmp(work, "attention_bwd") == 0 ||
-        strncmp(work, "rmsnorm_", 8) == 0)
-        base_clock_sleep_ns(p->begin_ns + p->op_ns - base_clock_ns());
+    if (strcmp(work, "attention_fwd") == 0 || strcmp(work, "attention_bwd") == 0)
+        ns = p->attention_ns;
+    if (strncmp(work, "rmsnorm_", 8) == 0) ns = p->norm_ns;
+    base_clock_sleep_ns(p->begin_ns + ns - base_clock_ns());
 }
 
-static inline void pace_begin(pace_t *pace, base_ctx_t *ctx, int64_t op_ns)
+static inline void pace_begin(pace_t *pace, base_ctx_t *ctx, int64_t norm_ns, int64_t attention_ns)
 {
     *pace = (pace_t){.observer = {.begin = pace_op_begin, .end = pace_op_end, .user = pace},
-                     .op_ns = op_ns};
+                     .norm_ns = norm_ns,
+                     .attention_ns = attention_ns};
     base_ctx_set_observer(ctx, &pace->observer);
 }
 

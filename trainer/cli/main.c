@@ -12,6 +12,7 @@ static const tr_verb_t verbs[] = {
     {"prepare", "JSONL to tokenized datasets", tr_cmd_prepare},
     {"plan", "what a run will take, and whether it fits", tr_cmd_plan},
     {"train", "train adapters, or a model", tr_cmd_train},
+    {"trace", "what the ranks of a run did when, in one file", tr_cmd_trace},
     {"score", "the loss of a model or adapter on a dataset", tr_cmd_score},
     {"verify", "does an adapter fit its base and change it", tr_cmd_verify},
     {"export", "an adapter or model of a run, in another folder or form", tr_cmd_export},

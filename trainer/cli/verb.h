@@ -52,6 +52,7 @@ int tr_cmd_init_model(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_plan(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_prepare(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_score(const tr_cli_t *cli, int argc, char **argv);
+int tr_cmd_trace(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_train(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_verify(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_version(const tr_cli_t *cli, int argc, char **argv);

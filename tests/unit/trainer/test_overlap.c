@@ -58,7 +58,7 @@ static base_status_t run_lots(train_rank_t *rank, tr_lot_t *lots[2], int64_t *st
     add_documents(lots[1], 1);
     BASE_TRY(comm_barrier(rank->trainer->group));
     const int64_t begin = base_clock_ns();
-    pace_begin(&pace, rank->ctx, OP_NS);
+    pace_begin(&pace, rank->ctx, OP_NS, OP_NS);
     const base_status_t st = train_lot_run(rank, lots[1], 0);
     pace_end(&pace, rank->ctx);
     BASE_TRY(st);
