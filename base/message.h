@@ -46,7 +46,7 @@ extern "C" {
     X(RUN, 03, "output lies in the model folder", "set `output` to a folder of its own")           \
     X(RUN, 04, "run without what is to be exported",                                               \
       "give the folder that `output` named, and one of the adapters that the message lists")       \
-    X(TRACE, 01, "traces that cannot be put together", "record them: `cadre train --trace N`")     \
+    X(RUN, 08, "traces that cannot be put together", "record them: `cadre train --trace N`")       \
     X(COMM, 01, "a rank has stopped",                                                              \
       "the first error is in the log of the rank that the message names")                          \
     X(COMM, 02, "a rank did not answer in time",                                                   \

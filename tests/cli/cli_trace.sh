@@ -70,16 +70,16 @@ out '^ *1  trainer 1 '
 run run.yaml --set output=runs/plain --set defaults.steps=1 --threads 3
 [ ! -e runs/plain/trace ] || fail 'a trace that nobody asked for'
 expect 3 trace runs/plain
-err 'TRACE-01: runs/plain: no trace of this run: runs/plain/trace/rank-0000.json is not there'
+err 'RUN-08: runs/plain: no trace of this run: runs/plain/trace/rank-0000.json is not there'
 rm runs/pool/trace/rank-0001.json
 expect 3 trace runs/pool
-err 'TRACE-01: runs/pool/trace/rank-0001.json is not there, and the run had 3 ranks'
+err 'RUN-08: runs/pool/trace/rank-0001.json is not there, and the run had 3 ranks'
 cp runs/hosts/trace/rank-0001.json runs/pool/trace/
 expect 3 trace runs/pool
 err 'rank-0001.json is of a run of 2 ranks, rank-0000.json of one of 3'
 sed -i '9s/"ph"/"hp"/' runs/hosts/trace/rank-0001.json
 expect 3 trace runs/hosts
-err 'TRACE-01: runs/hosts/trace/rank-0001.json:9: not an event of a trace'
+err 'RUN-08: runs/hosts/trace/rank-0001.json:9: not an event of a trace'
 head -n -1 runs/mpi/trace/rank-0002.json >cut && mv cut runs/mpi/trace/rank-0002.json
 expect 3 trace runs/mpi
 err 'rank-0002.json:' && err 'the file is cut short'

@@ -56,14 +56,14 @@ static base_status_t count_ranks(merger_t *m)
 
     rank_path(m, 0);
     if (!exists(m->path))
-        return BASE_FAIL(m->ctx, BASE_ERR_FORMAT, BASE_MSG_TRACE_01,
+        return BASE_FAIL(m->ctx, BASE_ERR_FORMAT, BASE_MSG_RUN_08,
                          "%s: no trace of this run: %s is not there", m->args->run, m->path);
     BASE_TRY(tr_trace_read(m->ctx, m->path, 0, nothing, NULL, &first));
     m->num_ranks = first.ranks;
     for (int64_t r = 1; r < m->num_ranks; r++) {
         rank_path(m, r);
         if (!exists(m->path))
-            return BASE_FAIL(m->ctx, BASE_ERR_FORMAT, BASE_MSG_TRACE_01,
+            return BASE_FAIL(m->ctx, BASE_ERR_FORMAT, BASE_MSG_RUN_08,
                              "%s is not there, and the run had %" PRId64 " ranks", m->path,
                              m->num_ranks);
     }
@@ -78,7 +78,7 @@ static base_status_t copy_files(merger_t *m)
         rank_path(m, r);
         BASE_TRY(tr_trace_read(m->ctx, m->path, r, copy_line, m, &m->files[r]));
         if (m->files[r].ranks != m->num_ranks)
-            return BASE_FAIL(m->ctx, BASE_ERR_FORMAT, BASE_MSG_TRACE_01,
+            return BASE_FAIL(m->ctx, BASE_ERR_FORMAT, BASE_MSG_RUN_08,
                              "%s is of a run of %" PRId64
                              " ranks, rank-0000.json of one of %" PRId64,
                              m->path, m->files[r].ranks, m->num_ranks);

@@ -19,7 +19,7 @@ typedef struct tr_trace_merge {
     FILE *out;       /* the table */
 } tr_trace_merge_t;
 
-/* TRACE-01: the run has no trace, a rank's file is missing, or a line is damaged (file and line).
+/* RUN-08: the run has no trace, a rank's file is missing, or a line is damaged (file and line).
  */
 base_status_t tr_trace_merge(base_ctx_t *ctx, const tr_trace_merge_t *merge) BASE_MUST_CHECK;
 

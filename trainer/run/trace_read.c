@@ -25,7 +25,7 @@ typedef struct reader {
 
 static base_status_t damaged(const reader_t *r, const char *what)
 {
-    return BASE_FAIL(r->ctx, BASE_ERR_FORMAT, BASE_MSG_TRACE_01, "%s:%" PRId64 ": %s", r->path,
+    return BASE_FAIL(r->ctx, BASE_ERR_FORMAT, BASE_MSG_RUN_08, "%s:%" PRId64 ": %s", r->path,
                      r->line, what);
 }
 

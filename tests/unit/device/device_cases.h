@@ -44,6 +44,7 @@ extern const device_case_t device_cases_order[];
 extern const device_case_t device_cases_wait[];
 extern const device_case_t device_cases_memory[];
 extern const device_case_t device_cases_share[];
+extern const device_case_t device_cases_mark[];
 extern const device_case_t device_cases_strict[];
 extern const device_case_t device_cases_cuda[]; /* empty in builds without CUDA */
 

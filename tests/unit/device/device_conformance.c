@@ -75,8 +75,8 @@ static void run(void **state)
 static int run_kind(base_device_kind_t kind, const char *word)
 {
     const device_case_t *const tables[] = {
-        device_cases_copy,  device_cases_order,  device_cases_wait, device_cases_memory,
-        device_cases_share, device_cases_strict, device_cases_cuda};
+        device_cases_copy,  device_cases_order, device_cases_wait,   device_cases_memory,
+        device_cases_share, device_cases_mark,  device_cases_strict, device_cases_cuda};
     struct CMUnitTest tests[MAX_CASES];
     run_case_t cases[MAX_CASES];
     size_t num = 0;

@@ -19,13 +19,20 @@ static const tr_metrics_step_t STEP = {.adapter = "legal",
                                        .supervised_tokens = 31990,
                                        .microbatch = 37,
                                        .step_time_s = 0.75,
+                                       .part_s = {[BASE_PART_NONE] = 0.125,
+                                                  [BASE_PART_DENSE] = 0.5,
+                                                  [BASE_PART_ATTENTION] = 0.0625,
+                                                  [BASE_PART_EXCHANGE] = (double)NAN,
+                                                  [BASE_PART_WAITING] = 0.03125},
                                        .elapsed_s = 9.5,
                                        .tokens_per_second = 5120.5,
                                        .pad_share = 0.125};
 static const char STEP_LINE[] =
     "{\"adapter\":\"legal\",\"step\":12,\"total_steps\":500,\"epoch\":0.25,\"loss\":1.5,"
     "\"grad_norm\":0.5,\"learning_rate\":0.0001,\"tokens\":48211,\"supervised_tokens\":31990,"
-    "\"microbatch\":37,\"step_time_s\":0.75,\"elapsed_s\":9.5,\"tokens_per_second\":5120.5,"
+    "\"microbatch\":37,\"step_time_s\":0.75,\"dense_s\":0.5,\"attention_s\":0.0625,"
+    "\"exchange_s\":null,\"waiting_s\":0.03125,\"idle_s\":0.125,\"elapsed_s\":9.5,\"tokens_per_"
+    "second\":5120.5,"
     "\"pad_share\":0.125}\n";
 
 static void records(void **state)

@@ -91,6 +91,29 @@ static void results_of_a_model(void **state)
                         "  cadre score --model runs/a/model --data x.h5\n");
 }
 
+static void split_of_the_time(void **state)
+{
+    const tr_run_table_split_t rows[] = {
+        {.rank = 0,
+         .role = "trainer 0",
+         .microbatches = 4,
+         .ns = {[BASE_PART_NONE] = 100000000,
+                [BASE_PART_DENSE] = 600000000,
+                [BASE_PART_ATTENTION] = 200000000,
+                [BASE_PART_EXCHANGE] = 1000000,
+                [BASE_PART_WAITING] = 99000000}},
+        {.rank = 11, .role = "server 0"},
+    };
+    FILE *out = stream();
+
+    (void)state;
+    tr_run_table_split(out, rows, 2);
+    expect_written(out,
+                   "rank  is         ms a microbatch  dense  attention  exchange  waiting   idle\n"
+                   "   0  trainer 0            250.0  60.0%      20.0%      0.1%     9.9%  10.0%\n"
+                   "  11  server 0\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -98,6 +121,7 @@ int main(void)
         cmocka_unit_test(plan_of_a_model),
         cmocka_unit_test(results),
         cmocka_unit_test(results_of_a_model),
+        cmocka_unit_test(split_of_the_time),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
