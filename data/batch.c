@@ -49,7 +49,9 @@ base_status_t data_batch_create(base_ctx_t *ctx, int32_t max_documents, int32_t 
         (b->document_trainer = base_calloc(ctx, max_documents, sizeof *b->document_trainer,
                                            "batch: document trainers")) == NULL ||
         (b->document_head =
-             base_calloc(ctx, max_documents, sizeof *b->document_head, "batch: heads")) == NULL) {
+             base_calloc(ctx, max_documents, sizeof *b->document_head, "batch: heads")) == NULL ||
+        (b->document_place =
+             base_calloc(ctx, max_documents, sizeof *b->document_place, "batch: places")) == NULL) {
         data_batch_destroy(b);
         return BASE_ERR_NOMEM;
     }
@@ -60,6 +62,7 @@ base_status_t data_batch_create(base_ctx_t *ctx, int32_t max_documents, int32_t 
 void data_batch_destroy(data_batch_t *batch)
 {
     if (batch == NULL) return;
+    base_free(batch->ctx, batch->document_place);
     base_free(batch->ctx, batch->document_head);
     base_free(batch->ctx, batch->document_trainer);
     base_free(batch->ctx, batch->order);

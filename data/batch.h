@@ -39,8 +39,9 @@ typedef enum data_half { DATA_PING, DATA_PONG, DATA_NUM_HALVES } data_half_t;
  * values, borrowed while the batch is in use; pool ranks have NULL. */
 typedef struct data_document {
     int64_t rows;
-    int32_t adapter;   /* index among the job's adapters */
-    int64_t index;     /* in its dataset */
+    int32_t adapter;    /* index among the job's adapters */
+    int64_t index;      /* in its dataset */
+    int64_t supervised; /* rows with a target that is trained on; 0 where packers need not know */
     double row_weight; /* of each supervised row in the loss: 1 / supervised tokens of the adapter's
                           global batch */
     const int32_t *tokens;
@@ -75,6 +76,7 @@ typedef struct data_batch {
     int32_t *order;            /* [max(capacity_documents, capacity_pieces)] index array to sort */
     int32_t *document_trainer; /* [capacity_documents] packers: trainer of a whole document */
     int64_t *document_head;    /* [capacity_documents] packers: rows of the document in ping */
+    int32_t *document_place;   /* [capacity_documents] packers: an order in the making */
 } data_batch_t;
 
 /* Allocates a batch of that capacity; nothing is allocated later. The caller frees it with

@@ -28,7 +28,9 @@ typedef struct lora_pack {
 /* Fills `batch`. Cutting packer: the documents go, longest first, to the emptier half (ping when
  * equal). One that is longer than half of all documents' rows, or that fits into neither half,
  * spans both, cut at the multiple of DATA_ROW_ALIGN that levels the halves best; there is never a
- * second one. The rows of a half are sorted by adapter, then by the order given; every trainer gets
+ * second one. The rows of a half are sorted by adapter; within an adapter documents with many and with
+ * few supervised rows alternate, so that those of the loss are spread over the trainers
+ * (lora/pack_spread.h), else they lie in the order given. Every trainer gets
  * m = the fuller half's rows / trainers, rounded up to DATA_ROW_ALIGN. Documents of together at
  * most num_trainers * tokens_per_trainer - DATA_ROW_ALIGN + 1 rows always fit, a single one also
  * without that margin.

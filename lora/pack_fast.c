@@ -1,6 +1,7 @@
 #include "lora/pack.h"
 
 #include "base/sort.h"
+#include "lora/pack_spread.h"
 
 #include <inttypes.h>
 
@@ -257,6 +258,7 @@ static base_status_t pack_group(base_ctx_t *ctx, const lora_pack_t *pack, const 
     for (int32_t t = group->first; t < group->first + group->count; t++)
         batch->trainer_rows[t] = m;
     sort_documents(batch, by_adapter);
+    if (group->count > 1) lora_pack_spread(batch);
     return lay_group(pack, group, batch);
 }
 

@@ -134,6 +134,7 @@ base_status_t tr_lot_add(tr_lot_t *lot, const data_dataset_t *dataset, int64_t i
     data_document_t document = {.rows = data_dataset_rows(dataset, index),
                                 .adapter = adapter,
                                 .index = index,
+                                .supervised = data_dataset_supervised(dataset, index),
                                 .row_weight = row_weight};
 
     if (lot->options.tokens) {

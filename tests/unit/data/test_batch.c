@@ -358,7 +358,7 @@ static void create_fails_cleanly(void **state)
         fixture_expect_error(ctx, BASE_ERR_NOMEM, "MEM-01", "batch");
         assert_int_equal(base_memory_live_total(base_ctx_memory(ctx)), 0);
     } while (n < 100);
-    assert_int_equal(n, 9);
+    assert_int_equal(n, 10);
     base_memory_fail_at(base_ctx_memory(ctx), 0);
     data_batch_destroy(batch);
     data_batch_destroy(NULL);

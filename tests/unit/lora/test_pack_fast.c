@@ -38,6 +38,7 @@ static int32_t draw_documents(rng_t *rng, int64_t room, int64_t longest, data_do
         }
         documents[n] = (data_document_t){.rows = rows,
                                          .adapter = (int32_t)draw(rng, 0, 3),
+                                         .supervised = rng->round % 3 == 0 ? 0 : draw(rng, 1, rows),
                                          .index = draw(rng, 0, 1000),
                                          .row_weight = 1.0};
         room -= rows;
@@ -68,7 +69,7 @@ static int64_t half_rows(const data_batch_t *batch, int32_t half, int32_t first,
 }
 
 /* Follows the stream of trainers [first, first + count) row by row: documents without gaps, in
- * ascending (adapter, order given), pads at the end. Marks the rows it meets in seen[d]. */
+ * ascending adapter (and order given, where nothing is known of supervised rows), pads at the end. Marks the rows it meets in seen[d]. */
 static void walk_stream(const data_batch_t *batch, int32_t half, int32_t first, int32_t count,
                         int64_t *seen)
 {
@@ -91,7 +92,9 @@ static void walk_stream(const data_batch_t *batch, int32_t half, int32_t first, 
             const int32_t a = batch->documents[last->document].adapter;
             const int32_t b = batch->documents[here->document].adapter;
 
-            assert_true(a < b || (a == b && last->document < here->document));
+            const int known = batch->documents[0].supervised > 0; /* then in another order */
+
+            assert_true(a < b || (a == b && (known || last->document < here->document)));
         }
         assert_int_equal(here->doc_row, seen[here->document]);
         seen[here->document] += here->rows;
@@ -330,6 +333,80 @@ static void malformed_packs_are_refused(void **state)
     fixture_ctx_end(ctx);
 }
 
+/* Longest first to the emptiest trainer ends with 442 rows on one, more than is sure to fit; the
+ * trainers that come with the documents have 385 each. */
+static void given_trainers_are_taken_when_spreading_fails(void **state)
+{
+    static const int64_t rows[] = {200, 185, 130, 128, 127};
+    static const int32_t trainers[] = {0, 0, 1, 1, 1};
+    base_ctx_t *ctx = fixture_ctx();
+    data_batch_t *batch = new_batch(ctx);
+    data_document_t documents[5];
+    lora_pack_t pack = {.num_trainers = 2,
+                        .tokens_per_trainer = 512,
+                        .whole_documents = 1,
+                        .num_documents = 5,
+                        .documents = documents,
+                        .trainers = trainers};
+
+    (void)state;
+    for (int d = 0; d < 5; d++)
+        documents[d] = (data_document_t){.rows = rows[d], .index = d};
+    assert_int_equal(lora_pack_fast(ctx, &pack, batch), BASE_OK);
+    for (int32_t p = 0; p < batch->num_pieces; p++)
+        assert_int_equal(batch->pieces[p].trainer, trainers[batch->pieces[p].document]);
+    pack.num_documents = 4; /* spread evenly they fit */
+    assert_int_equal(lora_pack_fast(ctx, &pack, batch), BASE_OK);
+    assert_int_equal(data_batch_piece_at(batch, 3, 0)->trainer, 0);
+    data_batch_destroy(batch);
+    fixture_ctx_end(ctx);
+}
+
+/* Supervised rows of the busiest trainer in a half, over the mean; of a piece in proportion. */
+static double supervised_over_mean(const data_batch_t *batch, int32_t half)
+{
+    double of[MAX_TRAINERS] = {0}, sum = 0, most = 0;
+
+    for (int32_t p = 0; p < batch->num_pieces; p++) {
+        const data_piece_t *piece = &batch->pieces[p];
+        const data_document_t *d = &batch->documents[piece->document];
+
+        if (piece->half == half)
+            of[piece->trainer] += (double)(piece->rows * d->supervised) / (double)d->rows;
+    }
+    for (int32_t t = 0; t < batch->num_trainers; t++) {
+        sum += of[t];
+        most = of[t] > most ? of[t] : most;
+    }
+    return most * batch->num_trainers / sum;
+}
+
+/* Two adapters, the first half of each one's documents nearly all prompt, the other nearly all
+ * answer. In the order given one of four trainers has 1.7 times the mean. */
+static void supervised_rows_are_spread(void **state)
+{
+    base_ctx_t *ctx = fixture_ctx();
+    data_batch_t *batch = new_batch(ctx);
+    data_document_t documents[48];
+    const lora_pack_t pack = {
+        .num_trainers = 4, .tokens_per_trainer = 1536, .num_documents = 48, .documents = documents};
+
+    (void)state;
+    for (int d = 0; d < 48; d++) {
+        const int64_t rows = 100 + d % 7;
+
+        documents[d] = (data_document_t){.rows = rows,
+                                         .adapter = d / 24,
+                                         .index = d,
+                                         .supervised = d % 24 < 12 ? rows / 10 : rows * 9 / 10};
+    }
+    assert_int_equal(lora_pack_fast(ctx, &pack, batch), BASE_OK);
+    for (int32_t half = 0; half < DATA_NUM_HALVES; half++)
+        assert_true(supervised_over_mean(batch, half) < 1.15);
+    data_batch_destroy(batch);
+    fixture_ctx_end(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -339,6 +416,8 @@ int main(void)
         cmocka_unit_test(whole_documents_lie_on_one_trainer),
         cmocka_unit_test(what_does_not_fit_is_named),
         cmocka_unit_test(malformed_packs_are_refused),
+        cmocka_unit_test(given_trainers_are_taken_when_spreading_fails),
+        cmocka_unit_test(supervised_rows_are_spread),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
