@@ -7,6 +7,8 @@
 
 #include "trainer/loop/horizon.h"
 
+#include <errno.h>
+
 #define HORIZON_JOBS      4
 #define HORIZON_DOCUMENTS 16 /* of each job's dataset */
 
@@ -40,7 +42,7 @@ typedef struct horizon_options {
 static inline void horizon_begin(horizon_case_t *c, const horizon_options_t *o)
 {
     static const char *const names[HORIZON_JOBS] = {"a", "b", "c", "d"};
-    static char paths[HORIZON_JOBS][32];
+    static char paths[HORIZON_JOBS][64];
 
     memset(c, 0, sizeof *c);
     c->ctx = fixture_ctx();
@@ -63,7 +65,8 @@ static inline void horizon_begin(horizon_case_t *c, const horizon_options_t *o)
 
         for (int d = 0; d < HORIZON_DOCUMENTS; d++)
             rows[d] = 2 + (d * 37 + j * 11) % (longest - 1);
-        (void)snprintf(paths[j], sizeof paths[j], "horizon_%d.h5", j);
+        /* Tests that run at the same time have files of their own. */
+        (void)snprintf(paths[j], sizeof paths[j], "%s_%d.h5", program_invocation_short_name, j);
         job_dataset(c->ctx, paths[j], rows, HORIZON_DOCUMENTS);
         c->configs[j] = train_config(names[j], paths[j], 0, o->batches[j], 1e-3);
         c->configs[j].epochs = o->epochs[j];
