@@ -7,12 +7,15 @@
  *                         of dk and dv in any placement of one cut
  *   repeats [N]           the same bits N times
  *   parts                 attention_delta and partial_sum by themselves, and refused calls
+ *   dump FOLDER           a document, what it should give and what the ops give, for
+ *                         attention_accuracy.py
  *   small                 a few small cases without comparison, for compute-sanitizer
  *
  * Without a section: parts, fuzz 500, repeats 1000. --ops: a variant of attention_try.h in place of
  * the ops. One file, no libraries beyond the driver. Exit: 0 all held; 1 something did not; 77 no
  * GPU. attention_bench has the speed. */
 #include "tests/gpu/attention_case.cuh"
+#include "tests/gpu/attention_dump.cuh"
 #include "tests/gpu/attention_parts.cuh"
 
 #include <algorithm>
@@ -385,10 +388,12 @@ int main(int argc, char **argv)
             failed |= repeats(&fx, ops, number_at(argc, argv, &i, 1000), json);
         } else if (strcmp(argv[i], "parts") == 0) {
             failed |= attention_parts(&fx) > 0;
+        } else if (strcmp(argv[i], "dump") == 0 && i + 1 < argc) {
+            attention_dump(&fx, ops, 2048, argv[++i]);
         } else if (strcmp(argv[i], "small") == 0) {
             failed |= small(&fx, ops);
         } else {
-            gpu_fail(__FILE__, __LINE__, argv[i], "sections: fuzz repeats parts small");
+            gpu_fail(__FILE__, __LINE__, argv[i], "sections: fuzz repeats parts small dump");
         }
     }
     if (sections == 0) {
