@@ -26,6 +26,7 @@ CHECKED(fwd, fwd_wide)
 CHECKED(fwd, fwd_wide_free)
 CHECKED(fwd, fwd_free)
 CHECKED(bwd, bwd_summed)
+CHECKED(bwd, bwd_fetched)
 #undef CHECKED
 
 static const tr_attention_ops_t PRODUCT = {"product", checked_attention_fwd, checked_attention_bwd,
@@ -36,12 +37,14 @@ static const tr_attention_ops_t PRODUCT = {"product", checked_attention_fwd, che
                                              checked_attention_bwd, kern_attention_bwd_workspace},
                                 FREE = {"free", checked_fwd_free, checked_attention_bwd,
                                         kern_attention_bwd_workspace},
+                                FETCHED = {"fetched", checked_attention_fwd, checked_bwd_fetched,
+                                           try_bwd_summed_workspace},
                                 SUMMED = {"summed", checked_attention_fwd, checked_bwd_summed,
                                           try_bwd_summed_workspace},
                                 PLAIN = {"mma", checked_attention_fwd_mma,
                                          checked_attention_bwd_mma, kern_attention_bwd_workspace};
-static const tr_attention_ops_t *const ALL[] = {&PRODUCT, &WIDE,   &WIDE_FREE,
-                                                &FREE,    &SUMMED, &PLAIN};
+static const tr_attention_ops_t *const ALL[] = {&PRODUCT, &WIDE,    &WIDE_FREE, &FREE,
+                                                &SUMMED,  &FETCHED, &PLAIN};
 
 const tr_attention_ops_t *const *gpu_attention_ops(int *count)
 {

@@ -21,8 +21,10 @@ base_status_t try_fwd_wide(base_stream_t *s, const kern_attention_fwd_t *args);
 base_status_t try_fwd_wide_free(base_stream_t *s, const kern_attention_fwd_t *args);
 base_status_t try_fwd_free(base_stream_t *s, const kern_attention_fwd_t *args);
 
-/* attention_try_bwd.cu: five products and a workspace also where windows are narrow. */
+/* attention_try_bwd.cu: five products and a workspace also where windows are narrow; the same with the
+ * sum of dq brought to shared memory for the block that adds last. */
 base_status_t try_bwd_summed(base_stream_t *s, const kern_attention_bwd_t *args);
+base_status_t try_bwd_fetched(base_stream_t *s, const kern_attention_bwd_t *args);
 int64_t try_bwd_summed_workspace(const kern_attention_bwd_t *args);
 
 #ifdef __cplusplus

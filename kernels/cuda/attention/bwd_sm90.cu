@@ -90,7 +90,8 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
 
 } // namespace
 
-cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done)
+cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done,
+                            launch_dqkv_t dqkv)
 {
     const encode_map_t encode = find_encode_map();
     *done = false;
@@ -120,7 +121,7 @@ cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t 
                              : describe_tasks<128>(&params, encode, p, range)))
             return cudaSuccess;
         if (p.workspace != nullptr) {
-            e = launch_dqkv_sm90(params, head_dim, stream);
+            e = dqkv(params, head_dim, stream);
         } else {
             e = launch_dkv_sm90(params, head_dim, stream);
             if (e == cudaSuccess) e = launch_dq_sm90(params, head_dim, processors, stream);

@@ -27,7 +27,8 @@ enum {
     STAGE_EMPTY = STAGED + 2,
     GRANTED, /* every other tile to which nobody adds after the block: its turn has come */
     ITEM = GRANTED + 2, /* no barrier: a key_item, read where it is needed, registers are scarce */
-    OWN_BARRIERS = ITEM + (sizeof(key_item) + 7) / 8
+    SUM_EMPTY = ITEM + (sizeof(key_item) + 7) / 8, /* FETCH: consumers have read a tile's sum */
+    OWN_BARRIERS
 };
 template <int D> constexpr int STAGE_COUNT = D == 128 ? 3 : 2;
 template <int D>
@@ -63,6 +64,28 @@ __device__ __forceinline__ int staged_tiles(const bwd_sm90_params &p, const key_
     return max(w.tiles.end - max(last, w.tiles.begin), 0);
 }
 
+/* The sum so far of the `count`-th tile, count >= staged, into the place of staged dq: once that of the
+ * last staged tile has been read, then once consumers have read that of the tile before. Whoever comes
+ * here has waited for ds of the tile; so consumers have read the sum of the tile but one before, and
+ * neither wait takes another phase for its own. */
+template <int D>
+__device__ __forceinline__ void fetch_sum(const bwd_sm90_params &p, const dqkv_arena<D> &a,
+                                          const dq_turn &at, int count, int staged)
+{
+    const uint32_t granted = a.own_barrier(GRANTED + count % 2);
+    if (count > staged)
+        kern_ptx::barrier_wait(a.own_barrier(SUM_EMPTY), (count - staged - 1) & 1);
+    else if (staged > 0)
+        kern_ptx::barrier_wait(a.own_barrier(STAGE_EMPTY), (staged - 1) & 1);
+    if (at.turn == 0) { /* there is none */
+        kern_ptx::barrier_arrive(granted);
+        return;
+    }
+    engine_fence();
+    kern_ptx::barrier_expect(granted, 4 * SLOT_FLOATS);
+    load_floats(staged_dq<D>(a), granted, p.dq_sums + at.slot * SLOT_FLOATS, 4 * SLOT_FLOATS);
+}
+
 /* One thread of two, for every other tile that the block visits, beginning with `first`: adds the
  * consumers' dq to the tile's sum when it is the block's turn, and passes the turn on. Where the
  * block is the last to add, the consumers do it, and this thread tells them that their turn has come.
@@ -70,8 +93,11 @@ __device__ __forceinline__ int staged_tiles(const bwd_sm90_params &p, const key_
  * What other blocks have added happens before what the consumers read: those released the turn to
  * this thread, which arrives at the barrier that consumers wait for. The barrier is never two phases
  * ahead of them: this thread first waits for ds of the tile, and consumers finish ds of the tile
- * after the next only when they have been through their wait for this one. */
-template <int D>
+ * after the next only when they have been through their wait for this one.
+ *
+ * FETCH: the thread has the sum so far brought to where staged dq lay, so that consumers need not
+ * wait for memory. */
+template <int D, bool FETCH>
 __device__ __forceinline__ void add_tiles(const bwd_sm90_params &p, const dqkv_arena<D> &a,
                                           const key_item &w, int first)
 {
@@ -84,7 +110,10 @@ __device__ __forceinline__ void add_tiles(const bwd_sm90_params &p, const dqkv_a
             }
         if (count >= staged) {
             kern_ptx::barrier_wait(a.own_barrier(DS_FULL + first), count / 2 & 1);
-            kern_ptx::barrier_arrive(a.own_barrier(GRANTED + first));
+            if constexpr (FETCH)
+                fetch_sum<D>(p, a, at, count, staged);
+            else
+                kern_ptx::barrier_arrive(a.own_barrier(GRANTED + first));
             continue;
         }
         kern_ptx::barrier_wait(a.own_barrier(STAGED + first), count / 2 & 1);
@@ -126,7 +155,7 @@ __device__ __forceinline__ void stage_dq(const dqkv_arena<D> &a, int count, int 
 
 /* dq of the `count`-th tile that the block visits, to which it is the last to add, as from the
  * `staged`-th on: this thread's part of its 64 x 64 of it. */
-template <int D>
+template <int D, bool FETCH>
 __device__ __forceinline__ void store_dq(const bwd_sm90_params &p, const dqkv_arena<D> &a,
                                          const key_item &w, int count, int staged, int consumer,
                                          const wgmma_accumulator<64> &part)
@@ -136,18 +165,23 @@ __device__ __forceinline__ void store_dq(const bwd_sm90_params &p, const dqkv_ar
     const int thread = threadIdx.x % GROUP_THREADS, lane = thread % 32;
     kern_ptx::barrier_wait(a.own_barrier(GRANTED + count % 2), (count - staged) / 2 & 1);
     wgmma_accumulator<64> dq;
-    const float *sum = p.dq_sums + at.slot * SLOT_FLOATS + (consumer * GROUP_THREADS + thread) * 4;
+    const int consumer_thread = consumer * GROUP_THREADS + thread;
+    const float *sum = p.dq_sums + at.slot * SLOT_FLOATS + consumer_thread * 4;
+    const float4 *fetched =
+        reinterpret_cast<const float4 *>(a.memory + (staged_dq<D>(a) - a.base)) + consumer_thread;
 #pragma unroll
     for (int i = 0; i < SLOT_VECTORS; i++) {
         /* A sum of zeros is +0 at the end, wherever it began. */
         float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         if (at.turn > 0)
-            x = __ldcg(reinterpret_cast<const float4 *>(sum + i * 4 * CONSUMER_THREADS));
+            x = FETCH ? fetched[i * CONSUMER_THREADS]
+                      : __ldcg(reinterpret_cast<const float4 *>(sum + i * 4 * CONSUMER_THREADS));
         dq[i][0] = __fadd_rn(__fadd_rn(x.x, part[i][0]), 0.0f);
         dq[i][1] = __fadd_rn(__fadd_rn(x.y, part[i][1]), 0.0f);
         dq[i][2] = __fadd_rn(__fadd_rn(x.z, part[i][2]), 0.0f);
         dq[i][3] = __fadd_rn(__fadd_rn(x.w, part[i][3]), 0.0f);
     }
+    if constexpr (FETCH) arrive_as_warp(a.own_barrier(SUM_EMPTY));
     const bwd_sm90_task &t = p.tasks[w.task];
     const int R = p.dims.group.divisor, column = D == 128 ? consumer * 64 : 0;
     const int row = (D == 128 ? 0 : consumer * 64) + thread / 32 * 16 + lane / 4;

@@ -138,6 +138,16 @@ __device__ __forceinline__ void add_floats(float *to, uint32_t from, int bytes)
                  : "memory");
 }
 
+/* The other way; `barrier` counts the bytes, which the thread has announced there. */
+__device__ __forceinline__ void load_floats(uint32_t to, uint32_t barrier, const float *from,
+                                            int bytes)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], "
+                 "%2, [%3];" ::"r"(to),
+                 "l"(from), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
 __device__ __forceinline__ void floats_read()
 {
     asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
