@@ -10,9 +10,8 @@
 #include <string.h>
 #include <time.h>
 
-#define WAIT_SLICE_MS 20
-#define POLL_NS       20000000
-#define STOP_WAIT_NS  INT64_C(1000000000)
+#define POLL_NS      20000000
+#define STOP_WAIT_NS INT64_C(1000000000)
 
 const char comm_copy_nothing_came[] = "nothing came from";
 const char comm_copy_not_fetched[] = "its data was not fetched by";
@@ -20,11 +19,6 @@ const char comm_copy_not_fetched[] = "its data was not fetched by";
 static comm_copy_engine_t *engine_of(comm_group_t *group)
 {
     return (comm_copy_engine_t *)((comm_mpi_group_t *)group)->carrier;
-}
-
-static base_status_t outcome(comm_copy_engine_t *e, base_status_t st)
-{
-    return st < 0 && comm_mpi_is_stopped(e->g) ? comm_watch_stopped(e->g->group.ctx) : st;
 }
 
 base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, int peer)
@@ -123,7 +117,7 @@ static base_status_t copy_begin(comm_group_t *group, int channel, const comm_exc
      * before. */
     if (ex->ready != NULL) {
         st = base_stream_wait_event(post, ex->ready);
-        if (st < 0) return outcome(e, st);
+        if (st < 0) return comm_mpi_outcome(e->g, st);
     }
     if (comm_mpi_is_stopped(e->g)) return comm_watch_stopped(group->ctx);
     BASE_TRY(wait_for_slot(e, channel, slot));
@@ -134,36 +128,13 @@ static base_status_t copy_begin(comm_group_t *group, int channel, const comm_exc
     st = base_stream_signal(post, ready, sequence);
     for (int i = 0; i < slot->num_links && st >= 0; i++)
         st = comm_copy_ring_behind(e, post, slot->links[i].lists.rank);
-    if (st < 0) return outcome(e, st);
+    if (st < 0) return comm_mpi_outcome(e->g, st);
     comm_copy_ring(e->desk);
     *sequence_p = sequence;
     return BASE_OK;
 }
 
 /* ==== arrived, sent ==== */
-
-typedef struct wait_args {
-    comm_copy_engine_t *e;
-    base_counter_t *counter;
-    uint64_t sequence;
-    int peer;
-} wait_args_t;
-
-/* The pump ends the wait when nothing comes; it knows what to say. */
-static base_status_t wait_work(void *args)
-{
-    const wait_args_t *a = args;
-    base_ctx_t *ctx = a->e->g->group.ctx;
-    base_status_t st;
-
-    base_ctx_waits_for(ctx, a->peer);
-    do {
-        st = base_counter_wait_host(ctx, a->counter, a->sequence, WAIT_SLICE_MS);
-        if (st != BASE_OK && comm_mpi_is_stopped(a->e->g)) st = comm_watch_stopped(ctx);
-    } while (st == BASE_PENDING);
-    base_ctx_waits_for(ctx, -1);
-    return st;
-}
 
 /* Only the rank's own thread writes what is read here. */
 static base_status_t wait_on(comm_copy_engine_t *e, comm_ticket_t ticket, int peer,
@@ -178,16 +149,10 @@ static base_status_t wait_on(comm_copy_engine_t *e, comm_ticket_t ticket, int pe
         if (slot->links[i].lists.rank == peer)
             moves = is_arrival ? slot->links[i].lists.num_recv : slot->links[i].lists.num_send;
     if (moves == 0) return BASE_OK;
-    const wait_args_t args = {.e = e,
-                              .counter = is_arrival
-                                             ? e->arrived[ticket.channel][peer]
-                                             : comm_copy_consumed_by(e, ticket.channel, peer),
-                              .sequence = ticket.sequence,
-                              .peer = peer};
-
-    if (!e->on_host)
-        return outcome(e, base_stream_wait_counter(stream, args.counter, args.sequence));
-    return outcome(e, base_stream_submit(stream, wait_work, &args, sizeof args, NULL, 0));
+    return comm_mpi_wait_counter(e->g, stream,
+                                 is_arrival ? e->arrived[ticket.channel][peer]
+                                            : comm_copy_consumed_by(e, ticket.channel, peer),
+                                 ticket.sequence, peer);
 }
 
 static base_status_t copy_arrived(comm_group_t *group, comm_ticket_t ticket, int peer,

@@ -27,11 +27,6 @@ static comm_mpi_link_t *link_of(comm_mpi_slot_t *slot, int peer)
     return NULL;
 }
 
-static base_status_t outcome(comm_mpi_group_t *g, base_status_t st)
-{
-    return st < 0 && comm_mpi_is_stopped(g) ? comm_watch_stopped(g->group.ctx) : st;
-}
-
 /* ==== waits ==== */
 
 typedef struct wait_point {
@@ -121,6 +116,16 @@ static void find_holder(comm_mpi_slot_t *slot, wait_point_t *w)
     }
 }
 
+base_status_t comm_mpi_check_late(comm_mpi_group_t *g, int channel, uint64_t sequence,
+                                  int64_t waited_ns)
+{
+    comm_mpi_slot_t *slot = slot_of(g, channel, sequence);
+    wait_point_t w = {.channel = channel};
+
+    find_holder(slot, &w);
+    return w.peer >= 0 ? look(g, &w, waited_ns) : BASE_PENDING;
+}
+
 /* Waits until the exchange that used the slot before is complete. The mutex is held. */
 static base_status_t wait_for_slot(comm_mpi_group_t *g, int channel, comm_mpi_slot_t *slot)
 {
@@ -177,7 +182,7 @@ static base_status_t mpi_begin(comm_group_t *group, int channel, const comm_exch
      * before. */
     if (ex->ready != NULL) {
         st = base_stream_wait_event(stream, ex->ready);
-        if (st < 0) return outcome(g, st);
+        if (st < 0) return comm_mpi_outcome(g, st);
     }
     (void)pthread_mutex_lock(&g->process->mutex);
     sequence = g->begun[channel] + 1;
@@ -192,11 +197,19 @@ static base_status_t mpi_begin(comm_group_t *group, int channel, const comm_exch
     if (st >= 0) {
         fill_slot(args.slot, ex, sequence);
         g->begun[channel] = sequence;
+        if (g->headers_only) {
+            args.slot->phase = COMM_MPI_READY;
+            (void)pthread_cond_signal(&g->process->work);
+        }
     }
     (void)pthread_mutex_unlock(&g->process->mutex);
     if (st < 0) return st;
+    if (g->headers_only) {
+        *sequence_p = sequence;
+        return BASE_OK;
+    }
     st = base_stream_submit(stream, ready_work, &args, sizeof args, NULL, 0);
-    if (st < 0) return outcome(g, st);
+    if (st < 0) return comm_mpi_outcome(g, st);
     *sequence_p = sequence;
     return BASE_OK;
 }
@@ -267,7 +280,7 @@ static base_status_t wait_on(comm_mpi_group_t *g, comm_ticket_t ticket, int peer
     link = link_of(slot, peer);
     if (link == NULL || (what == NOTHING_CAME ? link->lists.num_recv : link->lists.num_send) == 0)
         return BASE_OK;
-    return outcome(g, base_stream_submit(stream, wait_work, &args, sizeof args, NULL, 0));
+    return comm_mpi_outcome(g, base_stream_submit(stream, wait_work, &args, sizeof args, NULL, 0));
 }
 
 static base_status_t mpi_arrived(comm_group_t *group, comm_ticket_t ticket, int peer,

@@ -90,7 +90,7 @@ static base_status_t send_data(comm_mpi_group_t *g, int channel, comm_mpi_slot_t
     link->header_in = 1;
     link->ready_ns = base_clock_ns();
     link->due_ns = link->ready_ns + g->delay_ns;
-    if (link->lists.num_send > 0) {
+    if (link->lists.num_send > 0 && !g->headers_only) {
         (void)pthread_mutex_unlock(&g->process->mutex);
         comm_mpi_pack(g, slot, link);
         (void)pthread_mutex_lock(&g->process->mutex);
@@ -185,8 +185,8 @@ static base_status_t stage(comm_mpi_group_t *g, comm_mpi_slot_t *slot)
 static base_status_t post(comm_mpi_group_t *g, int channel, comm_mpi_slot_t *slot)
 {
     slot->num_requests = 0;
-    BASE_TRY(stage(g, slot));
-    for (int i = 0; i < slot->num_links; i++)
+    if (!g->headers_only) BASE_TRY(stage(g, slot));
+    for (int i = 0; i < slot->num_links && !g->headers_only; i++)
         BASE_TRY(comm_mpi_receive_list(g, channel, slot, i));
     for (int i = 0; i < slot->num_links; i++) {
         const comm_peer_t *p = &slot->links[i].lists;
@@ -249,6 +249,10 @@ static int finish_link(comm_mpi_group_t *g, int channel, comm_mpi_slot_t *slot,
     const comm_peer_t *lists = &link->lists;
 
     if (!link->header_in || !link->sending || base_clock_ns() < link->due_ns) return 0;
+    if (!link->arrived && link->num_receives == 0 && g->headers_only) {
+        link->arrived = 1;
+        *busy = 1;
+    }
     if (!link->arrived && link->num_receives == 0) {
         (void)pthread_mutex_unlock(&g->process->mutex);
         comm_mpi_unpack(g, slot, link);

@@ -125,6 +125,8 @@ typedef struct comm_mpi_group {
     comm_group_t group; /* first: the public handle */
     comm_mpi_t *process;
     comm_carrier_t *carrier; /* NULL: MPI carries the data too */
+    int headers_only; /* MPI compares lists and moves no data; an exchange is posted at once and complete
+                         when all its peers agree */
     comm_transport_t transport;
     MPI_Comm comms[COMM_NUM_CHANNELS], control;
     int64_t delay_ns, chunk_bytes, direct_bytes;
@@ -247,6 +249,16 @@ base_status_t comm_mpi_allgather(comm_group_t *group, const void *mine, int64_t 
                                  void *all) BASE_MUST_CHECK;
 base_status_t comm_mpi_progress_gather(comm_mpi_group_t *g, int *busy) BASE_MUST_CHECK;
 
+/* ==== mpi_carrier.c ==== */
+
+/* `stream` goes on when the counter is >= value, which takes `peer` (-1: several). On cpu and strict the wait returns what stopped the
+ * group; on cuda the carrier has to release the counter then. */
+base_status_t comm_mpi_wait_counter(comm_mpi_group_t *g, base_stream_t *stream,
+                                    base_counter_t *counter, uint64_t value,
+                                    int peer) BASE_MUST_CHECK;
+/* What a call returns that was refused because the group has stopped: what stopped it. */
+base_status_t comm_mpi_outcome(comm_mpi_group_t *g, base_status_t st) BASE_MUST_CHECK;
+
 /* ==== mpi_bare.c ==== */
 
 base_status_t comm_mpi_bare(comm_group_t *group, const comm_bare_t *bare,
@@ -256,6 +268,11 @@ base_status_t comm_mpi_progress_bare(comm_mpi_group_t *g, int *busy) BASE_MUST_C
 /* ==== mpi_exchange.c ==== */
 
 extern const comm_ops_t comm_mpi_ops;
+/* An open exchange that waits for a peer's header: BASE_PENDING, or, when that has left or `waited_ns` is
+ * beyond the limit, the status of an error that names it; the group is stopped then. The mutex is
+ * held. */
+base_status_t comm_mpi_check_late(comm_mpi_group_t *g, int channel, uint64_t sequence,
+                                  int64_t waited_ns) BASE_MUST_CHECK;
 /* BASE_ERR_STATE when an exchange is open. The mutex is held. */
 base_status_t comm_mpi_check_complete(comm_mpi_group_t *g) BASE_MUST_CHECK;
 

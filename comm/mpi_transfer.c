@@ -1,51 +1,26 @@
-/* The messages that a list of ranges becomes. Both sides derive them from the sizes alone, whatever
- * their pitches and devices: ranges of direct_bytes and more are a segment each, the ones between
- * them are packed into one, and every segment is cut into messages of at most chunk_bytes. */
+/* The messages that a list of ranges becomes: its segments (comm/segment.h), each cut into messages of
+ * at most chunk_bytes. */
 #include "comm/mpi_state.h"
 
 #include "base/device/device_host.h"
 #include "base/memory.h"
+#include "comm/segment.h"
 
 #include <string.h>
 
-static int64_t range_bytes(const base_range_t *r)
-{
-    return r->row_bytes * r->rows;
-}
-
-/* Ranges [first, end) of a list. */
-typedef struct segment {
-    int first, end;
-    int64_t bytes;
-} segment_t;
-
-static int next_segment(const comm_mpi_group_t *g, const base_range_t *list, int num, segment_t *s)
-{
-    s->first = s->end;
-    if (s->first == num) return 0;
-    s->bytes = range_bytes(&list[s->end++]);
-    if (s->bytes >= g->direct_bytes) return 1;
-    while (s->end < num && range_bytes(&list[s->end]) < g->direct_bytes)
-        s->bytes += range_bytes(&list[s->end++]);
-    return 1;
-}
-
 /* Whether this side moves the segment without staging: one large piece of plain memory. */
-static int is_direct(const comm_mpi_group_t *g, const base_range_t *list, const segment_t *s)
+static int is_direct(const comm_mpi_group_t *g, const base_range_t *list, const comm_segment_t *s)
 {
-    const base_range_t *r = &list[s->first];
-
-    return s->end == s->first + 1 && s->bytes >= g->direct_bytes &&
-           (r->rows == 1 || r->pitch == r->row_bytes) &&
-           base_device_kind(base_buffer_device(r->mem.buffer)) == BASE_DEVICE_CPU;
+    return comm_segment_is_whole(g->direct_bytes, list, s) &&
+           base_device_kind(base_buffer_device(list[s->first].mem.buffer)) == BASE_DEVICE_CPU;
 }
 
 int64_t comm_mpi_staging_bytes(const comm_mpi_group_t *g, const base_range_t *list, int num)
 {
-    segment_t s = {0};
+    comm_segment_t s = {0};
     int64_t bytes = 0;
 
-    while (next_segment(g, list, num, &s))
+    while (comm_segment_next(g->direct_bytes, list, num, &s))
         bytes += is_direct(g, list, &s) ? 0 : s.bytes;
     return bytes;
 }
@@ -112,9 +87,9 @@ static base_status_t start_list(comm_mpi_group_t *g, int channel, comm_mpi_slot_
     const base_range_t *list = is_send ? l->lists.send : l->lists.recv;
     const int num = is_send ? l->lists.num_send : l->lists.num_recv;
     char *staging = is_send ? slot->out + l->out_at : slot->in + l->in_at;
-    segment_t s = {0};
+    comm_segment_t s = {0};
 
-    while (next_segment(g, list, num, &s)) {
+    while (comm_segment_next(g->direct_bytes, list, num, &s)) {
         const int direct = is_direct(g, list, &s);
         const message_t m = {.channel = channel,
                              .link = link,
@@ -146,7 +121,7 @@ static char *copy_range(const base_range_t *r, char *staging, int to_place)
     const base_operand_t operand = {*r, to_place ? BASE_WRITE : BASE_READ};
     char *place;
 
-    if (range_bytes(r) == 0) return staging; /* no place to open */
+    if (comm_range_bytes(r) == 0) return staging; /* no place to open */
     place = base_mem_address(r->mem);
     base_host_open(&operand, 1);
     for (int64_t row = 0; row < r->rows; row++, staging += r->row_bytes) {
@@ -162,9 +137,9 @@ static char *copy_range(const base_range_t *r, char *staging, int to_place)
 static void copy_list(const comm_mpi_group_t *g, const base_range_t *list, int num, char *staging,
                       int to_place)
 {
-    segment_t s = {0};
+    comm_segment_t s = {0};
 
-    while (next_segment(g, list, num, &s)) {
+    while (comm_segment_next(g->direct_bytes, list, num, &s)) {
         if (is_direct(g, list, &s)) continue;
         for (int i = s.first; i < s.end; i++)
             staging = copy_range(&list[i], staging, to_place);

@@ -1,0 +1,47 @@
+/* What the carriers of data (comm/copy_engine.h, comm/nccl.h) have in common. */
+#include "comm/mpi_state.h"
+
+#include "base/device/device_host.h"
+#include "comm/watch.h"
+
+#define WAIT_SLICE_MS 20
+
+typedef struct wait_args {
+    comm_mpi_group_t *g;
+    base_counter_t *counter;
+    uint64_t value;
+    int peer;
+} wait_args_t;
+
+/* The carrier's pump ends the wait when nothing comes; it knows what to say. */
+static base_status_t wait_work(void *args)
+{
+    const wait_args_t *a = args;
+    base_ctx_t *ctx = a->g->group.ctx;
+    base_status_t st;
+
+    base_ctx_waits_for(ctx, a->peer);
+    do {
+        st = base_counter_wait_host(ctx, a->counter, a->value, WAIT_SLICE_MS);
+        if (st != BASE_OK && comm_mpi_is_stopped(a->g)) st = comm_watch_stopped(ctx);
+    } while (st == BASE_PENDING);
+    base_ctx_waits_for(ctx, -1);
+    return st;
+}
+
+base_status_t comm_mpi_wait_counter(comm_mpi_group_t *g, base_stream_t *stream,
+                                    base_counter_t *counter, uint64_t value, int peer)
+{
+    const wait_args_t args = {.g = g, .counter = counter, .value = value, .peer = peer};
+    const base_status_t st =
+        base_device_kind(g->group.dev) == BASE_DEVICE_CUDA
+            ? base_stream_wait_counter(stream, counter, value)
+            : base_stream_submit(stream, wait_work, &args, sizeof args, NULL, 0);
+
+    return comm_mpi_outcome(g, st);
+}
+
+base_status_t comm_mpi_outcome(comm_mpi_group_t *g, base_status_t st)
+{
+    return st < 0 && comm_mpi_is_stopped(g) ? comm_watch_stopped(g->group.ctx) : st;
+}
