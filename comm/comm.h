@@ -6,7 +6,8 @@
  *   threads  ranks are threads of this process (`--threads N`, tests); cpu and strict devices, and
  *            one rank alone on cuda
  *   mpi      ranks are processes; cpu and strict devices (comm/mpi.h)
- *   nccl, copy_engine                                                  -- not built yet
+ *   copy_engine  between processes of a host, on every device; mpi beside it (comm/copy_engine.h)
+ *   nccl     between GPUs; mpi beside it (comm/nccl.h)
  *
  * Exchange. All ranks of the group begin the same sequence of exchanges on a channel; an exchange
  * in which a rank has nothing to send or to receive is begun too, with no peers. On a channel,
@@ -92,7 +93,7 @@ typedef struct comm_ticket {
 
 int comm_group_rank(const comm_group_t *group);
 int comm_group_size(const comm_group_t *group);
-const char *comm_group_transport(const comm_group_t *group); /* "threads", "mpi" */
+const char *comm_group_transport(const comm_group_t *group); /* "threads", "mpi", ... */
 /* [size] the host of each rank, numbered from 0 in the order of their first ranks; NULL: all on
  * one. Valid while the group lives. */
 const int32_t *comm_group_hosts(const comm_group_t *group);

@@ -5,6 +5,8 @@
 #include "base/device/device_host.h"
 #include "base/memory.h"
 #include "comm/copy_engine.h"
+#include "comm/nccl.h"
+#include "comm/nccl_link.h"
 #include "comm/watch.h"
 
 #include <string.h>
@@ -12,6 +14,7 @@
 /* After a stop: how long a rank waits for the others to say that they stop too. */
 #define STOP_WAIT_NS INT64_C(2000000000)
 #define POLL_NS      20000000
+#define OPEN_MS      20000
 
 typedef struct runner {
     comm_mpi_t *mpi;
@@ -67,14 +70,18 @@ static void end_rank(runner_t *run)
     }
 }
 
+/* The ranks meet and open each other's memory, which is no matter of one exchange's deadline. */
 static base_status_t open_carrier(comm_mpi_group_t *g)
 {
-    switch (g->transport) {
-    case COMM_TRANSPORT_COPY_ENGINE:
-        return comm_copy_engine_open(g);
-    default:
-        return BASE_OK;
-    }
+    base_ctx_t *ctx = g->group.ctx;
+    const int64_t deadline_ms = base_ctx_deadline_ms(ctx);
+    base_status_t st = BASE_OK;
+
+    if (deadline_ms < OPEN_MS) base_ctx_set_deadline_ms(ctx, OPEN_MS);
+    if (g->transport == COMM_TRANSPORT_COPY_ENGINE) st = comm_copy_engine_open(g);
+    if (g->transport == COMM_TRANSPORT_NCCL) st = comm_nccl_open(g);
+    base_ctx_set_deadline_ms(ctx, deadline_ms);
+    return st;
 }
 
 static void *rank_main(void *arg)
@@ -203,8 +210,8 @@ static comm_transport_t choose(const comm_mpi_t *mpi, const comm_mpi_options_t *
 {
     const int on_cuda = options->device == BASE_DEVICE_CUDA;
 
+    if (size == 1) return COMM_TRANSPORT_MPI; /* it moves nothing, on any device */
     if (options->transport != COMM_TRANSPORT_AUTO) return options->transport;
-    if (size == 1) return COMM_TRANSPORT_MPI; /* it moves nothing */
     if (is_one_host(mpi, options, size)) return COMM_TRANSPORT_COPY_ENGINE;
     return on_cuda ? COMM_TRANSPORT_NCCL : COMM_TRANSPORT_MPI;
 }
@@ -228,10 +235,9 @@ static base_status_t check_transport(const comm_mpi_t *mpi, const comm_mpi_optio
         why = "moves memory of the CPU, and these ranks have GPUs";
     else if (o->transport == COMM_TRANSPORT_COPY_ENGINE && on_cuda && !is_one_host(mpi, o, size))
         why = "serves the GPUs of one host, and these are of several";
-    else if (o->transport == COMM_TRANSPORT_NCCL && !on_cuda)
-        why = "moves memory of GPUs, and these ranks have none";
-    else if (o->transport == COMM_TRANSPORT_NCCL)
-        why = "is not in this program, which was built without NCCL";
+    else if (o->transport == COMM_TRANSPORT_NCCL && !comm_nccl_link_carries(o->device))
+        why = on_cuda ? "is not in this program, which was built without NCCL"
+                      : "moves memory of GPUs, and these ranks have none";
     if (why == NULL) return BASE_OK;
     return BASE_FAIL(mpi->ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_COMM_06, "rank %d: transport %s %s",
                      mpi->rank, comm_transport_name(o->transport), why);

@@ -1,0 +1,325 @@
+/* The NCCL transport's operations, as the rank's own thread calls them. */
+#include "comm/nccl_state.h"
+
+#include "base/clock.h"
+#include "base/device/device_host.h"
+#include "base/memory.h"
+#include "comm/watch.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#define WAIT_SLICE_MS 20
+#define POLL_NS       20000000
+#define STAGING_BYTES INT64_C(524288) /* of a slot at first, in and out; it grows */
+#define STOP_WAIT_NS  INT64_C(1000000000)
+
+static const char WHAT[] = "NCCL transport";
+
+static comm_nccl_t *nccl_of(comm_group_t *group)
+{
+    return (comm_nccl_t *)((comm_mpi_group_t *)group)->carrier;
+}
+
+/* ==== begin ==== */
+
+/* Waits until the exchange that used the slot before is complete. The pump finds what keeps it open,
+ * unless that is this rank itself. */
+static base_status_t wait_for_slot(comm_nccl_t *n, int channel, const comm_nccl_slot_t *slot)
+{
+    comm_nccl_channel_t *c = &n->channels[channel];
+    base_ctx_t *ctx = n->g->group.ctx;
+    const int64_t start_ns = base_clock_ns();
+    base_status_t st = BASE_PENDING;
+
+    if (slot->sequence == 0) return BASE_OK;
+    while (st == BASE_PENDING) {
+        const int64_t waited_ns = base_clock_ns() - start_ns;
+
+        st = base_counter_wait_host(ctx, c->done, slot->sequence, WAIT_SLICE_MS);
+        if (comm_mpi_is_stopped(n->g)) return comm_watch_stopped(ctx);
+        if (st == BASE_PENDING && waited_ns > comm_watch_limit_ns(ctx) &&
+            base_counter_value(c->ready) < slot->sequence)
+            st = BASE_FAIL(ctx, BASE_ERR_TIMEOUT, BASE_MSG_COMM_02,
+                           "rank %d: channel %s, exchange %" PRIu64 ": not ready after %" PRId64
+                           " ms, and %d are open",
+                           n->g->group.rank, comm_channel_name(channel), slot->sequence,
+                           waited_ns / 1000000, COMM_MAX_OPEN_EXCHANGES);
+    }
+    return st;
+}
+
+static void fill_slot(comm_nccl_slot_t *slot, const comm_exchange_t *ex, uint64_t sequence)
+{
+    slot->sequence = sequence;
+    slot->tag = ex->tag;
+    slot->begun_ns = base_clock_ns();
+    slot->num_peers = 0;
+    for (int i = 0; i < ex->num_peers; i++)
+        if (ex->peers[i].num_send > 0 || ex->peers[i].num_recv > 0)
+            slot->peers[slot->num_peers++] = ex->peers[i];
+}
+
+static base_status_t nccl_begin(comm_group_t *group, int channel, const comm_exchange_t *ex,
+                                uint64_t *sequence_p)
+{
+    comm_nccl_t *n = nccl_of(group);
+    comm_nccl_channel_t *c = &n->channels[channel];
+    comm_nccl_slot_t *slot = comm_nccl_slot(c, c->begun + 1);
+    comm_exchange_t headers = *ex;
+    uint64_t sequence = 0;
+    base_status_t st;
+
+    /* First, since it can refuse (an event that was never recorded), and the group is then as
+     * before. */
+    if (ex->ready != NULL) {
+        st = base_stream_wait_event(c->post, ex->ready);
+        if (st < 0) return comm_mpi_outcome(n->g, st);
+    }
+    if (comm_mpi_is_stopped(n->g)) return comm_watch_stopped(group->ctx);
+    BASE_TRY(wait_for_slot(n, channel, slot));
+    headers.ready = NULL;
+    BASE_TRY(comm_mpi_ops.begin(group, channel, &headers, &sequence));
+    fill_slot(slot, ex, sequence);
+    st = base_stream_signal(c->post, c->ready, sequence);
+    if (st < 0) return comm_mpi_outcome(n->g, st);
+    (void)pthread_mutex_lock(&n->g->process->mutex);
+    __atomic_store_n(&c->begun, sequence, __ATOMIC_RELEASE);
+    (void)pthread_cond_broadcast(&n->g->process->changed);
+    (void)pthread_mutex_unlock(&n->g->process->mutex);
+    *sequence_p = sequence;
+    return BASE_OK;
+}
+
+/* ==== arrived, sent: of all peers at once ==== */
+
+static base_status_t wait_on(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream,
+                             int moves)
+{
+    comm_nccl_t *n = nccl_of(group);
+
+    if (!moves) return BASE_OK;
+    return comm_mpi_wait_counter(n->g, stream, n->channels[ticket.channel].done, ticket.sequence);
+}
+
+/* Whether any peer, or the one, sends or receives in this exchange. A slot that was used again belongs
+ * to a later exchange: the ticket's is complete. */
+static int moves_anything(comm_group_t *group, comm_ticket_t ticket, int peer, int is_send)
+{
+    const comm_nccl_slot_t *slot =
+        comm_nccl_slot(&nccl_of(group)->channels[ticket.channel], ticket.sequence);
+
+    for (int i = 0; slot->sequence == ticket.sequence && i < slot->num_peers; i++) {
+        const comm_peer_t *p = &slot->peers[i];
+
+        if ((peer < 0 || p->rank == peer) && (is_send ? p->num_send : p->num_recv) > 0) return 1;
+    }
+    return 0;
+}
+
+static base_status_t nccl_arrived(comm_group_t *group, comm_ticket_t ticket, int peer,
+                                  base_stream_t *stream)
+{
+    return wait_on(group, ticket, stream, moves_anything(group, ticket, peer, 0));
+}
+
+static base_status_t nccl_arrived_all(comm_group_t *group, comm_ticket_t ticket,
+                                      base_stream_t *stream)
+{
+    return wait_on(group, ticket, stream, moves_anything(group, ticket, -1, 0));
+}
+
+static base_status_t nccl_sent(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream)
+{
+    return wait_on(group, ticket, stream, moves_anything(group, ticket, -1, 1));
+}
+
+/* ==== bare ==== */
+
+/* No exchange is open, so the pump leaves link and stream alone. */
+static base_status_t nccl_bare(comm_group_t *group, const comm_bare_t *bare, int64_t *ns_p)
+{
+    comm_nccl_channel_t *c = &nccl_of(group)->channels[COMM_CHANNEL_PING];
+    base_status_t st = BASE_OK;
+
+    BASE_TRY(comm_mpi_barrier(group));
+    const int64_t start_ns = base_clock_ns();
+    for (int i = 0; i < bare->repeat && st >= 0; i++) {
+        const int64_t at = i % bare->depth * bare->bytes;
+        comm_nccl_piece_t pieces[2];
+        int num = 0;
+
+        if (bare->to >= 0)
+            pieces[num++] =
+                (comm_nccl_piece_t){bare->to, 1, base_mem_at(bare->send, at), bare->bytes};
+        if (bare->from >= 0)
+            pieces[num++] =
+                (comm_nccl_piece_t){bare->from, 0, base_mem_at(bare->recv, at), bare->bytes};
+        st = comm_nccl_link_move(c->link, c->move, pieces, num);
+    }
+    if (st >= 0) st = base_stream_sync(c->move);
+    *ns_p = base_clock_ns() - start_ns;
+    return st < 0 ? st : comm_mpi_barrier(group);
+}
+
+/* ==== stop, end ==== */
+
+static void nccl_stop(comm_group_t *group, const base_error_t *error)
+{
+    comm_nccl_t *n = nccl_of(group);
+    const int64_t start_ns = base_clock_ns();
+
+    comm_mpi_ops.stop(group, error);
+    (void)pthread_mutex_lock(&n->g->process->mutex);
+    while (n->started && !n->parked && base_clock_ns() - start_ns < STOP_WAIT_NS)
+        comm_mpi_sleep(n->g->process, &n->g->process->changed, POLL_NS);
+    (void)pthread_mutex_unlock(&n->g->process->mutex);
+}
+
+static void nccl_destroy(comm_group_t *group)
+{
+    comm_mpi_ops.destroy(group);
+}
+
+static const comm_ops_t nccl_ops = {.name = "nccl",
+                                    .begin = nccl_begin,
+                                    .arrived = nccl_arrived,
+                                    .arrived_all = nccl_arrived_all,
+                                    .sent = nccl_sent,
+                                    .barrier = comm_mpi_barrier,
+                                    .allgather = comm_mpi_allgather,
+                                    .bare = nccl_bare,
+                                    .stop = nccl_stop,
+                                    .destroy = nccl_destroy};
+
+static base_status_t check_complete(comm_carrier_t *carrier)
+{
+    comm_nccl_t *n = (comm_nccl_t *)carrier;
+
+    for (int i = 0; i < COMM_NUM_CHANNELS; i++)
+        for (int k = 0; k < COMM_MAX_OPEN_EXCHANGES; k++) {
+            const comm_nccl_slot_t *slot = &n->channels[i].slots[k];
+            char tag[COMM_TEXT_BYTES];
+
+            if (slot->num_peers == 0 || base_counter_value(n->channels[i].done) >= slot->sequence)
+                continue;
+            comm_tag_text(&slot->tag, tag);
+            return BASE_FAIL(
+                n->g->group.ctx, BASE_ERR_STATE, BASE_MSG_INT_01,
+                "rank %d: channel %s, exchange %" PRIu64
+                " (%s): ended before it was complete: rank %d or another one is not done "
+                "with it",
+                n->g->group.rank, comm_channel_name(i), slot->sequence, tag, slot->peers[0].rank);
+        }
+    return BASE_OK;
+}
+
+static void end(comm_carrier_t *carrier)
+{
+    comm_nccl_t *n = (comm_nccl_t *)carrier;
+
+    comm_nccl_pump_end(n);
+    for (int i = 0; i < COMM_NUM_CHANNELS; i++) {
+        comm_nccl_channel_t *c = &n->channels[i];
+
+        if (comm_mpi_is_stopped(n->g)) comm_nccl_link_abort(c->link);
+        base_stream_destroy(c->post);
+        base_stream_destroy(c->move);
+        c->post = c->move = NULL;
+        comm_nccl_link_close(c->link);
+        c->link = NULL;
+    }
+}
+
+static void destroy(comm_carrier_t *carrier)
+{
+    comm_nccl_t *n = (comm_nccl_t *)carrier;
+    base_ctx_t *ctx = n->g->group.ctx;
+
+    end(carrier);
+    for (int i = 0; i < COMM_NUM_CHANNELS; i++) {
+        comm_nccl_channel_t *c = &n->channels[i];
+
+        for (int k = 0; k < COMM_MAX_OPEN_EXCHANGES; k++) {
+            base_buffer_free(c->slots[k].in);
+            base_buffer_free(c->slots[k].out);
+            base_free(ctx, c->slots[k].peers);
+        }
+        base_event_destroy(c->given);
+        base_counter_destroy(c->done);
+        base_counter_destroy(c->ready);
+    }
+    base_free(ctx, n->pieces);
+    base_free(ctx, n);
+}
+
+/* ==== open ==== */
+
+static base_status_t open_channel(comm_nccl_t *n, int number, const comm_nccl_id_t *id)
+{
+    comm_nccl_channel_t *c = &n->channels[number];
+    comm_group_t *group = &n->g->group;
+    char name[48];
+
+    for (int k = 0; k < COMM_MAX_OPEN_EXCHANGES; k++) {
+        c->slots[k].peers = base_calloc(group->ctx, group->size - 1, sizeof(comm_peer_t), WHAT);
+        if (c->slots[k].peers == NULL) return BASE_ERR_NOMEM;
+        BASE_TRY(base_buffer_alloc(group->dev, BASE_MEMORY_DEVICE, n->most_in, "NCCL staging",
+                                   &c->slots[k].in));
+        BASE_TRY(base_buffer_alloc(group->dev, BASE_MEMORY_DEVICE, n->most_out, "NCCL staging",
+                                   &c->slots[k].out));
+    }
+    BASE_TRY(base_counter_create(group->dev, &c->ready));
+    BASE_TRY(base_counter_create(group->dev, &c->done));
+    BASE_TRY(base_event_create(group->dev, &c->given));
+    (void)snprintf(name, sizeof name, "post %s", comm_channel_name(number));
+    BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->post));
+    (void)snprintf(name, sizeof name, "nccl %s", comm_channel_name(number));
+    BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->move));
+    return comm_nccl_link_open(group->dev, group->rank, group->size, id, &c->link);
+}
+
+static base_status_t open_links(comm_nccl_t *n)
+{
+    comm_group_t *group = &n->g->group;
+    comm_nccl_id_t mine[COMM_NUM_CHANNELS] = {0};
+    comm_nccl_id_t *all = base_calloc(group->ctx, group->size, sizeof mine, WHAT);
+    base_status_t st = BASE_OK;
+
+    if (all == NULL) return BASE_ERR_NOMEM;
+    for (int i = 0; i < COMM_NUM_CHANNELS && group->rank == 0 && st >= 0; i++)
+        st = comm_nccl_link_id(group->ctx, &mine[i]);
+    if (st >= 0) st = comm_mpi_allgather(group, mine, sizeof mine, all);
+    for (int i = 0; i < COMM_NUM_CHANNELS && st >= 0; i++)
+        st = open_channel(n, i, &all[i]);
+    base_free(group->ctx, all);
+    return st < 0 ? st : comm_mpi_barrier(group);
+}
+
+base_status_t comm_nccl_open(comm_mpi_group_t *g)
+{
+    base_ctx_t *ctx = g->group.ctx;
+    comm_nccl_t *n = base_calloc(ctx, 1, sizeof *n, WHAT);
+    base_status_t st;
+
+    if (n == NULL) return BASE_ERR_NOMEM;
+    n->carrier = (comm_carrier_t){
+        .ops = &nccl_ops, .check_complete = check_complete, .end = end, .destroy = destroy};
+    n->g = g;
+    n->most_in = n->most_out = STAGING_BYTES;
+    n->pieces_room = 64 * g->group.size; /* of an exchange; grows */
+    n->pieces = base_calloc(ctx, n->pieces_room, sizeof *n->pieces, WHAT);
+    st = n->pieces == NULL ? BASE_ERR_NOMEM : open_links(n);
+    if (st >= 0) st = comm_nccl_pump_start(n);
+    if (st < 0) {
+        for (int i = 0; i < COMM_NUM_CHANNELS;
+             i++) /* not all have come: nothing to be waited for */
+            comm_nccl_link_abort(n->channels[i].link);
+        destroy(&n->carrier);
+        return st;
+    }
+    g->headers_only = 1;
+    g->carrier = &n->carrier;
+    g->group.ops = &nccl_ops;
+    return BASE_OK;
+}

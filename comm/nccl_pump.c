@@ -1,0 +1,280 @@
+/* The pump of the NCCL transport: gives exchanges to the streams, and finds what is late or wrong. */
+#include "comm/nccl_state.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "comm/segment.h"
+#include "comm/watch.h"
+
+#include <inttypes.h>
+
+/* Between two looks, when nobody wakes the pump. */
+#define SLEEP_NS 1000000
+#define DRAIN_NS INT64_C(1000000000) /* for what is queued when the group stops */
+
+typedef struct position {
+    comm_nccl_t *n;
+    int channel;
+    comm_nccl_channel_t *c;
+    comm_nccl_slot_t *slot;
+} position_t;
+
+/* ==== failure ==== */
+
+static base_status_t fail(comm_nccl_t *n, base_status_t st)
+{
+    (void)pthread_mutex_lock(&n->g->process->mutex);
+    st = comm_mpi_forward(n->g, st, COMM_MPI_CONCERNS_NONE);
+    (void)pthread_mutex_unlock(&n->g->process->mutex);
+    return st;
+}
+
+/* ==== giving an exchange to the stream ==== */
+
+static base_status_t make_room(comm_nccl_t *n, base_buffer_t **staging, int64_t bytes,
+                               int64_t *most)
+{
+    if (*staging != NULL && base_buffer_bytes(*staging) >= bytes) return BASE_OK;
+    while (*most < bytes) /* what one slot needs the others will: after a microbatch none grows */
+        *most *= 2;
+    base_buffer_free(*staging);
+    *staging = NULL;
+    return base_buffer_alloc(n->g->group.dev, BASE_MEMORY_DEVICE, *most, "NCCL staging", staging);
+}
+
+/* Bytes that the lists of one direction need in staging, and segments of both. */
+static int64_t measure(const position_t *at, int is_send, int *num)
+{
+    const int64_t direct = at->n->g->direct_bytes;
+    int64_t bytes = 0;
+
+    for (int i = 0; i < at->slot->num_peers; i++) {
+        const comm_peer_t *p = &at->slot->peers[i];
+        const base_range_t *list = is_send ? p->send : p->recv;
+        const int length = is_send ? p->num_send : p->num_recv;
+        comm_segment_t s = {0};
+
+        while (comm_segment_next(direct, list, length, &s)) {
+            bytes += comm_segment_is_whole(direct, list, &s) ? 0 : s.bytes;
+            (*num)++;
+        }
+    }
+    return bytes;
+}
+
+/* Between the ranges of a segment and staging. */
+static base_status_t pack(const position_t *at, const base_range_t *list, const comm_segment_t *s,
+                          base_mem_t staging, int is_send)
+{
+    for (int i = s->first; i < s->end; i++) {
+        const base_range_t packed = {.mem = staging,
+                                     .row_bytes = list[i].row_bytes,
+                                     .rows = list[i].rows,
+                                     .pitch = list[i].row_bytes};
+
+        if (comm_range_bytes(&list[i]) == 0) continue;
+        BASE_TRY(
+            base_copy(at->c->move, is_send ? &packed : &list[i], is_send ? &list[i] : &packed));
+        staging = base_mem_at(staging, comm_range_bytes(&list[i]));
+    }
+    return BASE_OK;
+}
+
+typedef enum pass { PASS_SEND, PASS_RECEIVE, PASS_UNPACK } pass_t;
+
+/* Walks the segments of one direction: packs what is sent and adds pieces; adds pieces of what is received;
+ * or unpacks it. */
+static base_status_t walk(const position_t *at, pass_t pass, int *num)
+{
+    const int64_t direct = at->n->g->direct_bytes;
+    const int is_send = pass == PASS_SEND;
+    int64_t used = 0;
+
+    for (int i = 0; i < at->slot->num_peers; i++) {
+        const comm_peer_t *p = &at->slot->peers[i];
+        const base_range_t *list = is_send ? p->send : p->recv;
+        const int length = is_send ? p->num_send : p->num_recv;
+        comm_segment_t s = {0};
+
+        while (comm_segment_next(direct, list, length, &s)) {
+            const int whole = comm_segment_is_whole(direct, list, &s);
+            const base_mem_t place =
+                whole ? list[s.first].mem : base_mem(is_send ? at->slot->out : at->slot->in, used);
+
+            if (s.bytes == 0) continue; /* empty on both sides */
+            if (!whole && pass != PASS_RECEIVE) BASE_TRY(pack(at, list, &s, place, is_send));
+            if (pass != PASS_UNPACK)
+                at->n->pieces[(*num)++] = (comm_nccl_piece_t){p->rank, is_send, place, s.bytes};
+            used += whole ? 0 : s.bytes;
+        }
+    }
+    return BASE_OK;
+}
+
+static base_status_t move(const position_t *at)
+{
+    comm_nccl_t *n = at->n;
+    comm_nccl_channel_t *c = at->c;
+    int num = 0;
+
+    const int64_t out = measure(at, 1, &num), in = measure(at, 0, &num);
+    BASE_TRY(make_room(n, &at->slot->out, out, &n->most_out));
+    BASE_TRY(make_room(n, &at->slot->in, in, &n->most_in));
+    if (num > n->pieces_room) {
+        comm_nccl_piece_t *pieces =
+            base_realloc(n->g->group.ctx, n->pieces, 2 * num, sizeof *pieces, "NCCL transport");
+
+        if (pieces == NULL) return BASE_ERR_NOMEM;
+        n->pieces = pieces;
+        n->pieces_room = 2 * num;
+    }
+    num = 0;
+    BASE_TRY(base_stream_wait_counter(c->move, c->ready, at->slot->sequence));
+    BASE_TRY(walk(at, PASS_SEND, &num));
+    BASE_TRY(walk(at, PASS_RECEIVE, &num));
+    BASE_TRY(comm_nccl_link_move(c->link, c->move, n->pieces, num));
+    BASE_TRY(walk(at, PASS_UNPACK, &num));
+    BASE_TRY(base_event_record(c->given, c->move));
+    return base_stream_signal(c->move, c->done, at->slot->sequence);
+}
+
+/* ==== looking ==== */
+
+/* Whether all headers of the exchange have come and agree. */
+static base_status_t agreed(const position_t *at, int *yes)
+{
+    comm_mpi_group_t *g = at->n->g;
+    const uint64_t sequence = at->slot->sequence;
+    const comm_mpi_slot_t *headers = &g->slots[at->channel][sequence % COMM_MAX_OPEN_EXCHANGES];
+    base_status_t st = BASE_PENDING;
+
+    (void)pthread_mutex_lock(&g->process->mutex);
+    *yes = headers->sequence == sequence && headers->phase == COMM_MPI_COMPLETE;
+    if (!*yes && !comm_mpi_is_stopped(g)) {
+        const int64_t since_ns =
+            at->slot->begun_ns > at->c->moved_ns ? at->slot->begun_ns : at->c->moved_ns;
+
+        st = comm_mpi_check_late(g, at->channel, sequence, base_clock_ns() - since_ns);
+    }
+    (void)pthread_mutex_unlock(&g->process->mutex);
+    return st == BASE_PENDING ? BASE_OK : st;
+}
+
+/* What the device does: is it late with an exchange that is ready? */
+static base_status_t check_moved(const position_t *at, int64_t now)
+{
+    comm_nccl_t *n = at->n;
+    comm_nccl_channel_t *c = at->c;
+    base_ctx_t *ctx = n->g->group.ctx;
+    const uint64_t done = base_counter_value(c->done), ready = base_counter_value(c->ready);
+    const comm_nccl_slot_t *slot = comm_nccl_slot(c, done + 1);
+    char tag[COMM_TEXT_BYTES];
+
+    if (done != c->seen_done || ready != c->seen_ready) c->moved_ns = now;
+    c->seen_done = done;
+    c->seen_ready = ready;
+    if (done >= c->moved) return BASE_OK;
+    BASE_TRY(comm_nccl_link_check(c->link));
+    if (ready <= done || now - c->moved_ns <= comm_watch_limit_ns(ctx) + n->g->delay_ns)
+        return BASE_OK;
+    comm_tag_text(&slot->tag, tag);
+    return BASE_FAIL(ctx, BASE_ERR_TIMEOUT, BASE_MSG_COMM_02,
+                     "rank %d: channel %s, exchange %" PRIu64 " (%s): NCCL is not done in %" PRId64
+                     " ms: rank %d or another one has begun it, but its data is not ready",
+                     n->g->group.rank, comm_channel_name(at->channel), done + 1, tag,
+                     (now - c->moved_ns) / 1000000, slot->num_peers > 0 ? slot->peers[0].rank : -1);
+}
+
+static base_status_t look(comm_nccl_t *n, int *busy)
+{
+    for (int i = 0; i < COMM_NUM_CHANNELS; i++) {
+        comm_nccl_channel_t *c = &n->channels[i];
+        const uint64_t begun = __atomic_load_n(&c->begun, __ATOMIC_ACQUIRE);
+        position_t at = {.n = n, .channel = i, .c = c};
+        int yes = 1;
+
+        while (c->moved < begun && yes) {
+            at.slot = comm_nccl_slot(c, c->moved + 1);
+            BASE_TRY(agreed(&at, &yes));
+            if (!yes) break;
+            BASE_TRY(move(&at));
+            c->moved = at.slot->sequence;
+            c->moved_ns = base_clock_ns();
+            *busy = 1;
+        }
+        BASE_TRY(check_moved(&at, base_clock_ns()));
+    }
+    return BASE_OK;
+}
+
+/* ==== the thread ==== */
+
+/* Ends what is queued: kernels of NCCL that wait for other ranks, and waits for counters. */
+static void park(comm_nccl_t *n)
+{
+    const int stopped = comm_mpi_is_stopped(n->g);
+    const int64_t start_ns = base_clock_ns();
+
+    for (int i = 0; i < COMM_NUM_CHANNELS && stopped; i++) {
+        comm_nccl_link_abort(n->channels[i].link);
+        if (base_device_kind(n->g->group.dev) != BASE_DEVICE_CUDA)
+            continue; /* waits end by themselves */
+        base_counter_release(n->channels[i].ready);
+        base_counter_release(n->channels[i].done);
+    }
+    for (int i = 0; i < COMM_NUM_CHANNELS && stopped; i++) {
+        comm_nccl_channel_t *c = &n->channels[i];
+
+        while (c->moved > 0 && base_event_query(c->given) == BASE_PENDING &&
+               base_clock_ns() - start_ns < DRAIN_NS)
+            base_clock_sleep_ns(20000);
+    }
+    (void)pthread_mutex_lock(&n->g->process->mutex);
+    n->parked = 1;
+    (void)pthread_cond_broadcast(&n->g->process->changed);
+    (void)pthread_mutex_unlock(&n->g->process->mutex);
+}
+
+static void *pump_main(void *arg)
+{
+    comm_nccl_t *n = arg;
+    comm_mpi_t *mpi = n->g->process;
+    int ending = 0;
+
+    while (!ending && !comm_mpi_is_stopped(n->g)) {
+        int busy = 0;
+        const base_status_t st = look(n, &busy);
+
+        if (st < 0) (void)fail(n, st);
+        (void)pthread_mutex_lock(&mpi->mutex);
+        if (!busy && !n->ending) comm_mpi_sleep(mpi, &mpi->changed, SLEEP_NS);
+        ending = n->ending;
+        (void)pthread_mutex_unlock(&mpi->mutex);
+    }
+    park(n);
+    return NULL;
+}
+
+base_status_t comm_nccl_pump_start(comm_nccl_t *n)
+{
+    if (pthread_create(&n->thread, NULL, pump_main, n) != 0)
+        return BASE_FAIL(n->g->group.ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01,
+                         "rank %d: NCCL transport: no thread", n->g->group.rank);
+    n->started = 1;
+    base_memory_count_open(base_ctx_memory(n->g->group.ctx), BASE_RESOURCE_THREAD);
+    return BASE_OK;
+}
+
+void comm_nccl_pump_end(comm_nccl_t *n)
+{
+    comm_mpi_t *mpi = n->g->process;
+
+    if (!n->started) return;
+    (void)pthread_mutex_lock(&mpi->mutex);
+    n->ending = 1;
+    (void)pthread_cond_broadcast(&mpi->changed);
+    (void)pthread_mutex_unlock(&mpi->mutex);
+    (void)pthread_join(n->thread, NULL);
+    n->started = 0;
+    base_memory_count_close(base_ctx_memory(n->g->group.ctx), BASE_RESOURCE_THREAD);
+}

@@ -1,0 +1,56 @@
+/* The state of the NCCL transport; private to comm/nccl*.c.
+ *
+ * A slot is handed from the rank's thread to the pump when `begun` of its channel reaches its sequence, and
+ * is used again when `done` has: then the device has passed the exchange and the pump long before. */
+#ifndef CADRE_COMM_NCCL_STATE_H
+#define CADRE_COMM_NCCL_STATE_H
+
+#include "comm/nccl.h"
+#include "comm/nccl_link.h"
+
+typedef struct comm_nccl_slot {
+    uint64_t sequence; /* 0: never used */
+    comm_tag_t tag;
+    int num_peers;
+    comm_peer_t *peers;      /* [size - 1] */
+    base_buffer_t *in, *out; /* staging; the pump's */
+    int64_t begun_ns;
+} comm_nccl_slot_t;
+
+typedef struct comm_nccl_channel {
+    comm_nccl_link_t *link;
+    base_stream_t *post; /* waits for `ready`; the rank's thread feeds it */
+    base_stream_t *move; /* the pump feeds it */
+    base_counter_t *ready, *done;
+    base_event_t *given; /* behind what the pump gave last */
+    comm_nccl_slot_t slots[COMM_MAX_OPEN_EXCHANGES];
+    uint64_t begun;   /* atomic builtins */
+    uint64_t moved;   /* the pump's: last exchange that is given to the stream */
+    int64_t moved_ns; /* the pump's: when one was, or was done, or was ready last */
+    uint64_t seen_done, seen_ready;
+} comm_nccl_channel_t;
+
+typedef struct comm_nccl {
+    comm_carrier_t carrier; /* first */
+    comm_mpi_group_t *g;
+    comm_nccl_channel_t channels[COMM_NUM_CHANNELS];
+    int64_t most_in, most_out; /* staging of a slot: what any has needed */
+    comm_nccl_piece_t *pieces; /* the pump's scratch */
+    int pieces_room;
+    pthread_t thread;
+    int started;
+    int ending; /* process->mutex guards both */
+    int parked; /* the pump does nothing any more */
+} comm_nccl_t;
+
+static inline comm_nccl_slot_t *comm_nccl_slot(comm_nccl_channel_t *c, uint64_t sequence)
+{
+    return &c->slots[sequence % COMM_MAX_OPEN_EXCHANGES];
+}
+
+/* ==== nccl_pump.c ==== */
+
+base_status_t comm_nccl_pump_start(comm_nccl_t *n) BASE_MUST_CHECK;
+void comm_nccl_pump_end(comm_nccl_t *n);
+
+#endif
