@@ -57,7 +57,7 @@ typedef struct rank_case {
     (rank_case_begin(), rank_case_end(cmocka_run_group_tests_name(name, tests, NULL, NULL)))
 void rank_case_begin(void);
 int rank_case_end(int status);
-const char *rank_case_transport(void); /* "threads", "mpi", "copy_engine" */
+const char *rank_case_transport(void); /* "threads", "mpi", "copy_engine", "nccl" */
 
 /* Runs fn(group, ctx, dev, run) on all ranks and notes the outcome. */
 void rank_case_run(rank_case_t *run, comm_rank_fn fn);

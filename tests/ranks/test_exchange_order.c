@@ -165,6 +165,8 @@ GEARED(per_peer)
 static void test_per_peer(void **state)
 {
     (void)state;
+    /* An exchange of NCCL completes as a whole. */
+    if (strcmp(rank_case_transport(), "nccl") == 0) return;
     run_on_both(per_peer, 3);
 }
 
