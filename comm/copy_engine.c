@@ -71,6 +71,7 @@ static void fill_slot(comm_copy_engine_t *e, comm_copy_slot_t *slot, const comm_
 {
     slot->sequence = sequence;
     slot->tag = ex->tag;
+    slot->name = ex->name;
     slot->ready_ns = 0;
     slot->done = 0;
     slot->num_links = 0;

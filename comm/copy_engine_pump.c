@@ -232,6 +232,19 @@ static base_status_t pull(const position_t *at)
     return comm_copy_ring_behind(e, stream, at->peer);
 }
 
+/* As posted: the caller may have its lists back. */
+static void trace(const position_t *at)
+{
+    comm_copy_engine_t *e = at->e;
+    const comm_copy_entry_t *mine = &comm_copy_entries(
+        comm_copy_posting(e->desk, e->g->group.size, at->channel, at->slot->sequence))[at->peer];
+    const base_trace_note_t note = comm_note(&at->slot->tag, at->peer, mine->recv.bytes);
+
+    if (mine->recv.num > 0)
+        comm_trace_transfer(e->g->group.ctx, at->channel, at->slot->name, &note,
+                            at->link->pulled_ns);
+}
+
 /* ==== looking ==== */
 
 /* One step of a link, if it can be made. */
@@ -249,13 +262,16 @@ static base_status_t progress_link(const position_t *at, int64_t now, int *busy)
         peer_is_ready(at)) {
         if (link->due_ns == 0) link->due_ns = now + e->g->delay_ns;
         if (now >= link->due_ns) {
+            link->pulled_ns = base_clock_ns();
             BASE_TRY(pull(at));
             link->pulled = 1;
         }
     }
     if (link->pulled && !link->arrived &&
-        (link->lists.num_recv == 0 || base_counter_value(e->arrived[c][at->peer]) >= sequence))
+        (link->lists.num_recv == 0 || base_counter_value(e->arrived[c][at->peer]) >= sequence)) {
         link->arrived = 1;
+        trace(at);
+    }
     if (link->compared && !link->sent &&
         (link->lists.num_send == 0 ||
          base_counter_value(comm_copy_consumed_by(e, c, at->peer)) >= sequence))

@@ -65,11 +65,13 @@ typedef struct comm_copy_link {
     comm_peer_t lists;
     int compared, pulled, arrived, sent; /* the pump's */
     int64_t due_ns;                      /* no earlier than this is it pulled (delay_ns) */
+    int64_t pulled_ns;
 } comm_copy_link_t;
 
 typedef struct comm_copy_slot {
     uint64_t sequence; /* 0: never used */
     comm_tag_t tag;
+    const char *name; /* for the trace */
     int num_links;
     comm_copy_link_t
         *links; /* [size - 1], ascending rank; only peers of this host with something to move */

@@ -93,13 +93,14 @@ static base_status_t nccl_begin(comm_group_t *group, int channel, const comm_exc
 
 /* ==== arrived, sent: of all peers at once ==== */
 
-static base_status_t wait_on(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream,
-                             int moves)
+static base_status_t wait_on(comm_group_t *group, comm_ticket_t ticket, int peer,
+                             base_stream_t *stream, int moves)
 {
     comm_nccl_t *n = nccl_of(group);
 
     if (!moves) return BASE_OK;
-    return comm_mpi_wait_counter(n->g, stream, n->channels[ticket.channel].done, ticket.sequence);
+    return comm_mpi_wait_counter(n->g, stream, n->channels[ticket.channel].done, ticket.sequence,
+                                 peer);
 }
 
 /* Whether any peer, or the one, sends or receives in this exchange. A slot that was used again belongs
@@ -120,18 +121,18 @@ static int moves_anything(comm_group_t *group, comm_ticket_t ticket, int peer, i
 static base_status_t nccl_arrived(comm_group_t *group, comm_ticket_t ticket, int peer,
                                   base_stream_t *stream)
 {
-    return wait_on(group, ticket, stream, moves_anything(group, ticket, peer, 0));
+    return wait_on(group, ticket, peer, stream, moves_anything(group, ticket, peer, 0));
 }
 
 static base_status_t nccl_arrived_all(comm_group_t *group, comm_ticket_t ticket,
                                       base_stream_t *stream)
 {
-    return wait_on(group, ticket, stream, moves_anything(group, ticket, -1, 0));
+    return wait_on(group, ticket, -1, stream, moves_anything(group, ticket, -1, 0));
 }
 
 static base_status_t nccl_sent(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream)
 {
-    return wait_on(group, ticket, stream, moves_anything(group, ticket, -1, 1));
+    return wait_on(group, ticket, -1, stream, moves_anything(group, ticket, -1, 1));
 }
 
 /* ==== bare ==== */
