@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""bf16_peer.py [--device cpu|cuda] [--seeds N] [--files DIR]: how far transformers and PEFT in bf16 are from themselves
+"""bf16_peer.py [--device cpu|cuda] [--seeds N] [--models DIR [--make]]: how far transformers and PEFT in bf16 are from themselves
 in fp32, on the problem of test_golden_bf16.c: JSON on standard output. Needs torch, transformers 5 and peft.
 
 Per family: `losses` and `deltas` are root mean squares of the difference over those of the fp32 run, over 10 steps of
 three adapters, all seeds together; a delta is what training added to A and B. `fp32_losses` shows that the problem is
-the same one (test_golden_bf16.c compares them with its own)."""
+the same one (test_golden_bf16.c compares them with its own).
+
+The models are FAMILY/model below DIR, the golden ones without it. --make first writes random ones there whose heads have 64
+dimensions, which the GPU's attention needs and the golden ones lack."""
 
 import argparse
 import json
@@ -75,6 +78,34 @@ def initial(model, seed, adapter, num_layers):
     assert rank == a.shape[0]
 
 
+def make_model(family, folder, seed):
+    shape = {
+        "vocab_size": 128,
+        "hidden_size": 256,
+        "intermediate_size": 384,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": family == "qwen3",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }
+    torch.manual_seed(100 + seed)
+    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(family, **shape))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.copy_(1 + 0.25 * torch.randn(parameter.shape).clamp(-3, 3))
+            else:
+                spread = 0.25 if "embed_tokens" in name or "lm_head" in name else parameter.shape[1] ** -0.5
+                parameter.copy_(spread * torch.randn(parameter.shape))
+    model.save_pretrained(folder)
+
+
 def train(folder, seed, adapter, dtype, device):
     rank, alpha, targets = ADAPTERS[adapter]
     base = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, attn_implementation="sdpa")
@@ -122,10 +153,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--files", type=pathlib.Path, default=pathlib.Path(__file__).parent / "files")
+    parser.add_argument("--models", type=pathlib.Path, default=pathlib.Path(__file__).parent / "files")
+    parser.add_argument("--make", action="store_true")
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
     torch.backends.cuda.matmul.allow_tf32 = False
+    for seed, family in enumerate(FAMILIES if args.make else ()):
+        make_model(family, args.models / family / "model", seed)
     device = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
     found = {
         "device": device,
@@ -134,7 +168,7 @@ def main():
         "transformers": transformers.__version__,
         "peft": peft.__version__,
         "seeds": args.seeds,
-        "families": {f: family_figures(args.files / f / "model", args.seeds, args.device) for f in FAMILIES},
+        "families": {f: family_figures(args.models / f / "model", args.seeds, args.device) for f in FAMILIES},
     }
     print(json.dumps(found, indent=1))
 

@@ -2,7 +2,7 @@
  * square distance of losses and of what training added to A and B from the own fp32 run, 10 steps of
  * three adapters in one job, Llama and Qwen3, 4 seeds. At most 1.3 times theirs (bf16_peer.py).
  *
- *   golden.bf16 [--device cpu|cuda] [--peer FILE]
+ *   golden.bf16 [--device cpu|cuda] [--models DIR --peer FILE]     other models than the golden ones
  *
  * The problem: adapter a begins as train_values(layout, 1000 seed + a, 0.08). Document d of adapter a
  * has 8 + word 0 of philox(16 seed + a, {0, d, 1, 'P'}) mod 113 rows; token t is 3 + word 0 of
@@ -37,7 +37,7 @@ static const lora_adapter_options_t adapters[NUM] = {
 
 typedef struct options {
     base_device_kind_t device; /* of the bf16 run */
-    char peer[1024];
+    char models[1024], peer[1024];
 } options_t;
 
 typedef struct run {
@@ -69,7 +69,7 @@ static void data_path(uint64_t seed, int32_t adapter, char path[64])
     (void)snprintf(path, 64, "bf16_%llu_%d.h5", (unsigned long long)seed, adapter);
 }
 
-static void write_data(base_ctx_t *ctx, uint64_t seed, int32_t adapter)
+static void write_data(base_ctx_t *ctx, uint64_t seed, int32_t adapter, int64_t vocab)
 {
     data_document_t documents[DOCUMENTS];
     char path[64];
@@ -81,7 +81,7 @@ static void write_data(base_ctx_t *ctx, uint64_t seed, int32_t adapter)
         make_document(seed, (uint32_t)adapter, d, tokens + d * LONGEST, mask + d * LONGEST,
                       &documents[d]);
     data_path(seed, adapter, path);
-    assert_int_equal(train_write_dataset(ctx, path, documents, DOCUMENTS, VOCAB), BASE_OK);
+    assert_int_equal(train_write_dataset(ctx, path, documents, DOCUMENTS, vocab), BASE_OK);
     free(tokens);
     free(mask);
 }
@@ -102,14 +102,22 @@ static base_status_t body(train_rank_t *rank, void *user)
     return train_run_jobs(rank, configs, NUM, r->log);
 }
 
-static void run(const char *family, kern_dtype_t dtype, base_device_kind_t device, run_t *r)
+static void model_path(const options_t *o, const char *family, char path[1200])
 {
-    char model[1024], relative[64];
+    char relative[64];
+
+    (void)snprintf(relative, sizeof relative, "%s/model", family);
+    if (o->models[0] != '\0')
+        (void)snprintf(path, 1200, "%s/%s", o->models, relative);
+    else
+        (void)golden_path(relative, path, 1200);
+}
+
+static void run(const char *model, kern_dtype_t dtype, base_device_kind_t device, run_t *r)
+{
     data_hf_folder_t *folder;
     base_ctx_t *ctx = fixture_ctx();
 
-    (void)snprintf(relative, sizeof relative, "%s/model", family);
-    (void)golden_path(relative, model, sizeof model);
     assert_int_equal(data_hf_folder_open(ctx, model, NULL, &folder), BASE_OK);
     for (int32_t j = 0; j < NUM; j++) {
         lora_layout_t *layout;
@@ -123,7 +131,7 @@ static void run(const char *family, kern_dtype_t dtype, base_device_kind_t devic
         assert_true(r->initial[j] != NULL && r->log[j].final != NULL);
         train_values(layout, 1000 * r->seed + (uint64_t)j, 0.08, r->initial[j]);
         lora_layout_destroy(layout);
-        write_data(ctx, r->seed, j);
+        write_data(ctx, r->seed, j, data_hf_folder_spec(folder)->vocab);
     }
     data_hf_folder_close(folder);
     const train_case_t c = {.folder = model,
@@ -203,13 +211,15 @@ static void check_family(const options_t *o, const json_t *peers, const char *fa
     const json_t *peer = json_object_get(json_object_get(peers, "families"), family);
     const uint64_t seeds = (uint64_t)json_integer_value(json_object_get(peers, "seeds"));
     squares_t losses = {0}, deltas = {0};
+    char model[1200];
 
+    model_path(o, family, model);
     assert_true(peer != NULL && seeds > 0);
     for (uint64_t seed = 1; seed <= seeds; seed++) {
         run_t wide = {.seed = seed}, narrow = {.seed = seed};
 
-        run(family, KERN_F32, BASE_DEVICE_CPU, &wide);
-        run(family, KERN_BF16, o->device, &narrow);
+        run(model, KERN_F32, BASE_DEVICE_CPU, &wide);
+        run(model, KERN_BF16, o->device, &narrow);
         check_problem(&wide, json_object_get(peer, "fp32_losses"));
         add_run(&narrow, &wide, &losses, &deltas);
         free_run(&wide);
@@ -242,6 +252,8 @@ static options_t read_options(int argc, char **argv)
 
         if (strcmp(argv[i], "--device") == 0 && strcmp(value, "cuda") == 0)
             o.device = BASE_DEVICE_CUDA;
+        else if (strcmp(argv[i], "--models") == 0)
+            (void)snprintf(o.models, sizeof o.models, "%s", value);
         else if (strcmp(argv[i], "--peer") == 0)
             (void)snprintf(o.peer, sizeof o.peer, "%s", value);
         else if (strcmp(argv[i], "--device") != 0 || strcmp(value, "cpu") != 0) {
