@@ -151,6 +151,7 @@ static void size_attention(job_t *job)
 {
     const int64_t align = 4096;
 
+    job->config.sums_per_server = job->c->sums_per_server;
     job->config.scratch_bytes = 16 * align;
     job->config.retain_bytes = 16 * align;
     for (int32_t m = 0; m < job->num_microbatches; m++) {

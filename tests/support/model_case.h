@@ -78,6 +78,7 @@ typedef struct model_case {
     model_layout_fn layout;     /* NULL: lora_pack_fast */
     model_plan_fn plan;         /* NULL: as_plan_token */
     int32_t retain;             /* for as_plan_token */
+    int32_t sums_per_server;    /* as_attention_config_t */
     void *user;                 /* for change, layout and plan */
 } model_case_t;
 

@@ -95,11 +95,14 @@ static void check_rank(const rig_t *r, const as_judge_t *judge, const wire_case_
     as_schedule_init(&s, r->ctx, r->topology, &shape, rank);
     assert_int_equal(as_schedule_build(&s, r->batch, r->plan), BASE_OK);
     for (int half = 0; half < DATA_NUM_HALVES; half++)
-        for (int leg = 0; leg < AS_NUM_LEGS; leg++)
+        for (int leg = 0; leg < AS_NUM_LEGS; leg++) {
+            /* as_attention_stats reports this one */
+            assert_int_equal(s.legs[half][leg].sent_bytes, leg_bytes(&s.legs[half][leg], 1));
             for (int send = 0; send < 2; send++)
                 assert_int_equal(
                     leg_bytes(&s.legs[half][leg], send),
                     as_judge_flow_bytes(judge, rank, (data_half_t)half, (as_flow_t)leg, send));
+        }
     assert_int_equal(as_judge_scratch_bytes(judge, rank), as_page(s.scratch_bytes));
     assert_int_equal(as_judge_retain_bytes(judge, rank), as_page(s.keep_bytes));
     as_schedule_deinit(&s);
