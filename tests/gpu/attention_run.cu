@@ -181,7 +181,7 @@ void add_sums(const attention_bench *b, int document, const std::vector<attentio
                     continue;
                 parts.push_back(
                     {tasks[i].dkv + (h - c.head0) * tasks[i].dkv_head + (edges[e] - c.kv_row0) * D,
-                     0});
+                     0, 0, 0});
                 sum.num_parts++;
             }
             if (sum.num_parts > 0) sums.push_back(sum);
@@ -213,7 +213,8 @@ void sum_gradients(attention_bench *b, const std::vector<attention_cut> &cuts,
                                              sums.data(),
                                              parts.data(),
                                              master_place(b, dst),
-                                             base_mem(v ? b->dv.buffer : b->dk.buffer, 0)};
+                                             base_mem(v ? b->dv.buffer : b->dk.buffer, 0),
+                                             base_mem(nullptr, 0)};
             GPU_OK(b->fx, checked_partial_sum(b->fx->s, &args));
         }
     }
