@@ -207,7 +207,9 @@ static const base_schema_key_t KEYS[] = {
      "Seed of the adapter's initial values, order of documents and dropout.", OF(seed)},
     {"adapters", "order", BASE_SCHEMA_ENUM, INHERIT, "shuffle", WITHOUT_RANGE, ORDERS, NULL,
      BASE_SCHEMA_REFUSE, "",
-     "Order of the documents: newly shuffled in each epoch, or as in the file.", OF(order)},
+     "Order in which documents go into global batches: newly shuffled in each epoch, or as in the "
+     "file. Within a batch they come as they fill microbatches best.",
+     OF(order)},
 };
 
 static const char *const SECTIONS[] = {"", "attention", "batch", "train", "defaults", "adapters"};
