@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -197,6 +198,9 @@ static base_status_t run_training(tr_train_t *t, tr_lot_t *lot, const tr_entry_t
     const int64_t rows = data_batch_trainer_rows(lot->batch);
     const int64_t document_rows = data_batch_document_rows(lot->batch);
 
+    /* An end takes effect in planning where it does here. */
+    for (int32_t i = 0; i < entry->num_parts; i++)
+        assert(t->jobs[entry->parts[i].job]->state == TR_JOB_RUNNING);
     mute(t, lot->batch);
     BASE_TRY(tr_microbatch_run(t->trainer, lot->batch, tr_lot_plans(lot)));
     t->microbatch++;
