@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -18,6 +19,11 @@ struct base_file {
     char *temporary;
 };
 
+base_status_t base_file_status(int error)
+{
+    return error == ENOSPC || error == EDQUOT || error == EFBIG ? BASE_ERR_SPACE : BASE_ERR_IO;
+}
+
 static base_status_t fail_read(base_ctx_t *ctx, const char *path, const char *what)
 {
     return BASE_FAIL(ctx, BASE_ERR_IO, BASE_MSG_IO_01, "%s: %s: %s", path, what, strerror(errno));
@@ -25,7 +31,8 @@ static base_status_t fail_read(base_ctx_t *ctx, const char *path, const char *wh
 
 static base_status_t fail_write(base_ctx_t *ctx, const char *path, const char *what)
 {
-    return BASE_FAIL(ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: %s: %s", path, what, strerror(errno));
+    return BASE_FAIL(ctx, base_file_status(errno), BASE_MSG_IO_02, "%s: %s: %s", path, what,
+                     strerror(errno));
 }
 
 /* ==== sync, rename, folders ==== */
@@ -103,6 +110,23 @@ base_status_t base_file_make_dirs(base_ctx_t *ctx, const char *path)
     }
     if (st >= 0) st = make_dir(ctx, prefix);
     base_free(ctx, prefix);
+    return st;
+}
+
+base_status_t base_file_remove_folder(base_ctx_t *ctx, const char *path)
+{
+    DIR *dir = opendir(path);
+    const struct dirent *entry;
+    base_status_t st = BASE_OK;
+
+    if (dir == NULL) return errno == ENOENT ? BASE_OK : fail_write(ctx, path, "cannot remove");
+    while (st >= 0 && (entry = readdir(dir)) != NULL) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        if (unlinkat(dirfd(dir), entry->d_name, 0) != 0)
+            st = fail_write(ctx, path, "cannot remove what is in it");
+    }
+    (void)closedir(dir);
+    if (st >= 0 && rmdir(path) != 0) st = fail_write(ctx, path, "cannot remove");
     return st;
 }
 

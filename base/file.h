@@ -3,7 +3,8 @@
  *
  * Writing goes to PATH.tmp-RRRR (RRRR: the rank) beside PATH, is synced, renamed over PATH, and the
  * folder is synced. At one time one thread of a rank, and one rank, may write a path. Messages
- * carry the path and the system's reason: IO-01 for reading, IO-02 for writing, IO-03 for size. */
+ * carry the path and the system's reason: IO-01 for reading, IO-02 for writing (BASE_ERR_SPACE, else
+ * BASE_ERR_IO), IO-03 for size. */
 #ifndef CADRE_BASE_FILE_H
 #define CADRE_BASE_FILE_H
 
@@ -14,6 +15,10 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* What a write that failed with this errno is: BASE_ERR_SPACE for a full disk, a quota or the
+ * largest size of a file, else BASE_ERR_IO. */
+base_status_t base_file_status(int error);
 
 /* Replaces PATH by these bytes. */
 base_status_t base_file_write(base_ctx_t *ctx, const char *path, const void *data,
@@ -46,6 +51,10 @@ base_status_t base_file_make_dirs(base_ctx_t *ctx, const char *path) BASE_MUST_C
 /* Renames a file or folder and syncs the folder of `to`: how a finished checkpoint gets its name.
  */
 base_status_t base_file_rename(base_ctx_t *ctx, const char *from, const char *to) BASE_MUST_CHECK;
+
+/* Removes a folder and the files in it; one that is not there is fine. IO-02 when it holds folders,
+ * or cannot be removed. */
+base_status_t base_file_remove_folder(base_ctx_t *ctx, const char *path) BASE_MUST_CHECK;
 
 /* Makes the content of a closed file, or the entries of a folder, last (fsync). */
 base_status_t base_file_sync(base_ctx_t *ctx, const char *path) BASE_MUST_CHECK;

@@ -28,6 +28,7 @@ extern "C" {
     X(ERR_NOMEM, -5, "out of memory")                                                              \
     X(ERR_UNSUPPORTED, -6, "not supported")                                                        \
     X(ERR_STATE, -7, "called in the wrong state")                                                  \
+    X(ERR_SPACE, -8, "no space left")                                                              \
     /* peer */                                                                                     \
     X(ERR_TIMEOUT, -20, "deadline passed")                                                         \
     X(ERR_PEER, -21, "a peer has stopped")                                                         \

@@ -12,6 +12,7 @@ int tr_cli_exit_code(base_status_t st)
     case BASE_ERR_CONFIG:
         return TR_EXIT_USAGE;
     case BASE_ERR_NOMEM:
+    case BASE_ERR_SPACE:
         return TR_EXIT_RESOURCES;
     case BASE_ERR_TIMEOUT:
     case BASE_ERR_PEER:

@@ -1,5 +1,6 @@
 #include "trainer/run/metrics.h"
 
+#include "base/file.h"
 #include "base/json_write.h"
 #include "base/memory.h"
 
@@ -22,8 +23,8 @@ struct tr_metrics {
 
 static base_status_t fail(tr_metrics_t *metrics, const char *what)
 {
-    return BASE_FAIL(metrics->ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: %s: %s", metrics->path, what,
-                     strerror(errno));
+    return BASE_FAIL(metrics->ctx, base_file_status(errno), BASE_MSG_IO_02, "%s: %s: %s",
+                     metrics->path, what, strerror(errno));
 }
 
 /* ==== opening and closing ==== */
@@ -102,6 +103,30 @@ base_status_t tr_metrics_close(tr_metrics_t *metrics)
     return st;
 }
 
+base_status_t tr_metrics_sync(tr_metrics_t *metrics, int64_t *bytes)
+{
+    struct stat info;
+
+    *bytes = 0;
+    if (fsync(metrics->fd) != 0 && errno != EINVAL && errno != EROFS)
+        return fail(metrics, "cannot sync");
+    if (fstat(metrics->fd, &info) != 0) return fail(metrics, "cannot look at it");
+    *bytes = (int64_t)info.st_size;
+    return BASE_OK;
+}
+
+base_status_t tr_metrics_cut(tr_metrics_t *metrics, int64_t bytes, int64_t *found)
+{
+    struct stat info;
+
+    *found = 0;
+    if (fstat(metrics->fd, &info) != 0) return fail(metrics, "cannot look at it");
+    *found = (int64_t)info.st_size;
+    if (!S_ISREG(info.st_mode) || *found <= bytes) return BASE_OK;
+    if (ftruncate(metrics->fd, (off_t)bytes) != 0) return fail(metrics, "cannot cut");
+    return drop_cut_record(metrics);
+}
+
 /* ==== records ==== */
 
 static base_status_t append(tr_metrics_t *metrics, base_json_t *j)
@@ -117,7 +142,7 @@ static base_status_t append(tr_metrics_t *metrics, base_json_t *j)
         /* The disk had room for a part of the line. What it says about the rest is the reason, and
          * the part must go. */
         const base_status_t st = BASE_FAIL(
-            metrics->ctx, BASE_ERR_IO, BASE_MSG_IO_02,
+            metrics->ctx, BASE_ERR_SPACE, BASE_MSG_IO_02,
             "%s: cannot write: only %lld of the %zu bytes of a record found room (disk full or "
             "quota reached)",
             metrics->path, (long long)wrote, j->bytes);

@@ -59,6 +59,11 @@ typedef struct tr_metrics_eval {
 base_status_t tr_metrics_open(base_ctx_t *ctx, const char *path,
                               tr_metrics_t **metrics_p) BASE_MUST_CHECK;
 
+/* Makes the records last and says how long the file is now: what a checkpoint keeps of it. */
+base_status_t tr_metrics_sync(tr_metrics_t *metrics, int64_t *bytes) BASE_MUST_CHECK;
+/* Takes away what was written since the file had so many bytes; *found: its length before. */
+base_status_t tr_metrics_cut(tr_metrics_t *metrics, int64_t bytes, int64_t *found) BASE_MUST_CHECK;
+
 /* Appends a record. IO-02 with the system's reason (a full disk) when the whole line could not be
  * written; the record is not in the file then. */
 base_status_t tr_metrics_step(tr_metrics_t *metrics,

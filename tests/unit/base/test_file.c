@@ -99,8 +99,8 @@ static void write_failures(void **state)
 
     /* A full disk, by way of a link in the place of the temporary file. */
     assert_int_equal(symlink("/dev/full", "b.tmp-0000"), 0);
-    assert_int_equal(base_file_write(p->ctx, "b", "x", 1), BASE_ERR_IO);
-    fixture_expect_error(p->ctx, BASE_ERR_IO, "IO-02", "b: cannot write: No space left");
+    assert_int_equal(base_file_write(p->ctx, "b", "x", 1), BASE_ERR_SPACE);
+    fixture_expect_error(p->ctx, BASE_ERR_SPACE, "IO-02", "b: cannot write: No space left");
     assert_int_equal(base_file_kind("b"), BASE_FILE_NONE);
 
     /* A failed write that the caller overlooked. */

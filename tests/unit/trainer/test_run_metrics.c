@@ -111,8 +111,8 @@ static void full_disk(void **state)
     tr_metrics_t *metrics = NULL;
 
     assert_int_equal(tr_metrics_open(p->ctx, "/dev/full", &metrics), BASE_OK);
-    assert_int_equal(tr_metrics_step(metrics, &STEP), BASE_ERR_IO);
-    fixture_expect_error(p->ctx, BASE_ERR_IO, "IO-02",
+    assert_int_equal(tr_metrics_step(metrics, &STEP), BASE_ERR_SPACE);
+    fixture_expect_error(p->ctx, BASE_ERR_SPACE, "IO-02",
                          "/dev/full: cannot write: No space left on device");
     assert_int_equal(tr_metrics_close(metrics), BASE_OK);
 
@@ -135,9 +135,9 @@ static void room_for_a_part(void **state)
     assert_int_equal(tr_metrics_open(p->ctx, "m.jsonl", &metrics), BASE_OK);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
     assert_int_equal(tr_metrics_step(metrics, &STEP), BASE_OK);
-    assert_int_equal(tr_metrics_step(metrics, &STEP), BASE_ERR_IO);
+    assert_int_equal(tr_metrics_step(metrics, &STEP), BASE_ERR_SPACE);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
-    fixture_expect_error(p->ctx, BASE_ERR_IO, "IO-02", "m.jsonl: cannot write: only 21 of the");
+    fixture_expect_error(p->ctx, BASE_ERR_SPACE, "IO-02", "m.jsonl: cannot write: only 21 of the");
     run_expect_text("m.jsonl", STEP_LINE);
     assert_int_equal(tr_metrics_close(metrics), BASE_OK);
 }

@@ -76,8 +76,9 @@ static void refused(void **state)
     assert_int_equal(tr_run_status_create(p->ctx, "status.json", test_now, 0, &status), BASE_OK);
     assert_int_equal(symlink("/dev/full", "status.json.tmp-0000"), 0);
     now_ns += 6 * SECOND;
-    assert_int_equal(tr_run_status_update(status, 1), BASE_ERR_IO);
-    fixture_expect_error(p->ctx, BASE_ERR_IO, "IO-02", "status.json: cannot write: No space left");
+    assert_int_equal(tr_run_status_update(status, 1), BASE_ERR_SPACE);
+    fixture_expect_error(p->ctx, BASE_ERR_SPACE, "IO-02",
+                         "status.json: cannot write: No space left");
     run_expect_piece("status.json", "\"microbatch\":0,"); /* the old one, whole */
     assert_int_equal(tr_run_status_update(status, 2), BASE_OK);
     run_expect_piece("status.json", "\"microbatch\":2,");
