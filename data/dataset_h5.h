@@ -2,7 +2,7 @@
  *
  * HDF5 prints its errors to stderr by itself; every use stands between data_h5_quiet_begin and
  * data_h5_quiet_end, and what it would have printed is found by data_h5_reason, before the next
- * call of the library clears it. Private to data/dataset*.c.
+ * call of the library clears it. For data/dataset*.c and trainer/run/checkpoint_h5.c.
  *
  * Threads: the library has one lock, if it was built with one (Debian's serial flavour is). Then
  * everything here may be called from several threads; otherwise by one thread of the process. */

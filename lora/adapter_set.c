@@ -458,3 +458,18 @@ base_status_t lora_adapter_set_place(lora_adapter_set_t *set, int64_t microbatch
     }
     return BASE_OK;
 }
+
+base_status_t lora_adapter_set_restore_place(lora_adapter_set_t *set, int32_t adapter,
+                                             int32_t column, int64_t last_used,
+                                             base_stream_t *stream)
+{
+    lora_adapter_t *a = &set->adapters[adapter];
+
+    if (column < -1 || column > set->rank_columns - a->layout->rank)
+        return BASE_FAIL(set->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "adapter %s: no place at column %d of %d", a->options.name, column,
+                         set->rank_columns);
+    a->column = column;
+    a->last_used = last_used;
+    return column < 0 ? BASE_OK : write_place(set, adapter, stream);
+}

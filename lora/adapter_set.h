@@ -123,6 +123,13 @@ base_status_t lora_adapter_set_place(lora_adapter_set_t *set, int64_t microbatch
                                      const int32_t *used, int32_t num_used,
                                      base_stream_t *stream) BASE_MUST_CHECK;
 
+/* Gives an adapter the place that it had in an earlier run of the same set: the first column (-1:
+ * none) and the microbatch that brought it last. Its masters have been written; before the first
+ * microbatch. BASE_ERR_ARG when there is no such place. */
+base_status_t lora_adapter_set_restore_place(lora_adapter_set_t *set, int32_t adapter,
+                                             int32_t column, int64_t last_used,
+                                             base_stream_t *stream) BASE_MUST_CHECK;
+
 /* The whole vector as an operand (1, count), acc. */
 kern_mat_t lora_adapter_set_vector(const lora_adapter_set_t *set, int32_t adapter,
                                    base_region_t region);
