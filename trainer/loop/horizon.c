@@ -315,6 +315,9 @@ base_status_t tr_horizon_load(tr_horizon_t *h, const void *bytes, int64_t num_by
     from += (size_t)h->num_jobs * sizeof *h->state;
     memcpy(h->taken, from, (size_t)h->num_documents);
     for (int32_t j = 0; j < h->num_jobs; j++) {
+        /* It was done, and is given more steps. */
+        if (h->state[j].state == TR_JOB_DONE && h->state[j].step < h->jobs[j]->total_steps)
+            h->state[j].state = TR_JOB_RUNNING;
         if (!is_state(h, j))
             return BASE_FAIL(h->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
                              "planning state: job %" PRId32 " at step %" PRId64 " of %" PRId64, j,

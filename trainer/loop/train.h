@@ -87,7 +87,8 @@ base_status_t tr_train_values(tr_train_t *train, int32_t job, double *values) BA
 /* ==== to go on later (train_state.c) ==== */
 
 /* Where in the sequence of microbatches the run is, with the verdicts that have not taken effect:
- * so many bytes, always the same for these jobs. Within `agreed`, on a trainer. What jobs, adapters
+ * so many bytes, always the same for these jobs. Within `agreed`, or when tr_train_run has come to
+ * the end, on a trainer. What jobs, adapters
  * and gradients hold is not in it. May wait for the planning thread. */
 int64_t tr_train_state_bytes(const tr_train_t *train);
 base_status_t tr_train_save_state(tr_train_t *train, void *bytes) BASE_MUST_CHECK;

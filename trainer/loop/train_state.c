@@ -19,6 +19,16 @@ int64_t tr_train_state_bytes(const tr_train_t *train)
     return ends_bytes(train) + tr_horizon_bytes(tr_planning_horizon(train->planning));
 }
 
+/* A job that has ended was told of long ago, also when the run has ended and told it behind the last
+ * microbatch. */
+static int64_t told_at(const tr_train_t *t, const tr_job_t *job)
+{
+    const int64_t latest = t->microbatch - TR_CONTROL_LOOK_AHEAD - 2;
+
+    if (job->state == TR_JOB_RUNNING || job->end_at <= latest) return job->end_at;
+    return latest > 0 ? latest : 0;
+}
+
 base_status_t tr_train_save_state(tr_train_t *train, void *bytes)
 {
     const int64_t horizon = tr_horizon_bytes(tr_planning_horizon(train->planning));
@@ -30,7 +40,7 @@ base_status_t tr_train_save_state(tr_train_t *train, void *bytes)
     to += sizeof train->microbatch;
     for (int32_t j = 0; j < train->num_jobs; j++, to += sizeof(job_end_t)) {
         const tr_job_t *job = train->jobs[j];
-        const job_end_t end = {job->state, job->verdict, job->end_at};
+        const job_end_t end = {job->state, job->verdict, told_at(train, job)};
 
         memcpy(to, &end, sizeof end);
     }
