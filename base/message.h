@@ -46,6 +46,13 @@ extern "C" {
     X(RUN, 03, "output lies in the model folder", "set `output` to a folder of its own")           \
     X(RUN, 04, "run without what is to be exported",                                               \
       "give the folder that `output` named, and one of the adapters that the message lists")       \
+    X(RUN, 05, "resume with other settings or data",                                               \
+      "give the value that the run began with, or set another `output`")                           \
+    X(RUN, 06, "checkpoint that cannot be used",                                                   \
+      "move the folder that the message names away; --resume takes the checkpoint before it")      \
+    X(RUN, 07, "checkpoint that could not be written",                                             \
+      "free some space, or lower train.keep_checkpoints; the checkpoints before it are as they "   \
+      "were")                                                                                      \
     X(RUN, 08, "traces that cannot be put together", "record them: `cadre train --trace N`")       \
     X(COMM, 01, "a rank has stopped",                                                              \
       "the first error is in the log of the rank that the message names")                          \
