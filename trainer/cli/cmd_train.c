@@ -22,6 +22,9 @@ static const char PAGE[] =
     "  --dump-gradients FILE  write the gradient of the first global batch of each adapter, "
     "before\n"
     "                         clipping, to a safetensors file with PEFT's names\n"
+    "  --resume               go on with the run in OUTPUT from its last checkpoint; begin when "
+    "there\n"
+    "                         is none\n"
     "  --trace N              record what every rank does in the first N microbatches, in\n"
     "                         OUTPUT/trace; `cadre trace OUTPUT` puts it together\n"
     "  --threads N            N ranks as threads of this process (1)\n"
@@ -30,14 +33,18 @@ static const char PAGE[] =
     "                         attention servers of a cluster would be, tried on one machine\n\n"
     "Several processes: `mpirun -np N cadre train RUN.yaml`, or `launch/run -n N train RUN.yaml`,\n"
     "which also picks the build and what mpirun needs on this machine. Only rank 0 speaks; the\n"
-    "others write to OUTPUT/logs.";
+    "others write to OUTPUT/logs.\n\n"
+    "SIGUSR1 saves and stops (exit code 75); so do Ctrl-C and SIGTERM in a process that mpirun "
+    "did\n"
+    "not start, and a second one kills.";
 
 #define RANK_0_NS INT64_C(5000000000) /* in which rank 0 has started, said it, and ended */
 
-enum { SET, PRINT_CONFIG, DUMP_GRADIENTS, THREADS, HOSTS, TRACE, NUM_SPECS };
+enum { SET, PRINT_CONFIG, DUMP_GRADIENTS, RESUME, THREADS, HOSTS, TRACE, NUM_SPECS };
 static const tr_option_spec_t SPECS[NUM_SPECS] = {[SET] = {"--set", true},
                                                   [PRINT_CONFIG] = {"--print-config", false},
                                                   [DUMP_GRADIENTS] = {"--dump-gradients", true},
+                                                  [RESUME] = {"--resume", false},
                                                   [THREADS] = {"--threads", true},
                                                   [HOSTS] = {"--hosts", true},
                                                   [TRACE] = {"--trace", true}};
@@ -111,7 +118,7 @@ static comm_transport_t transport_of(const base_config_t *config)
     return of[config->train.transport];
 }
 
-static int train(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
+static int run_ranks(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
 {
     tr_run_ranks_t ranks;
     base_error_t error;
@@ -128,7 +135,23 @@ static int train(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
     if (st < 0 && !call->run.reported && ranks.rank == 0) tr_cli_error_print(stderr, &error);
     tr_run_ranks_close(&ranks);
     if (st < 0) return tr_cli_exit_code(st);
+    if (call->run.saved) return TR_EXIT_SAVED;
     return call->run.num_quarantined > 0 ? TR_EXIT_RANK : TR_EXIT_DONE;
+}
+
+/* Signals before any thread exists, and so before MPI. */
+static int train(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
+{
+    int rank = 0, size = 1;
+    const int launched = comm_mpi_launched(&rank, &size);
+    tr_signals_t *signals = NULL;
+
+    const base_status_t st = tr_signals_open(ctx, !launched, rank == 0 ? stderr : NULL, &signals);
+    if (st < 0) return tr_cli_exit_code(st);
+    call->run.signals = signals;
+    const int code = run_ranks(ctx, o, call);
+    tr_signals_close(signals);
+    return code;
 }
 
 static int train_verb(const tr_cli_t *cli, int argc, char **argv)
@@ -160,6 +183,7 @@ static int train_verb(const tr_cli_t *cli, int argc, char **argv)
                                     .argv = (const char *const *)argv - 1,
                                     .dump_gradients = o.values[DUMP_GRADIENTS],
                                     .trace_microbatches = trace,
+                                    .resume = o.values[RESUME] != NULL,
                                     .out = stdout,
                                     .err = stderr,
                                     .reported = call.run.reported};

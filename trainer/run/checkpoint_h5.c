@@ -161,13 +161,24 @@ static hid_t type_of(kern_dtype_t dtype)
     }
 }
 
-base_status_t tr_h5_put_array(const tr_h5_t *at, const char *name, kern_dtype_t dtype,
-                              int64_t count, const void *data)
+static base_status_t put_array(const tr_h5_t *at, const char *name, hid_t type, int64_t count,
+                               const void *data)
 {
     char reason[DATA_H5_REASON_BYTES];
 
-    if (data_h5_put_array(at->id, name, type_of(dtype), count, data, reason)) return BASE_OK;
+    if (data_h5_put_array(at->id, name, type, count, data, reason)) return BASE_OK;
     return bad_write(at, name, reason);
+}
+
+base_status_t tr_h5_put_array(const tr_h5_t *at, const char *name, kern_dtype_t dtype,
+                              int64_t count, const void *data)
+{
+    return put_array(at, name, type_of(dtype), count, data);
+}
+
+base_status_t tr_h5_put_bytes(const tr_h5_t *at, const char *name, int64_t count, const void *data)
+{
+    return put_array(at, name, H5T_STD_U8LE, count, data);
 }
 
 /* ==== reading ==== */
@@ -225,8 +236,9 @@ int tr_h5_has_group(const tr_h5_t *file, const char *name)
     return H5Lexists(file->id, name, H5P_DEFAULT) > 0;
 }
 
-base_status_t tr_h5_get_array(const tr_h5_t *at, const char *name, kern_dtype_t dtype,
-                              int64_t count, void *data)
+/* `word` names the type in messages. */
+static base_status_t get_array(const tr_h5_t *at, const char *name, hid_t want, const char *word,
+                               int64_t count, void *data)
 {
     char reason[DATA_H5_REASON_BYTES + 64] = "";
     const hid_t set = H5Dopen2(at->id, name, H5P_DEFAULT);
@@ -236,16 +248,27 @@ base_status_t tr_h5_get_array(const tr_h5_t *at, const char *name, kern_dtype_t 
 
     if (set < 0)
         (void)snprintf(reason, sizeof reason, "is missing");
-    else if (type < 0 || H5Tequal(type, type_of(dtype)) <= 0)
-        (void)snprintf(reason, sizeof reason, "is not of type %s", kern_dtype_name(dtype));
+    else if (type < 0 || H5Tequal(type, want) <= 0)
+        (void)snprintf(reason, sizeof reason, "is not of type %s", word);
     else if (found != count)
         (void)snprintf(reason, sizeof reason, "has %" PRId64 " elements, wanted %" PRId64, found,
                        count);
     else
-        good = H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
+        good = H5Dread(set, want, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
     if (!good && reason[0] == '\0') data_h5_reason(reason);
     if (space >= 0) (void)H5Sclose(space);
     if (type >= 0) (void)H5Tclose(type);
     if (set >= 0) (void)H5Dclose(set);
     return good ? BASE_OK : bad_read(at, name, reason);
+}
+
+base_status_t tr_h5_get_array(const tr_h5_t *at, const char *name, kern_dtype_t dtype,
+                              int64_t count, void *data)
+{
+    return get_array(at, name, type_of(dtype), kern_dtype_name(dtype), count, data);
+}
+
+base_status_t tr_h5_get_bytes(const tr_h5_t *at, const char *name, int64_t count, void *data)
+{
+    return get_array(at, name, H5T_STD_U8LE, "uint8", count, data);
 }

@@ -44,6 +44,9 @@ base_status_t tr_h5_put_text(const tr_h5_t *at, const char *name, const char *te
 base_status_t tr_h5_put_array(const tr_h5_t *at, const char *name, kern_dtype_t dtype,
                               int64_t count, const void *data) BASE_MUST_CHECK;
 
+base_status_t tr_h5_put_bytes(const tr_h5_t *at, const char *name, int64_t count,
+                              const void *data) BASE_MUST_CHECK;
+
 base_status_t tr_h5_get_int(const tr_h5_t *at, const char *name, int64_t *value) BASE_MUST_CHECK;
 base_status_t tr_h5_get_double(const tr_h5_t *at, const char *name, double *value) BASE_MUST_CHECK;
 /* At most room - 1 bytes. */
@@ -52,6 +55,8 @@ base_status_t tr_h5_get_text(const tr_h5_t *at, const char *name, char *text,
 /* Exactly `count` elements of that type. */
 base_status_t tr_h5_get_array(const tr_h5_t *at, const char *name, kern_dtype_t dtype,
                               int64_t count, void *data) BASE_MUST_CHECK;
+base_status_t tr_h5_get_bytes(const tr_h5_t *at, const char *name, int64_t count,
+                              void *data) BASE_MUST_CHECK;
 int tr_h5_has_array(const tr_h5_t *at, const char *name);
 int tr_h5_has_group(const tr_h5_t *file, const char *name);
 

@@ -161,6 +161,32 @@ static base_status_t get_job(const tr_checkpoint_t *c, const tr_h5_t *at, int32_
     return tr_job_restore(c->inputs->jobs[j], &saved, at->path);
 }
 
+/* Where the loop is. A job that was done and has more steps now runs on. */
+static base_status_t get_loop(const tr_checkpoint_t *c, const tr_h5_t *file,
+                              const tr_checkpoint_head_t *head)
+{
+    const int64_t bytes = tr_train_state_bytes(c->train);
+    void *state = base_alloc(c->ctx, (size_t)bytes, "checkpoint");
+
+    if (state == NULL) return BASE_ERR_NOMEM;
+    base_status_t st = tr_h5_get_bytes(file, "loop", bytes, state);
+    if (st >= 0) st = tr_train_load_state(c->train, state, bytes);
+    base_free(c->ctx, state);
+    BASE_TRY(st);
+    if (c->train->microbatch != head->microbatch)
+        return BASE_FAIL(c->ctx, BASE_ERR_FORMAT, BASE_MSG_RUN_06,
+                         "%s: microbatch %" PRId64 ", and %" PRId64 " in \"loop\"", file->path,
+                         head->microbatch, c->train->microbatch);
+    for (int32_t j = 0; j < c->inputs->num_jobs; j++) {
+        tr_job_t *job = c->inputs->jobs[j];
+
+        if (job->verdict != TR_JOB_DONE || job->step >= job->total_steps) continue;
+        job->state = job->verdict = TR_JOB_RUNNING;
+        job->end_at = -1;
+    }
+    return BASE_OK;
+}
+
 static base_status_t restore_state(const tr_checkpoint_t *c, const tr_h5_t *file,
                                    tr_checkpoint_head_t *head, int64_t *since_step_ns)
 {
@@ -176,7 +202,7 @@ static base_status_t restore_state(const tr_checkpoint_t *c, const tr_h5_t *file
         tr_h5_leave(&group);
         BASE_TRY(st);
     }
-    return BASE_OK;
+    return get_loop(c, file, head);
 }
 
 /* ==== gradients ==== */
@@ -264,12 +290,9 @@ base_status_t tr_checkpoint_restore(const tr_checkpoint_t *checkpoint, const cha
     tr_h5_t file;
 
     BASE_TRY(tr_gradients_zero(c->train->trainer));
-    c->train->resumed = 1;
     BASE_TRY(open_state(c->ctx, folder, &file));
     base_status_t st = restore_state(c, &file, head, since_step_ns);
     st = tr_h5_close(&file, st);
     if (st >= 0) st = restore_gradients(c, folder, head);
-    BASE_TRY(st);
-    c->train->microbatch = head->microbatch;
-    return BASE_OK;
+    return st;
 }

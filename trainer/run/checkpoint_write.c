@@ -134,6 +134,20 @@ static base_status_t put_root(const tr_checkpoint_t *c, const tr_checkpoint_cloc
     return tr_h5_put_int(file, "elapsed_ns", clock->elapsed_ns);
 }
 
+/* Where the loop is in its sequence of microbatches. */
+static base_status_t put_loop(const tr_checkpoint_t *c, const tr_h5_t *file)
+{
+    const int64_t bytes = tr_train_state_bytes(c->train);
+    void *state = base_calloc(c->ctx, bytes, 1, "checkpoint");
+    base_status_t st;
+
+    if (state == NULL) return BASE_ERR_NOMEM;
+    st = tr_train_save_state(c->train, state);
+    if (st >= 0) st = tr_h5_put_bytes(file, "loop", bytes, state);
+    base_free(c->ctx, state);
+    return st;
+}
+
 static base_status_t write_state(const tr_checkpoint_t *c, const tr_checkpoint_clock_t *clock,
                                  const char *path)
 {
@@ -141,6 +155,7 @@ static base_status_t write_state(const tr_checkpoint_t *c, const tr_checkpoint_c
 
     BASE_TRY(tr_h5_create(c->ctx, path, &file));
     base_status_t st = put_root(c, clock, &file);
+    if (st >= 0) st = put_loop(c, &file);
     for (int32_t j = 0; j < c->inputs->num_jobs && st >= 0; j++)
         st = put_job(c, clock, &file, j);
     return tr_h5_close(&file, st);

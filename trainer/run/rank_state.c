@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "trainer/run/signals.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -172,6 +173,7 @@ base_status_t tr_rank_state_open(base_ctx_t *ctx, int rank, base_log_t *log, FIL
         free_state(s);
         return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "rank %d: no thread", rank);
     }
+    tr_signals_divert(SIGTERM);
     base_memory_count_open(base_ctx_memory(ctx), BASE_RESOURCE_THREAD);
     *state_p = s;
     return BASE_OK;

@@ -131,7 +131,7 @@ static base_status_t lock(tr_run_folder_t *folder)
 
 /* ==== what is made ==== */
 
-static base_status_t write_config(const tr_run_folder_t *folder, const base_config_t *config)
+base_status_t tr_run_folder_take_config(const tr_run_folder_t *folder, const base_config_t *config)
 {
     base_file_t *file;
 
@@ -162,7 +162,7 @@ static base_status_t fill(tr_run_folder_t *folder, const base_config_t *config, 
     BASE_TRY(base_file_make_dirs(folder->ctx, folder->path[TR_RUN_LOGS]));
     if (config->train.mode == BASE_CONFIG_MODE_LORA)
         BASE_TRY(base_file_make_dirs(folder->ctx, folder->path[TR_RUN_ADAPTERS]));
-    return write_config(folder, config);
+    return BASE_OK;
 }
 
 base_status_t tr_run_folder_create(base_ctx_t *ctx, const base_config_t *config, bool resume,
@@ -175,17 +175,31 @@ base_status_t tr_run_folder_create(base_ctx_t *ctx, const base_config_t *config,
     folder->ctx = ctx;
     folder->lock = -1;
     BASE_TRY_GOTO(make_paths(folder, config->output), st, err_destroy_folder);
-    if (base_ctx_rank(ctx) == 0)
-        BASE_TRY_GOTO(fill(folder, config, resume), st, err_destroy_folder);
-    else
-        BASE_TRY_GOTO(check_run(folder, true), st, err_destroy_folder);
+    BASE_TRY_GOTO(fill(folder, config, resume), st, err_destroy_folder);
     BASE_TRY_GOTO(open_log(folder), st, err_destroy_folder);
-    folder->resumed = folder->resumed && resume;
     *folder_p = folder;
     return BASE_OK;
 err_destroy_folder:
     tr_run_folder_destroy(folder);
     return st;
+}
+
+base_status_t tr_run_folder_join(base_ctx_t *ctx, const base_config_t *config, bool own_log,
+                                 tr_run_folder_t **folder_p)
+{
+    tr_run_folder_t *folder = base_calloc(ctx, 1, sizeof *folder, "folder of the run");
+
+    if (folder == NULL) return BASE_ERR_NOMEM;
+    folder->ctx = ctx;
+    folder->lock = -1;
+    base_status_t st = make_paths(folder, config->output);
+    if (st >= 0 && own_log) st = open_log(folder);
+    if (st < 0) {
+        tr_run_folder_destroy(folder);
+        return st;
+    }
+    *folder_p = folder;
+    return BASE_OK;
 }
 
 void tr_run_folder_destroy(tr_run_folder_t *folder)

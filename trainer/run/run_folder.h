@@ -2,7 +2,8 @@
  *
  *   tr_run_folder_t *folder;
  *   BASE_TRY(tr_run_folder_create(ctx, config, resume, &folder));
- *   ... open and check model and data: a mistake there leaves no run behind ...
+ *   ... with resume: compare with the run that it holds (resume.h) ...
+ *   BASE_TRY(tr_run_folder_take_config(folder, config));
  *   BASE_TRY(tr_manifest_write(ctx, folder, &manifest));       from here on it holds a run
  *   ... tr_run_folder_path(folder, TR_RUN_METRICS) ...
  *   tr_run_folder_destroy(folder);
@@ -15,8 +16,7 @@
  * One process at a time works in the folder: it is locked (flock) until destroy, or until the
  * process ends however it ends. A file system that cannot lock is taken as it is.
  *
- * Rank 0 creates; the other ranks call after it has (they neither lock nor write, they open their
- * own log). Not thread-safe. Paths are as `output` says, relative ones to the folder the process
+ * Rank 0 creates; the other ranks join after it has. Not thread-safe. Paths are as `output` says, relative ones to the folder the process
  * was started in, which it must not leave. */
 #ifndef CADRE_TRAINER_RUN_RUN_FOLDER_H
 #define CADRE_TRAINER_RUN_RUN_FOLDER_H
@@ -48,16 +48,24 @@ typedef enum tr_run_entry {
 
 typedef struct tr_run_folder tr_run_folder_t;
 
-/* Creates the folder with logs/ (and adapters/ for train.mode lora), takes the lock, writes
- * config.yaml and sends the log of `ctx` to logs/rank-NNNN.log (appending). `config` is not kept.
+/* Creates the folder with logs/ (and adapters/ for train.mode lora), takes the lock and sends the
+ * log of `ctx` to logs/rank-NNNN.log (appending). Rank 0. `config` is not kept.
  * Without `resume` a folder that holds a run is BASE_ERR_CONFIG (RUN-01) and is left as it is; with
  * it both are fine, and tr_run_folder_resumed says which one it was. RUN-02: another process works
  * in it. RUN-03: it is the folder of the model, or lies inside it. IO-02 for what the system
  * refuses. The caller owns *folder_p. */
 base_status_t tr_run_folder_create(base_ctx_t *ctx, const base_config_t *config, bool resume,
                                    tr_run_folder_t **folder_p) BASE_MUST_CHECK;
+/* The same folder on another rank, after it has been created: neither locks nor writes. `own_log`:
+ * of a rank that is a process, whose log goes to logs/rank-NNNN.log. The caller owns *folder_p. */
+base_status_t tr_run_folder_join(base_ctx_t *ctx, const base_config_t *config, bool own_log,
+                                 tr_run_folder_t **folder_p) BASE_MUST_CHECK;
 /* Gives the lock back; the files stay. NULL is legal. */
 void tr_run_folder_destroy(tr_run_folder_t *folder);
+
+/* Writes config.yaml. Rank 0. */
+base_status_t tr_run_folder_take_config(const tr_run_folder_t *folder,
+                                        const base_config_t *config) BASE_MUST_CHECK;
 
 /* True when `resume` was asked for and there was a run to continue. */
 bool tr_run_folder_resumed(const tr_run_folder_t *folder);

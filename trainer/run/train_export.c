@@ -1,11 +1,13 @@
 #include "trainer/run/train_export.h"
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "data/safetensors_write.h"
 #include "lora/adapter_folder.h"
 #include "lora/export_peft.h"
 #include "trainer/model/hf_weights.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -48,6 +50,19 @@ base_status_t tr_train_export_adapter(tr_train_t *train, const tr_inputs_t *inpu
     base_free(inputs->ctx, dir);
     base_free(inputs->ctx, values);
     return st;
+}
+
+bool tr_train_exported(const tr_inputs_t *inputs, int32_t job, const tr_run_folder_t *folder)
+{
+    const bool full = inputs->config->train.mode == BASE_CONFIG_MODE_FULL;
+    char path[PATH_MAX];
+
+    const int length =
+        full ? snprintf(path, sizeof path, "%s/config.json",
+                        tr_run_folder_path(folder, TR_RUN_MODEL))
+             : snprintf(path, sizeof path, "%s/%s/adapter_config.json",
+                        tr_run_folder_path(folder, TR_RUN_ADAPTERS), inputs->jobs[job]->name);
+    return length < (int)sizeof path && base_file_kind(path) == BASE_FILE_REGULAR;
 }
 
 /* ==== gradients ==== */

@@ -11,9 +11,13 @@
 base_status_t tr_train_export_adapter(tr_train_t *train, const tr_inputs_t *inputs, int32_t job,
                                       const tr_run_folder_t *folder) BASE_MUST_CHECK;
 
-/* OUTPUT/model, F32, with the tokenizer of the base. */
+/* OUTPUT/model, F32, with the tokenizer of the base. One that a run before --resume has left there
+ * becomes OUTPUT/model.before. */
 base_status_t tr_train_export_model(tr_trainer_t *trainer, const tr_inputs_t *inputs,
                                     const tr_run_folder_t *folder) BASE_MUST_CHECK;
+
+/* Whether the job's export is there. */
+bool tr_train_exported(const tr_inputs_t *inputs, int32_t job, const tr_run_folder_t *folder);
 
 /* Writes the gradient of a job's global batch, summed over trainers and not clipped, to a
  * safetensors file: F32, PEFT's names for an adapter, Hugging Face's for a model. With several

@@ -21,6 +21,7 @@ struct tr_train_report {
     int64_t microbatch;
     int64_t start_ns;
     int64_t *step_ns;                   /* [num_jobs] when the last step ended */
+    int64_t *since_ns;                  /* [num_jobs] for checkpoints */
     int64_t *tokens;                    /* [num_jobs] at that time */
     int64_t (*part_ns)[BASE_NUM_PARTS]; /* [num_jobs] likewise */
     tr_run_table_split_t *splits;       /* [num_splits] of the ranks, at the end */
@@ -72,8 +73,9 @@ static base_status_t start_progress(tr_train_report_t *r)
     tr_progress_job_t *jobs = base_calloc(r->ctx, in->num_jobs, sizeof *jobs, "progress");
     if (jobs == NULL) return BASE_ERR_NOMEM;
     for (int32_t j = 0; j < in->num_jobs; j++)
-        jobs[j] =
-            (tr_progress_job_t){.name = in->jobs[j]->name, .total_steps = in->jobs[j]->total_steps};
+        jobs[j] = (tr_progress_job_t){.name = in->jobs[j]->name,
+                                      .first_step = in->jobs[j]->step,
+                                      .total_steps = in->jobs[j]->total_steps};
     tr_progress_for(r->err, base_clock_ns, &options);
     const base_status_t st = tr_progress_create(r->ctx, &options, jobs, in->num_jobs, &r->progress);
     base_free(r->ctx, jobs);
@@ -83,24 +85,45 @@ static base_status_t start_progress(tr_train_report_t *r)
     return BASE_OK;
 }
 
-static base_status_t start(tr_train_report_t *r)
+/* The numbers of steps that are taken back go. */
+static base_status_t open_metrics(tr_train_report_t *r, const tr_checkpoint_clock_t *past)
+{
+    const char *path = tr_run_folder_path(r->folder, TR_RUN_METRICS);
+    int64_t found;
+
+    BASE_TRY(tr_metrics_open(r->ctx, path, &r->metrics));
+    if (past == NULL) return BASE_OK;
+    BASE_TRY(tr_metrics_cut(r->metrics, past->metrics_bytes, &found));
+    if (found < past->metrics_bytes)
+        base_log_warn(
+            base_ctx_log(r->ctx), "metrics",
+            "%s: has %lld bytes, %lld when the checkpoint was written; records are missing", path,
+            (long long)found, (long long)past->metrics_bytes);
+    return BASE_OK;
+}
+
+static base_status_t start(tr_train_report_t *r, const tr_checkpoint_clock_t *past)
 {
     const int64_t jobs = r->inputs->num_jobs;
 
     r->step_ns = base_calloc(r->ctx, jobs, sizeof *r->step_ns, "report");
+    r->since_ns = base_calloc(r->ctx, jobs, sizeof *r->since_ns, "report");
     r->tokens = base_calloc(r->ctx, jobs, sizeof *r->tokens, "report");
     r->folders = base_calloc(r->ctx, jobs, sizeof *r->folders, "report");
     r->part_ns = base_calloc(r->ctx, jobs, sizeof *r->part_ns, "report");
-    if (r->step_ns == NULL || r->tokens == NULL || r->folders == NULL || r->part_ns == NULL)
+    if (r->step_ns == NULL || r->since_ns == NULL || r->tokens == NULL || r->folders == NULL ||
+        r->part_ns == NULL)
         return BASE_ERR_NOMEM;
     BASE_TRY(print_plan(r));
-    BASE_TRY(tr_metrics_open(r->ctx, tr_run_folder_path(r->folder, TR_RUN_METRICS), &r->metrics));
+    BASE_TRY(open_metrics(r, past));
     BASE_TRY(tr_run_status_create(r->ctx, tr_run_folder_path(r->folder, TR_RUN_STATUS),
-                                  base_clock_ns, 0, &r->status));
+                                  base_clock_ns, r->microbatch, &r->status));
     BASE_TRY(start_progress(r));
-    r->start_ns = base_clock_ns();
+    const int64_t now = base_clock_ns();
+    r->start_ns = now - (past != NULL ? past->elapsed_ns : 0);
     for (int64_t j = 0; j < jobs; j++) {
-        r->step_ns[j] = r->start_ns;
+        r->step_ns[j] = now - (past != NULL ? past->since_step_ns[j] : 0);
+        r->tokens[j] = r->inputs->jobs[j]->tokens;
         base_meter_read(&r->trainer->meter, r->part_ns[j]);
     }
     return BASE_OK;
@@ -108,7 +131,8 @@ static base_status_t start(tr_train_report_t *r)
 
 base_status_t tr_train_report_create(base_ctx_t *ctx, const tr_inputs_t *inputs,
                                      const tr_trainer_t *trainer, const tr_run_folder_t *folder,
-                                     FILE *out, FILE *err, tr_train_report_t **report_p)
+                                     const tr_checkpoint_clock_t *past, FILE *out, FILE *err,
+                                     tr_train_report_t **report_p)
 {
     tr_train_report_t *r = base_calloc(ctx, 1, sizeof *r, "report");
     if (r == NULL) return BASE_ERR_NOMEM;
@@ -118,9 +142,10 @@ base_status_t tr_train_report_create(base_ctx_t *ctx, const tr_inputs_t *inputs,
     r->folder = folder;
     r->out = out;
     r->err = err;
-    const base_status_t st = start(r);
+    r->microbatch = past != NULL ? past->microbatch : 0;
+    const base_status_t st = start(r, past);
     if (st < 0) {
-        (void)tr_train_report_close(r, st);
+        (void)tr_train_report_close(r, st, false);
         return st;
     }
     *report_p = r;
@@ -255,18 +280,40 @@ static base_status_t print_results(tr_train_report_t *r)
     return BASE_OK;
 }
 
-static base_status_t last_status(tr_train_report_t *r, base_status_t outcome)
+static void print_saved(const tr_train_report_t *r)
+{
+    (void)fprintf(r->err,
+                  "cadre: saved after microbatch %lld in %s; the same command with --resume goes "
+                  "on\n",
+                  (long long)r->microbatch, tr_run_folder_path(r->folder, TR_RUN_CHECKPOINTS));
+}
+
+static base_status_t last_status(tr_train_report_t *r, base_status_t outcome, bool saved)
 {
     base_error_t error;
 
     if (r->status == NULL) return BASE_OK;
-    if (outcome >= 0) return tr_run_status_set(r->status, TR_RUN_STATE_DONE, r->microbatch, NULL);
+    if (outcome >= 0)
+        return tr_run_status_set(r->status, saved ? TR_RUN_STATE_SAVED : TR_RUN_STATE_DONE,
+                                 r->microbatch, NULL);
     const int recorded = base_ctx_error(r->ctx, &error);
     return tr_run_status_set(r->status, TR_RUN_STATE_FAILED, r->microbatch,
                              recorded ? &error : NULL);
 }
 
-base_status_t tr_train_report_close(tr_train_report_t *report, base_status_t outcome)
+base_status_t tr_train_report_clock(tr_train_report_t *report, tr_checkpoint_clock_t *clock)
+{
+    tr_train_report_t *r = report;
+    const int64_t now = base_clock_ns();
+
+    *clock = (tr_checkpoint_clock_t){
+        .microbatch = r->microbatch, .elapsed_ns = now - r->start_ns, .since_step_ns = r->since_ns};
+    for (int32_t j = 0; j < r->inputs->num_jobs; j++)
+        r->since_ns[j] = now - r->step_ns[j];
+    return tr_metrics_sync(r->metrics, &clock->metrics_bytes);
+}
+
+base_status_t tr_train_report_close(tr_train_report_t *report, base_status_t outcome, bool saved)
 {
     tr_train_report_t *r = report;
     base_status_t st = BASE_OK;
@@ -276,15 +323,19 @@ base_status_t tr_train_report_close(tr_train_report_t *report, base_status_t out
         base_log_set_terminal(base_ctx_log(r->ctx), base_log_to_stderr, NULL,
                               base_log_wants_colour(2));
     tr_progress_destroy(r->progress);
-    if (outcome >= 0) st = print_results(r);
+    if (outcome >= 0 && saved)
+        print_saved(r);
+    else if (outcome >= 0)
+        st = print_results(r);
     base_log_summary(base_ctx_log(r->ctx));
-    const base_status_t written = last_status(r, outcome);
+    const base_status_t written = last_status(r, outcome, saved);
     tr_run_status_destroy(r->status);
     const base_status_t closed = tr_metrics_close(r->metrics);
     for (int32_t j = 0; r->folders != NULL && j < r->inputs->num_jobs; j++)
         base_free(r->ctx, r->folders[j]);
     base_free(r->ctx, r->folders);
     base_free(r->ctx, r->tokens);
+    base_free(r->ctx, r->since_ns);
     base_free(r->ctx, r->step_ns);
     base_free(r->ctx, r->part_ns);
     base_free(r->ctx, r->splits);

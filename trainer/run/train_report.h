@@ -4,6 +4,7 @@
 #define CADRE_TRAINER_RUN_TRAIN_REPORT_H
 
 #include "trainer/loop/train.h"
+#include "trainer/run/checkpoint_write.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_table.h"
@@ -12,10 +13,12 @@
 
 typedef struct tr_train_report tr_train_report_t;
 
-/* Opens everything and prints the table of what is to be done to `err`. Borrows all. */
+/* Opens everything and prints the table of what is to be done to `err`. `past` is how far the run
+ * had come, by its checkpoint; NULL: it begins. What metrics.jsonl says of later steps is taken
+ * away. Borrows all. */
 base_status_t tr_train_report_create(base_ctx_t *ctx, const tr_inputs_t *inputs,
                                      const tr_trainer_t *trainer, const tr_run_folder_t *folder,
-                                     FILE *out, FILE *err,
+                                     const tr_checkpoint_clock_t *past, FILE *out, FILE *err,
                                      tr_train_report_t **report_p) BASE_MUST_CHECK;
 
 base_status_t tr_train_report_microbatch(tr_train_report_t *report, int64_t microbatch,
@@ -30,8 +33,13 @@ base_status_t tr_train_report_ended(tr_train_report_t *report, int32_t job) BASE
 base_status_t tr_train_report_split(tr_train_report_t *report, const tr_run_table_split_t *rows,
                                     int64_t num_rows) BASE_MUST_CHECK;
 
+/* For a checkpoint: how far the run is now. Makes the metrics last. The array is the report's. */
+base_status_t tr_train_report_clock(tr_train_report_t *report,
+                                    tr_checkpoint_clock_t *clock) BASE_MUST_CHECK;
+
 /* The run is over, with this status: prints the table of what was done to `out` when it went well,
- * writes the last status, closes. NULL is legal. Frees `report` also when it fails. */
-base_status_t tr_train_report_close(tr_train_report_t *report, base_status_t outcome);
+ * or that it was saved and can go on; writes the last status, closes. NULL is legal. Frees `report`
+ * also when it fails. */
+base_status_t tr_train_report_close(tr_train_report_t *report, base_status_t outcome, bool saved);
 
 #endif

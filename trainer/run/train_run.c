@@ -8,11 +8,15 @@
 #include "trainer/loop/train.h"
 #include "trainer/model/hf_weights.h"
 #include "trainer/run/agreement.h"
+#include "trainer/run/checkpoint_folder.h"
+#include "trainer/run/checkpoint_read.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/product_choices.h"
+#include "trainer/run/resume.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_setup.h"
 #include "trainer/run/run_trace.h"
+#include "trainer/run/train_checkpoints.h"
 #include "trainer/run/train_export.h"
 #include "trainer/run/train_report.h"
 
@@ -35,10 +39,13 @@ typedef struct run {
     tr_trainer_t *trainer;
     tr_lot_options_t lots;
     tr_train_t *train;
-    tr_run_trace_t *trace;   /* NULL: none */
-    int64_t start_ns;        /* of the loop */
-    tr_run_folder_t *folder; /* the leader's, like the rest */
-    tr_train_report_t *report;
+    tr_run_trace_t *trace; /* NULL: none */
+    int64_t start_ns;      /* of the loop */
+    tr_train_checkpoints_t checkpoints;
+    int64_t from;           /* the microbatch it is resumed after; -1: it begins */
+    int64_t *since_step_ns; /* [num_jobs] at that time */
+    tr_run_folder_t *folder;
+    tr_train_report_t *report; /* the leader's */
 } run_t;
 
 /* ==== set-up ==== */
@@ -173,17 +180,36 @@ static base_status_t on_evaluated(void *user, int32_t job, double loss, int best
     return r->leader ? tr_train_report_evaluated(r->report, job, loss) : BASE_OK;
 }
 
+static base_status_t note_ended(run_t *r, int32_t job)
+{
+    if (r->inputs->jobs[job]->state == TR_JOB_QUARANTINED) r->args->num_quarantined++;
+    return tr_train_report_ended(r->report, job);
+}
+
 static base_status_t on_ended(void *user, int32_t job)
 {
-    const run_t *r = user;
+    run_t *r = user;
 
     if (!r->leader) return BASE_OK; /* the verdict below is the leader's to give */
     if (r->full)
         BASE_TRY(tr_train_export_model(r->trainer, r->inputs, r->folder));
     else
         BASE_TRY(tr_train_export_adapter(r->train, r->inputs, job, r->folder));
-    if (r->inputs->jobs[job]->state == TR_JOB_QUARANTINED) r->args->num_quarantined++;
-    return tr_train_report_ended(r->report, job);
+    return note_ended(r, job);
+}
+
+static uint64_t on_wants(void *user)
+{
+    run_t *r = user;
+
+    return tr_train_checkpoints_wants(&r->checkpoints);
+}
+
+static base_status_t on_agreed(void *user, uint64_t events)
+{
+    run_t *r = user;
+
+    return tr_train_checkpoints_boundary(&r->checkpoints, events);
 }
 
 static base_status_t make_loop(run_t *r)
@@ -196,7 +222,9 @@ static base_status_t make_loop(run_t *r)
                                       .gradient = on_gradient,
                                       .step = on_step,
                                       .evaluated = on_evaluated,
-                                      .ended = on_ended};
+                                      .ended = on_ended,
+                                      .wants = on_wants,
+                                      .agreed = on_agreed};
 
     return tr_train_create(r->ctx, r->trainer, r->inputs->jobs, r->inputs->num_jobs, &r->lots,
                            &options, &events, &r->train);
@@ -204,40 +232,124 @@ static base_status_t make_loop(run_t *r)
 
 /* ==== the leader's folder ==== */
 
-/* The folder with this rank's log in it; a disk that is full shows at the log's first line. */
-static base_status_t open_folder(run_t *r)
+/* The first line of this rank's log; a disk that is full shows here. */
+static base_status_t begin_log(run_t *r)
 {
-    BASE_TRY(tr_run_folder_create(r->ctx, r->args->config, false, &r->folder));
     return base_log_file_line(base_ctx_log(r->ctx), r->ctx, "rank %d of %d over %s",
                               comm_group_rank(r->group), comm_group_size(r->group),
                               comm_group_transport(r->group));
 }
 
-/* The leader makes it; the other processes find it there and open their logs in it. */
+/* What the run is resumed from, or that it begins. */
+static base_status_t choose_start(run_t *r)
+{
+    const char *root = tr_run_folder_path(r->folder, TR_RUN_CHECKPOINTS);
+    base_error_list_t errors;
+
+    if (!tr_run_folder_resumed(r->folder)) return BASE_OK;
+    BASE_TRY(tr_resume_find(r->ctx, root, &r->from));
+    if (r->from < 0) {
+        base_log_info(base_ctx_log(r->ctx), "%s: no checkpoint; the run starts afresh", root);
+        return BASE_OK;
+    }
+    base_error_list_init(&errors, r->ctx);
+    const base_status_t st = tr_resume_compare(
+        r->ctx, root, r->from, r->inputs, r->args->config_path, comm_group_size(r->group), &errors);
+    if (st >= 0)
+        base_log_info(base_ctx_log(r->ctx), "resumed after microbatch %lld, from %s",
+                      (long long)r->from, root);
+    return report_faults(r, &errors, st);
+}
+
+/* The leader makes the folder and says where the run starts; the other processes find it there and
+ * open their logs in it. Verifying checkpoints may take the leader longer than others wait. */
 static base_status_t make_folder(run_t *r)
 {
     const int processes = strcmp(comm_group_transport(r->group), "threads") != 0;
+    const int64_t deadline = base_ctx_deadline_ms(r->ctx);
+    base_status_t st = BASE_OK;
 
-    if (r->leader) BASE_TRY(open_folder(r));
-    if (!processes) return BASE_OK;
-    BASE_TRY(comm_barrier(r->group));
-    return r->leader ? BASE_OK : open_folder(r);
+    r->from = -1;
+    if (r->leader) {
+        BASE_TRY(tr_run_folder_create(r->ctx, r->args->config, r->args->resume, &r->folder));
+        BASE_TRY(begin_log(r));
+        BASE_TRY(choose_start(r));
+        BASE_TRY(tr_run_folder_take_config(r->folder, r->args->config));
+    }
+    int64_t *all = base_calloc(r->ctx, comm_group_size(r->group), sizeof *all, "start");
+    if (all == NULL) return BASE_ERR_NOMEM;
+    base_ctx_set_deadline_ms(r->ctx, TR_CHECKPOINT_DEADLINE_MS);
+    st = comm_allgather(r->group, &r->from, (int64_t)sizeof r->from, all);
+    base_ctx_set_deadline_ms(r->ctx, deadline);
+    r->from = all[0];
+    base_free(r->ctx, all);
+    BASE_TRY(st);
+    if (r->leader) return BASE_OK;
+    BASE_TRY(tr_run_folder_join(r->ctx, r->args->config, processes, &r->folder));
+    return processes ? begin_log(r) : BASE_OK;
 }
 
-static base_status_t begin_report(run_t *r)
+static tr_checkpoint_t checkpoint_of(const run_t *r)
 {
+    return (tr_checkpoint_t){.ctx = r->ctx,
+                             .group = r->group,
+                             .inputs = r->inputs,
+                             .train = r->train,
+                             .root = tr_run_folder_path(r->folder, TR_RUN_CHECKPOINTS),
+                             .keep = r->args->config->train.keep_checkpoints};
+}
+
+/* Everything is where the checkpoint left it; `clock` too. */
+static base_status_t restore(run_t *r, tr_checkpoint_clock_t *clock)
+{
+    const tr_checkpoint_t checkpoint = checkpoint_of(r);
+    tr_checkpoint_head_t head;
+    char *folder;
+
+    r->since_step_ns = base_calloc(r->ctx, r->inputs->num_jobs, sizeof *r->since_step_ns, "start");
+    if (r->since_step_ns == NULL) return BASE_ERR_NOMEM;
+    *clock = (tr_checkpoint_clock_t){.since_step_ns = r->since_step_ns};
+    if (r->from < 0) return BASE_OK;
+    BASE_TRY(tr_checkpoint_path(r->ctx, checkpoint.root, r->from, 0, &folder));
+    const base_status_t st = tr_checkpoint_restore(&checkpoint, folder, &head, r->since_step_ns);
+    base_free(r->ctx, folder);
+    BASE_TRY(st);
+    clock->microbatch = head.microbatch;
+    clock->metrics_bytes = head.metrics_bytes;
+    clock->elapsed_ns = head.elapsed_ns;
+    return BASE_OK;
+}
+
+/* Jobs that had ended before the checkpoint: exported, unless somebody took that away. */
+static base_status_t report_ended(run_t *r)
+{
+    for (int32_t j = 0; j < r->inputs->num_jobs; j++) {
+        if (r->inputs->jobs[j]->state == TR_JOB_RUNNING) continue;
+        if (!tr_train_exported(r->inputs, j, r->folder))
+            BASE_TRY(on_ended(r, j));
+        else
+            BASE_TRY(note_ended(r, j));
+    }
+    return BASE_OK;
+}
+
+static base_status_t begin_report(run_t *r, const tr_checkpoint_clock_t *past)
+{
+    const int resumed = tr_run_folder_resumed(r->folder);
     const tr_manifest_t manifest = {.config = r->args->config,
                                     .argc = r->args->argc,
                                     .argv = r->args->argv,
                                     .num_ranks = comm_group_size(r->group),
+                                    .resumed = resumed,
                                     .model_hash = r->inputs->model_hash,
                                     .tokenizer_hash = r->inputs->tokenizer_sha256,
                                     .num_datasets = r->inputs->num_datasets,
                                     .datasets = r->inputs->datasets};
 
     BASE_TRY(tr_manifest_write(r->ctx, tr_run_folder_path(r->folder, TR_RUN_MANIFEST), &manifest));
-    return tr_train_report_create(r->ctx, r->inputs, r->trainer, r->folder, r->args->out,
-                                  r->args->err, &r->report);
+    BASE_TRY(tr_train_report_create(r->ctx, r->inputs, r->trainer, r->folder, resumed ? past : NULL,
+                                    r->args->out, r->args->err, &r->report));
+    return report_ended(r);
 }
 
 /* ==== where the time goes ==== */
@@ -286,6 +398,8 @@ static base_status_t share_split(run_t *r)
 
 static base_status_t run_all(run_t *r, base_device_t *dev)
 {
+    tr_checkpoint_clock_t past;
+
     BASE_TRY(tr_setup_check(r->ctx, r->args->config));
     BASE_TRY(open_inputs(r));
     const tr_agreement_t agreement = tr_agreement_of(r->inputs);
@@ -296,10 +410,15 @@ static base_status_t run_all(run_t *r, base_device_t *dev)
     BASE_TRY(make_trainer(r, dev));
     BASE_TRY(init_adapters(r));
     BASE_TRY(make_loop(r));
-    if (r->leader) BASE_TRY(begin_report(r));
+    BASE_TRY(restore(r, &past));
+    if (r->leader) BASE_TRY(begin_report(r, &past));
     BASE_TRY(begin_trace(r));
+    const tr_checkpoint_t checkpoint = checkpoint_of(r);
+    tr_train_checkpoints_init(&r->checkpoints, &checkpoint, r->args->config, r->report,
+                              r->args->signals);
     BASE_TRY(tr_train_run(r->train));
-    return share_split(r);
+    BASE_TRY(share_split(r));
+    return tr_train_checkpoints_end(&r->checkpoints);
 }
 
 base_status_t tr_train_run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
@@ -316,11 +435,14 @@ base_status_t tr_train_run_rank(comm_group_t *group, base_ctx_t *ctx, base_devic
     const base_status_t st = run_all(&r, dev);
     base_error_t error;
     if (st < 0 && base_ctx_error(ctx, &error)) comm_group_stop(group, &error);
-    const base_status_t closed = tr_train_report_close(r.report, st);
+    const bool saved = st >= 0 && r.checkpoints.stopped;
+    if (r.leader) args->saved = saved;
+    const base_status_t closed = tr_train_report_close(r.report, st, saved);
     tr_train_destroy(r.train);
     const base_status_t traced = tr_run_trace_close(r.trace, st);
     tr_trainer_destroy(r.trainer);
     tr_run_folder_destroy(r.folder);
+    base_free(ctx, r.since_step_ns);
     base_free(ctx, r.adapters);
     as_topology_destroy(r.topology);
     tr_inputs_close(r.inputs);

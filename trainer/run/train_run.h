@@ -4,13 +4,14 @@
  *
  * Rank 0 owns the run folder: it writes manifest, status, metrics, the adapters as they end (best
  * by evaluation, else the last values), with train.mode full the model, and speaks on the terminal.
- * */
+ * Checkpoints: train_checkpoints.h. */
 #ifndef CADRE_TRAINER_RUN_TRAIN_RUN_H
 #define CADRE_TRAINER_RUN_TRAIN_RUN_H
 
 #include "base/config/config.h"
 #include "comm/comm.h"
 #include "trainer/run/rank_state.h"
+#include "trainer/run/signals.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -20,13 +21,16 @@ typedef struct tr_train_run {
     const char *config_path;
     int argc; /* the command line, for the manifest */
     const char *const *argv;
-    const char *dump_gradients; /* safetensors file for the gradients of the first global batch of
+    const char *dump_gradients;  /* safetensors file for the gradients of the first global batch of
                                    each job (PEFT's names, not clipped), or NULL */
-    int64_t trace_microbatches; /* of which OUTPUT/trace is written (run_trace.h); 0: none */
-    FILE *out, *err;            /* tables; progress and errors in a list */
-    tr_rank_state_t *state;     /* of a rank that is a process; NULL for threads */
+    int64_t trace_microbatches;  /* of which OUTPUT/trace is written (run_trace.h); 0: none */
+    bool resume;                 /* go on with the run that `output` holds, if there is one */
+    const tr_signals_t *signals; /* that ask to save and stop; NULL: none */
+    FILE *out, *err;             /* tables; progress and errors in a list */
+    tr_rank_state_t *state;      /* of a rank that is a process; NULL for threads */
     /* Written by rank 0. */
     int32_t num_quarantined;
+    bool saved;    /* it was asked to stop: jobs are left, and a checkpoint is there */
     bool reported; /* the error has been printed already, with others of its kind */
 } tr_train_run_t;
 

@@ -20,7 +20,10 @@ static base_status_t create(base_ctx_t *ctx, const char *yaml, bool resume,
                             tr_run_folder_t **folder_p)
 {
     base_config_t *config = run_config(ctx, yaml);
-    const base_status_t st = tr_run_folder_create(ctx, config, resume, folder_p);
+    base_status_t st = base_ctx_rank(ctx) == 0 ? tr_run_folder_create(ctx, config, resume, folder_p)
+                                               : tr_run_folder_join(ctx, config, true, folder_p);
+
+    if (st >= 0 && base_ctx_rank(ctx) == 0) st = tr_run_folder_take_config(*folder_p, config);
 
     base_config_destroy(config);
     return st;

@@ -1,0 +1,123 @@
+#include "trainer/run/signals.h"
+
+#include "base/memory.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#define POLL_NS 100000000
+
+struct tr_signals {
+    base_ctx_t *ctx;
+    FILE *out;
+    sigset_t set;
+    pthread_t thread;
+    int32_t asked, closing; /* atomic builtins */
+};
+
+/* In a thread that does not block the signal: it does from now on, when the handler returns, and the
+ * process gets the signal again. */
+static void pass_on(int number, siginfo_t *info, void *context)
+{
+    ucontext_t *interrupted = context;
+    const int before = errno;
+
+    (void)info;
+    (void)sigaddset(&interrupted->uc_sigmask, number);
+    (void)kill(getpid(), number);
+    errno = before;
+}
+
+void tr_signals_divert(int number)
+{
+    struct sigaction action = {.sa_sigaction = pass_on, .sa_flags = SA_SIGINFO | SA_RESTART};
+
+    (void)sigfillset(&action.sa_mask);
+    (void)sigaction(number, &action, NULL);
+}
+
+/* As if nobody had ever waited for it. */
+static void die_of(int number)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    sigset_t set;
+
+    (void)sigemptyset(&action.sa_mask);
+    (void)sigaction(number, &action, NULL);
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, number);
+    (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    (void)raise(number);
+}
+
+static const char *name_of(int number)
+{
+    if (number == SIGUSR1) return "SIGUSR1";
+    return number == SIGINT ? "Ctrl-C" : "SIGTERM";
+}
+
+static void *signal_main(void *arg)
+{
+    const struct timespec poll = {.tv_nsec = POLL_NS};
+    tr_signals_t *s = arg;
+
+    while (__atomic_load_n(&s->closing, __ATOMIC_ACQUIRE) == 0) {
+        const int number = sigtimedwait(&s->set, NULL, &poll);
+
+        if (number < 0) continue;
+        const int before = __atomic_exchange_n(&s->asked, 1, __ATOMIC_ACQ_REL);
+        if (before != 0 && number != SIGUSR1) die_of(number);
+        if (before != 0 || s->out == NULL) continue;
+        (void)fprintf(s->out, "\ncadre: %s: saving at the next microbatch%s\n", name_of(number),
+                      number == SIGUSR1 ? "" : "; again to kill");
+        (void)fflush(s->out);
+    }
+    return NULL;
+}
+
+base_status_t tr_signals_open(base_ctx_t *ctx, bool terminate, FILE *out, tr_signals_t **signals_p)
+{
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    tr_signals_t *s = base_calloc(ctx, 1, sizeof *s, "signals");
+
+    if (s == NULL) return BASE_ERR_NOMEM;
+    s->ctx = ctx;
+    s->out = out;
+    (void)sigemptyset(&ignore.sa_mask);
+    (void)sigaction(SIGXFSZ, &ignore, NULL);
+    (void)sigemptyset(&s->set);
+    (void)sigaddset(&s->set, SIGUSR1);
+    if (terminate) {
+        (void)sigaddset(&s->set, SIGINT);
+        (void)sigaddset(&s->set, SIGTERM);
+    }
+    if (pthread_sigmask(SIG_BLOCK, &s->set, NULL) != 0 ||
+        pthread_create(&s->thread, NULL, signal_main, s) != 0) {
+        base_free(ctx, s);
+        return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "signals: no thread");
+    }
+    tr_signals_divert(SIGUSR1);
+    if (terminate) tr_signals_divert(SIGINT);
+    if (terminate) tr_signals_divert(SIGTERM);
+    base_memory_count_open(base_ctx_memory(ctx), BASE_RESOURCE_THREAD);
+    *signals_p = s;
+    return BASE_OK;
+}
+
+void tr_signals_close(tr_signals_t *signals)
+{
+    if (signals == NULL) return;
+    __atomic_store_n(&signals->closing, 1, __ATOMIC_RELEASE);
+    (void)pthread_join(signals->thread, NULL);
+    base_memory_count_close(base_ctx_memory(signals->ctx), BASE_RESOURCE_THREAD);
+    base_free(signals->ctx, signals);
+}
+
+bool tr_signals_asked(const tr_signals_t *signals)
+{
+    return signals != NULL && __atomic_load_n(&signals->asked, __ATOMIC_ACQUIRE) != 0;
+}
