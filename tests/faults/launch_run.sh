@@ -71,11 +71,18 @@ err './none: not there'
 
 begin signalled
 kill -TERM "$launcher"
-ended 143 signalled
-err 'launch/run: SIGTERM: ending all ranks'
+ended 75 signalled
+err 'launch/run: SIGTERM: saving at the next microbatch'
+err 'cadre: saved after microbatch'
+ls runs/signalled/checkpoints/mb-*/gradients-0000.h5 >/dev/null || fail "no checkpoint"
+
+# mpirun itself is ended, as a batch system does that sends SIGTERM to all: nothing can be saved.
+begin ended
+kill -TERM "$(pgrep -P "$launcher" -x mpirun)"
+ended 1 ended
 ! grep -q 'told to end' err || fail "more than one voice"
 for rank in 0 1; do
-    grep -qE "rank $rank \\((trainer|server) 0\\): told to end \\(SIGTERM\\) after [0-9]+ microbatches, in layer" runs/signalled/logs/rank-000$rank.log || fail "the log of rank $rank"
+    grep -qE "rank $rank \\((trainer|server) 0\\): told to end \\(SIGTERM\\) after [0-9]+ microbatches, in layer" runs/ended/logs/rank-000$rank.log || fail "the log of rank $rank"
 done
 
 begin dies

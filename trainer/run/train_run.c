@@ -379,7 +379,8 @@ static base_status_t share_split(run_t *r)
 {
     const int size = comm_group_size(r->group);
     tr_run_table_split_t mine = {.rank = comm_group_rank(r->group),
-                                 .microbatches = r->train->microbatch};
+                                 .microbatches =
+                                     r->train->microbatch - (r->from > 0 ? r->from : 0)};
     base_status_t st;
 
     if (!base_stream_measured(r->trainer->stream)) return BASE_OK;

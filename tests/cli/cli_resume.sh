@@ -1,0 +1,274 @@
+#!/usr/bin/env bash
+# tests/cli/cli_resume.sh CADRE CLI_DATASET: checkpoints and --resume as users meet them. A run that goes on from any of
+# its checkpoints, or after kill -9 or a signal, learns bit for bit what an undisturbed one learns; damaged checkpoints,
+# a full disk, other settings and other data are said.
+set -euo pipefail
+cadre=$1 tool=$2
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/cli/expect.sh
+. "$here/expect.sh"
+: >out
+: >err
+
+same() { python3 "$here/same_run.py" "$@" || fail "not the same"; }
+state() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1] + "/status.json"))["state"])' "$1"; }
+# run CODE WORD...: as expect, but progress on stderr is fine.
+run() {
+    local want=$1 got=0
+    shift
+    words=$*
+    "$cadre" "$@" >out 2>err || got=$?
+    if [ "$got" -ne "$want" ]; then fail "exit code $got, wanted $want"; fi
+}
+# cut RUN NEW CHECKPOINT: NEW is RUN as it stood with CHECKPOINT as its last one, killed some time later.
+cut() {
+    rm -rf "$2"
+    cp -r "$1" "$2"
+    for later in "$2"/checkpoints/*; do
+        if [[ ${later##*/} > $3 ]]; then rm -r "$later"; fi
+    done
+}
+# each CODE CONFIG WORD...: runs it, and goes on from its first, a middle and its last checkpoint but one.
+each() {
+    local want=$1 config=$2
+    shift 2
+    local keep=(--set train.keep_checkpoints=1000)
+    rm -rf runs/whole
+    run "$want" train "$config" --set output=runs/whole "${keep[@]}" "$@"
+    local all
+    mapfile -t all < <(ls runs/whole/checkpoints)
+    [ ${#all[@]} -ge 4 ] || fail "only ${#all[@]} checkpoints"
+    for i in 0 $((${#all[@]} / 2)) $((${#all[@]} - 2)); do
+        cut runs/whole runs/part "${all[i]}"
+        rm -rf runs/part/adapters/* runs/part/model
+        run "$want" train "$config" --set output=runs/part "${keep[@]}" --resume "$@"
+        same runs/whole runs/part
+    done
+}
+
+golden_model llama
+dataset code.h5 llama 1 40 50 60 70 30 20 90 100 120 35 >tool.out
+dataset other.h5 llama 3 40 50 60 70 >tool.out
+dataset eval.h5 llama 2 40 50 >tool.out
+
+# ==== bit for bit: dropout, an evaluation and its patience, global batches of several microbatches ====
+
+cat >run.yaml <<'YAML'
+model: llama
+output: runs/x
+batch:
+  tokens_per_trainer: 256
+train:
+  checkpoint_every_microbatches: 7
+defaults:
+  epochs: 4
+  global_batch_documents: 6
+  learning_rate: 1e-2
+adapters:
+  - name: code
+    data: code.h5
+    rank: 8
+    dropout: 0.1
+  - name: stops
+    data: code.h5
+    eval: eval.h5
+    eval_every_steps: 1
+    early_stopping_patience: 2
+    learning_rate: 1
+    epochs: 50
+    rank: 4
+YAML
+each 0 run.yaml
+grep -q 'stops.*stopped early\|stops: stopped' runs/whole/logs/rank-0000.log err || fail "nothing stopped early"
+each 0 run.yaml --set batch.max_rank_columns=8 # adapters lose their places to each other
+each 0 run.yaml --threads 2 --set train.checkpoint_every_microbatches=3
+
+cat >broken.yaml <<'YAML'
+model: llama
+output: runs/x
+batch:
+  tokens_per_trainer: 512
+train:
+  checkpoint_every_microbatches: 5
+defaults:
+  global_batch_documents: 2
+  learning_rate: 1e-2
+adapters:
+  - name: code
+    data: code.h5
+    rank: 8
+    dropout: 0.1
+    steps: 25
+  - name: broken               # its gradient is not finite after some steps
+    data: code.h5
+    rank: 4
+    alpha: 1000000
+    learning_rate: 10
+    weight_decay: 1
+    steps: 80
+YAML
+each 5 broken.yaml
+
+cat >full.yaml <<'YAML'
+model: llama
+output: runs/x
+data: code.h5
+batch: {tokens_per_trainer: 256}
+train: {mode: full, checkpoint_every_microbatches: 4}
+defaults: {steps: 8, global_batch_documents: 5, learning_rate: 1e-3}
+YAML
+each 0 full.yaml
+each 0 full.yaml --set defaults.eval=eval.h5 --set defaults.eval_every_steps=2
+
+# ==== other ranks, other microbatches: within 1e-5 ====
+
+cat >calm.yaml <<'YAML'
+model: llama
+output: runs/x
+batch:
+  tokens_per_trainer: 256
+train:
+  checkpoint_every_microbatches: 4
+  keep_checkpoints: 1000
+defaults:
+  steps: 6
+  global_batch_documents: 6
+  learning_rate: 1e-4
+  schedule: constant
+adapters:
+  - {name: code, data: code.h5, rank: 8, dropout: 0.1}
+  - {name: plain, data: code.h5, rank: 4}
+YAML
+run 0 train calm.yaml --set output=runs/calm
+run 0 train calm.yaml --set output=runs/calm2 --threads 2
+for case in "calm 2 256" "calm2 1 256" "calm 1 512"; do
+    read -r from ranks tokens <<<"$case"
+    cut "runs/$from" runs/part mb-000008
+    [ -d runs/part/checkpoints/mb-000008 ] || cut "runs/$from" runs/part "$(ls "runs/$from/checkpoints" | sed -n 2p)"
+    run 0 train calm.yaml --set output=runs/part --threads "$ranks" --set batch.tokens_per_trainer="$tokens" --resume
+    same runs/calm runs/part 1e-5
+done
+grep -q 'resume: batch.tokens_per_trainer is 512 now, was 256' runs/part/logs/rank-0000.log || fail "the log of what was taken"
+
+# ==== larger steps, with a constant rate ====
+
+run 0 train calm.yaml --set output=runs/longer --set defaults.steps=9
+cp -r runs/calm runs/part9
+run 0 train calm.yaml --set output=runs/part9 --set defaults.steps=9 --resume
+same runs/longer runs/part9
+cp runs/calm/metrics.jsonl before.jsonl
+run 0 train calm.yaml --set output=runs/calm --resume # nothing is left to do
+cmp -s before.jsonl runs/calm/metrics.jsonl || fail "metrics.jsonl changed"
+[ "$(state runs/calm)" = "done" ] || fail "state $(state runs/calm)"
+
+# ==== kill -9, signals ====
+
+long=(train calm.yaml --set defaults.steps=60 --set train.keep_checkpoints=2)
+run 0 "${long[@]}" --set output=runs/long
+# begin NAME WORD...: the same, in the background, until it has a checkpoint.
+begin() {
+    words="(in the background) $1"
+    : >err
+    "$cadre" "${long[@]}" --set output="runs/$1" "${@:2}" >out 2>err &
+    pid=$!
+    for _ in $(seq 1000); do
+        if ls "runs/$1/checkpoints" 2>/dev/null | grep -q '^mb-[0-9]*$'; then return 0; fi
+        sleep 0.01
+    done
+    fail "no checkpoint"
+}
+ended() { # ended CODE
+    local got=0
+    wait "$pid" 2>/dev/null || got=$?
+    if [ "$got" -ne "$1" ]; then fail "exit code $got, wanted $1"; fi
+}
+begin killed
+kill -9 "$pid"
+ended 137
+mkdir -p runs/killed/checkpoints/mb-009999.tmp # as a kill within a save leaves it
+echo half >runs/killed/checkpoints/mb-009999.tmp/state.h5
+run 2 "${long[@]}" --set output=runs/killed
+err "RUN-01"
+run 0 "${long[@]}" --set output=runs/killed --resume
+same runs/long runs/killed
+[ "$(ls runs/killed/checkpoints | wc -l)" -eq 2 ] || fail "not the last two checkpoints: $(ls runs/killed/checkpoints)"
+for signal in USR1 TERM INT; do
+    # A shell's background job ignores SIGINT until somebody handles it.
+    begin "$signal"
+    kill -"$signal" "$pid"
+    ended 75
+    err "saving at the next microbatch"
+    [ "$(state "runs/$signal")" = saved ] || fail "state $(state "runs/$signal")"
+    run 0 "${long[@]}" --set output="runs/$signal" --resume
+    same runs/long "runs/$signal"
+done
+
+# ==== damaged checkpoints ====
+
+cut runs/calm runs/damaged mb-000012
+last=$(ls runs/damaged/checkpoints | tail -1)
+truncate -s -100 "runs/damaged/checkpoints/$last/state.h5"
+run 0 train calm.yaml --set output=runs/damaged --resume
+err "RUN-06: runs/damaged/checkpoints/$last: state.h5 is not what SHA256SUMS says"
+err "the checkpoint before it is taken"
+same runs/calm runs/damaged
+[ -d "runs/damaged/checkpoints/$last.damaged" ] || fail "it is not put aside"
+cut runs/calm runs/damaged "$(ls runs/calm/checkpoints | head -1)"
+rm runs/damaged/checkpoints/*/gradients-0000.h5
+run 3 train calm.yaml --set output=runs/damaged --resume
+err "RUN-06"
+err "gradients-0000.h5 is missing"
+rm -r runs/damaged/checkpoints
+run 0 train calm.yaml --set output=runs/damaged --resume # afresh
+same runs/calm runs/damaged
+
+# ==== a disk without room: ulimit stands for it ====
+
+(
+    ulimit -f 60
+    run 0 train calm.yaml --set output=runs/small
+    err "RUN-07: checkpoint after microbatch 4:"
+    err "File too large"
+    exit "$failures"
+) || failures=$((failures + 1))
+same runs/calm runs/small
+[ -z "$(ls runs/small/checkpoints)" ] || fail "something is left of a checkpoint"
+cut runs/calm runs/small "$(ls runs/calm/checkpoints | head -1)"
+cp -r runs/small/checkpoints kept
+(
+    ulimit -f 60
+    words="(stopped without room)"
+    code=0
+    : >err
+    "$cadre" "${long[@]}" --set output=runs/small --resume >out 2>err &
+    pid=$!
+    for _ in $(seq 500); do
+        if grep -q 'RUN-07' err; then break; fi
+        sleep 0.02
+    done
+    kill -TERM "$pid"
+    wait "$pid" || code=$?
+    [ "$code" -eq 4 ] || fail "exit code $code, wanted 4"
+    err "RUN-07: stopped after microbatch"
+    exit "$failures"
+) || failures=$((failures + 1))
+diff -r kept runs/small/checkpoints || fail "the checkpoints before changed"
+[ "$(state runs/small)" = failed ] || fail "state $(state runs/small)"
+
+# ==== what is refused changes nothing ====
+
+cp -r runs/calm runs/refused
+refused() { # refused WORD...
+    run 2 train calm.yaml --set output=runs/refused --resume "$@"
+    diff -r -x logs runs/calm runs/refused >diff.out || fail "something changed: $(cat diff.out)"
+}
+sed -i 's/runs\/calm/runs\/refused/' runs/refused/config.yaml
+cp runs/refused/config.yaml runs/calm/config.yaml
+refused --set adapters.code.rank=16 --set adapters.plain.learning_rate=1e-3
+err "RUN-05: calm.yaml: adapters.code.rank is 16, the run began with 8: it changes what was learned"
+err "RUN-05: calm.yaml: adapters.plain.learning_rate is 0.001, the run began with 0.0001"
+refused --set defaults.steps=5
+err "adapters.code.steps is 5, the run began with 6: only a larger value"
+refused --set adapters.code.data=other.h5
+err "RUN-05: other.h5: the dataset has another content"
+finish "resume: bit for bit from checkpoints, after kill -9 and signals; other ranks; damage, a full disk, refusals"
