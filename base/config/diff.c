@@ -8,6 +8,7 @@
 static const char CHANGES[] = "it changes what was learned";
 static const char GROWS[] =
     "only a larger value, with schedule constant, leaves what was learned as it is";
+static const char ORDER[] = "microbatches are planned in this order";
 static const char CAME_OR_WENT[] = "a run keeps its adapters";
 
 void base_diff_init(base_diff_t *diff, base_ctx_t *ctx)
@@ -151,7 +152,7 @@ static base_status_t compare_adapters(base_diff_t *diff, const base_config_t *be
         was = base_text_pool_copy(&diff->pool, was, strlen(was));
         is = base_text_pool_copy(&diff->pool, is, strlen(is));
         if (was == NULL || is == NULL) return BASE_ERR_NOMEM;
-        return add(diff, (base_diff_item_t){"order of adapters", was, is, false, ""});
+        return add(diff, (base_diff_item_t){"order of adapters", was, is, true, ORDER});
     }
     return BASE_OK;
 }

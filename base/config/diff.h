@@ -30,7 +30,7 @@ void base_diff_init(base_diff_t *diff, base_ctx_t *ctx);
 void base_diff_deinit(base_diff_t *diff);
 
 /* Adds every difference, in the order of the table; adapters are matched by name. An adapter that
- * came or went is refused; another order of the same adapters is taken. `diff` is initialised and
+ * came or went is refused, and so is another order of the same adapters. `diff` is initialised and
  * may be reused only after deinit. Returns BASE_ERR_NOMEM. */
 base_status_t base_diff_configs(base_diff_t *diff, const base_config_t *before,
                                 const base_config_t *now) BASE_MUST_CHECK;

@@ -99,7 +99,7 @@ static void adapters_are_matched_by_name(void **state)
                                 "schedule: constant}\n"
                                 "  - {name: code, data: d.jsonl, epochs: 1, learning_rate: 1e-4}\n",
                     NULL);
-    assert_string_equal(found, "order of adapters: code -> legal, taken\n");
+    assert_string_equal(found, "order of adapters: code -> legal, refused\n");
     free(found);
     fixture_ctx_end(ctx);
 }
