@@ -155,7 +155,7 @@ grep -q 'resume: batch.tokens_per_trainer is 512 now, was 256' runs/part/logs/ra
 run 0 train calm.yaml --set output=runs/longer --set defaults.steps=9
 cp -r runs/calm runs/part9
 run 0 train calm.yaml --set output=runs/part9 --set defaults.steps=9 --resume
-same runs/longer runs/part9
+same runs/longer runs/part9 1e-5 # other microbatches: what comes after the sixth step is planned earlier
 cp runs/calm/metrics.jsonl before.jsonl
 run 0 train calm.yaml --set output=runs/calm --resume # nothing is left to do
 cmp -s before.jsonl runs/calm/metrics.jsonl || fail "metrics.jsonl changed"
