@@ -1,9 +1,11 @@
 /* What ping-pong hides. Every message takes 20 ms longer, slept: a step with ping-pong grows by at
  * most a tenth of what the messages of its halves take one after the other, a step without it by at
  * least eight tenths. Ops are slept too (tests/support/pace.h), 30 ms each, so that a phase is
- * longer than a message; the bounds are the issue's and hold for any such phase. */
+ * longer than a message; the bounds are the issue's and hold for any such phase. Over the threads
+ * transport, and under mpirun on two ranks over MPI. */
 #include "tests/support/ctx_fixture.h"
 
+#include "tests/support/mpi_world.h"
 #include "tests/support/pace.h"
 #include "tests/support/train_case.h"
 
@@ -95,10 +97,12 @@ static int64_t step_ns(int serial, int64_t delay_ns)
                             .placement = AS_IN_PLACE,
                             .serial = serial,
                             .delay_ns = delay_ns,
+                            .mpi = mpi_world(),
                             .body = body,
                             .user = &ns};
 
     train_case_run(&c);
+    if (mpi_world() != NULL) mpi_world_merge(&(mpi_piece_t){&ns, (int64_t)sizeof ns}, 1);
     return ns;
 }
 
@@ -152,5 +156,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(delays_are_hidden)};
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    mpi_world_open();
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    mpi_world_close();
+    return failed;
 }

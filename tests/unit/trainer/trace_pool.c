@@ -1,8 +1,9 @@
-/* trace_pool FOLDER: two trainers and a server, as threads, work on documents that lie on both
+/* trace_pool FOLDER: two trainers and a server, threads or (under mpirun) processes, work on documents that lie on both
  * trainers, with slow dense steps (tests/support/pace.h); FOLDER/trace gets their traces and stdout
  * the table of `cadre trace`. tests/cli/trace_check.py looks at them. */
 #include "tests/support/ctx_fixture.h"
 
+#include "tests/support/mpi_world.h"
 #include "tests/support/pace.h"
 #include "tests/support/train_case.h"
 #include "trainer/run/run_trace.h"
@@ -85,6 +86,7 @@ static base_status_t body(train_rank_t *rank, void *user)
 int main(int argc, char **argv)
 {
     static pool_t pool;
+    mpi_world_open();
     const train_case_t c = {.spec = &spec,
                             .weight_seed = 3,
                             .dtype = KERN_F32,
@@ -94,6 +96,7 @@ int main(int argc, char **argv)
                             .longest = ROWS,
                             .num_ranks = 3,
                             .placement = AS_POOL,
+                            .mpi = mpi_world(),
                             .body = body,
                             .user = &pool};
     base_ctx_t *ctx = NULL;
@@ -107,8 +110,10 @@ int main(int argc, char **argv)
     }
     train_case_run(&c);
     const tr_trace_merge_t merge = {.run = argv[1], .out = stdout};
-    const base_status_t st = tr_trace_merge(ctx, &merge);
+    const int merges = mpi_world() == NULL || comm_mpi_rank(mpi_world()) == 0;
+    const base_status_t st = merges ? tr_trace_merge(ctx, &merge) : BASE_OK;
     if (st < 0 && base_ctx_error(ctx, &error)) (void)fprintf(stderr, "%s\n", error.text);
     base_ctx_destroy(ctx);
+    mpi_world_close();
     return st < 0;
 }
