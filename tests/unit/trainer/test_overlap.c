@@ -1,6 +1,6 @@
 /* What ping-pong hides. Every message takes 20 ms longer, slept: a step with ping-pong grows by at
  * most a tenth of what the messages of its halves take one after the other, a step without it by at
- * least eight tenths. Ops are slept too (tests/support/pace.h), 30 ms each, so that a phase is
+ * least eight tenths. Ops are slept too (tests/support/pace.h), 40 ms each, so that a phase is
  * longer than a message; the bounds are the issue's and hold for any such phase. Over the threads
  * transport, and under mpirun on two ranks over MPI. */
 #include "tests/support/ctx_fixture.h"
@@ -9,13 +9,11 @@
 #include "tests/support/pace.h"
 #include "tests/support/train_case.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #define LAYERS   3
 #define ROWS     440 /* of each of two documents: one in ping, one in pong, on both trainers */
-#define OP_NS    INT64_C(25000000)
+#define OP_NS    INT64_C(40000000)
 #define DELAY_NS INT64_C(20000000)
 #define ROUNDS   9
 /* A step's exchanges: out and back of two halves, forward and backward. */
@@ -106,24 +104,18 @@ static int64_t step_ns(int serial, int64_t delay_ns)
     return ns;
 }
 
-static int by_value(const void *a, const void *b)
+/* The least of the rounds: other programs only ever add to a step. */
+static double least_ms(const int64_t *values, int count)
 {
-    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    int64_t least = values[0];
 
-    return (x > y) - (x < y);
+    for (int i = 1; i < count; i++)
+        least = values[i] < least ? values[i] : least;
+    return (double)least / 1e6;
 }
 
-static double median_ms(const int64_t *values, int count)
-{
-    int64_t sorted[ROUNDS];
-
-    memcpy(sorted, values, (size_t)count * sizeof *values);
-    qsort(sorted, (size_t)count, sizeof *sorted, by_value);
-    return (double)(sorted[count / 2] + sorted[(count - 1) / 2]) / 2e6;
-}
-
-/* The four kinds of step by turns, so that all meet the same load; three rounds, and more while the
- * medians do not say it, since other programs only make them worse. */
+/* The four kinds of step by turns, so that all meet the same load; two rounds, and more while the
+ * bounds are not met, on a machine that gave some kind no quiet round. */
 static void delays_are_hidden(void **state)
 {
     int64_t ns[2][2][ROUNDS]; /* serial, delayed */
@@ -140,13 +132,13 @@ static void delays_are_hidden(void **state)
             ns[k / 2][k % 2][count] = step_ns(k / 2, k % 2 ? DELAY_NS : 0);
         count++;
         for (int serial = 0; serial < 2; serial++)
-            grown[serial] = (median_ms(ns[serial][1], count) - median_ms(ns[serial][0], count)) *
+            grown[serial] = (least_ms(ns[serial][1], count) - least_ms(ns[serial][0], count)) *
                             1e6 / (double)ADDED_NS;
-    } while (count < 3 || (count < ROUNDS && (grown[0] > 0.10 || grown[1] < 0.80)));
+    } while (count < 2 || (count < ROUNDS && (grown[0] > 0.10 || grown[1] < 0.80)));
     (void)printf("ping-pong: %.0f ms, delayed %.0f: %.1f %% of %d ms; without: %.0f ms, delayed "
                  "%.0f: %.1f %%; %d rounds\n",
-                 median_ms(ns[0][0], count), median_ms(ns[0][1], count), 100 * grown[0],
-                 (int)(ADDED_NS / 1000000), median_ms(ns[1][0], count), median_ms(ns[1][1], count),
+                 least_ms(ns[0][0], count), least_ms(ns[0][1], count), 100 * grown[0],
+                 (int)(ADDED_NS / 1000000), least_ms(ns[1][0], count), least_ms(ns[1][1], count),
                  100 * grown[1], count);
     assert_true(grown[0] <= 0.10);
     assert_true(grown[1] >= 0.80);
