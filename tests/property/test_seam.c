@@ -4,7 +4,7 @@
  * For each seed: one rank without cuts (the oracle); T trainers in place with random cuts; the same
  * cuts with servers in a pool; the planner's own cuts; whole documents (local). o, lse and dq must
  * have the same bits everywhere; dk and dv the same bits for the same cuts and else differ by the
- * order of a sum. Then the same plans with sums of dk and dv per server: the same again, with the
+ * order of a sum. Then one of the plans with sums of dk and dv per server: the same again, with the
  * same bits for the same plan when a rank is late, and fewer bytes.
  *
  *   seam [--device cpu|strict] [--first N] [--seeds N] [--threads N] */
@@ -141,8 +141,8 @@ static void check_sums_per_server(const seam_case_t *each_case, const seam_resul
         fail_msg("seed %llu, %s: %lld bytes sent, each task's sums are %lld",
                  (unsigned long long)seed, name, (long long)sums.sent_bytes,
                  (long long)each->sent_bytes);
-    if (seed % 4 == 0) {
-        c.slow_rank = (int32_t)(seed / 4 % (uint64_t)c.num_ranks);
+    if (seed % 8 < 2) {
+        c.slow_rank = (int32_t)(seed / 8 % (uint64_t)c.num_ranks);
         c.slow_ns = 1000000;
         run_or_fail(&c, seed, name, &late);
         same_bits(late.dk, sums.dk, sums.kv_elements, sums.element_bytes, seed, name,
@@ -179,7 +179,8 @@ static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t 
     *sizes |= UINT64_C(1) << c.num_ranks;
     run_or_fail(&c, seed, "in place", &in_place);
     compare(&in_place, &oracle, seed, "in place");
-    check_sums_per_server(&c, &in_place, &oracle, seed, "in place, sums per server");
+    if (seed % 2 == 0)
+        check_sums_per_server(&c, &in_place, &oracle, seed, "in place, sums per server");
 
     c = base;
     c.placement = AS_POOL;
@@ -194,7 +195,7 @@ static void check_seed(uint64_t seed, const property_options_t *o, seam_facts_t 
     *sizes |= UINT64_C(1) << c.num_ranks;
     run_or_fail(&c, seed, "pool", &pool);
     compare(&pool, &oracle, seed, "pool");
-    check_sums_per_server(&c, &pool, &oracle, seed, "pool, sums per server");
+    if (seed % 2 == 1) check_sums_per_server(&c, &pool, &oracle, seed, "pool, sums per server");
     same_bits(pool.dk, in_place.dk, pool.kv_elements, pool.element_bytes, seed,
               "pool against in place", "dk");
     same_bits(pool.dv, in_place.dv, pool.kv_elements, pool.element_bytes, seed,
