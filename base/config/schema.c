@@ -112,8 +112,8 @@ static const base_schema_key_t KEYS[] = {
      ROOT(train.recompute)},
     {"train", "deterministic", BASE_SCHEMA_BOOL, 0, "false", WITHOUT_RANGE, NULL, NULL,
      BASE_SCHEMA_TAKE, "",
-     "Sums of gradients in a fixed order on the GPU, so that a run can be repeated bit for bit. "
-     "The CPU always does.",
+     "On GPUs: the same bits whichever servers compute, at the price of more bytes between ranks. "
+     "Without it a run has the same bits on the same ranks only. The CPU always does.",
      ROOT(train.deterministic)},
     {"train", "checkpoint_every_minutes", BASE_SCHEMA_INT, OPTIONAL | DERIVED,
      "20, unless checkpoint_every_microbatches is given", 1, 525600, NULL,
