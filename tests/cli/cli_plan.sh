@@ -50,6 +50,14 @@ total=$(number total_bytes)
 # More rows take more, two ranks take more together, --set and --threads are heard.
 expect 0 plan two.yaml --json --set batch.tokens_per_trainer=4096
 [ "$(number total_bytes)" -gt $((2 * total)) ] || fail "4096 rows take no more than 512"
+# For a GPU, which need not be here: bf16, and what would be made again there.
+expect 0 plan two.yaml --json --set train.device=cuda --memory 100000
+python3 -c 'import json; f = json.load(open("out")); assert (f["dtype"], f["recompute"]) == ("bf16", "none")' || fail "for a GPU"
+# 2 GiB are left free beside the arena: so little is left here that all is made again.
+expect 0 plan two.yaml --json --set train.device=cuda --memory 2049
+python3 -c 'import json; assert json.load(open("out"))["recompute"] == "block"' || fail "for a small GPU"
+expect 0 plan two.yaml --json --set train.recompute=qkv
+python3 -c 'import json; f = json.load(open("out")); assert (f["dtype"], f["recompute"]) == ("fp32", "qkv")' || fail "recompute"
 expect 0 plan two.yaml --json --threads 2
 python3 -c 'import json; assert len(json.load(open("out"))["ranks"]) == 2' || fail "not two ranks"
 

@@ -129,11 +129,21 @@ static base_status_t open_inputs(planned_t *p)
     return st;
 }
 
+/* Of the device that the run is for, which need not be here: --memory is then that of a GPU for each
+ * rank. */
+static int64_t free_bytes(const planned_t *p, base_device_t *dev)
+{
+    const tr_memory_limit_t *limit = p->args->limit;
+
+    if (tr_setup_device(p->args->config) != BASE_DEVICE_CUDA) return 0;
+    if (limit != NULL) return limit->bytes / comm_group_size(p->group);
+    return base_device_free_bytes(dev);
+}
+
 static base_status_t build(planned_t *p, base_device_t *dev, int64_t tokens_per_trainer,
                            tr_lot_options_t *lots, tr_trainer_t **trainer)
 {
-    tr_build_t args =
-        tr_setup_build(p->inputs, p->topology, p->adapters, base_device_free_bytes(dev));
+    tr_build_t args = tr_setup_build(p->inputs, p->topology, p->adapters, free_bytes(p, dev));
 
     args.tokens_per_trainer = tokens_per_trainer;
     args.layout_only = 1;

@@ -127,6 +127,10 @@ static void print_ranks(const tr_memory_report_t *r)
 {
     FILE *out = r->plan->out;
 
+    if (r->trainer->activations != NULL)
+        (void)fprintf(out, "\nin %s, recompute %s\n",
+                      kern_dtype_name(r->trainer->model->config.dtype),
+                      tr_recompute_name(r->trainer->activations->recompute));
     (void)fprintf(out, "\nMiB             device       host  for a while      total\n");
     for (int i = 0; i < r->num_ranks; i++) {
         const tr_memory_rank_t *rank = &r->plan->ranks[i];
@@ -342,6 +346,9 @@ base_status_t tr_memory_report_json(base_ctx_t *ctx, const tr_memory_report_t *r
         base_json_null(&j);
     }
     put_text(&j, "limit", r->limit.cause);
+    put_text(&j, "dtype", kern_dtype_name(r->trainer->model->config.dtype));
+    if (r->trainer->activations != NULL)
+        put_text(&j, "recompute", tr_recompute_name(r->trainer->activations->recompute));
     put_int(&j, "tokens_per_trainer", r->lots->plans.tokens_per_trainer);
     put_int(&j, "longest_document", r->inputs->longest);
     base_json_key(&j, "tokens_that_fit");
