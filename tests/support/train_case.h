@@ -49,6 +49,7 @@ typedef struct train_case {
     int num_ranks;            /* 0: one */
     comm_mpi_t *mpi;          /* num_ranks of its processes; NULL: threads */
     as_placement_t placement; /* with AS_POOL one server */
+    int64_t retain_bytes;     /* what a server may keep for the backward; 0: 65536 */
     int serial;               /* without ping-pong */
     int64_t delay_ns;         /* of every message */
     train_body_fn body;
