@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/memory.h"
 
 #include <errno.h>
@@ -236,8 +237,8 @@ base_status_t base_log_file_line(base_log_t *log, base_ctx_t *ctx, const char *f
     (void)pthread_mutex_lock(&log->lock);
     const int why = write_line(log, BASE_LOG_INFO, text);
     if (why != 0)
-        st = BASE_FAIL(ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: cannot write to the log: %s",
-                       log->path, strerror(why));
+        st = BASE_FAIL(ctx, base_file_status(why), BASE_MSG_IO_02,
+                       "%s: cannot write to the log: %s", log->path, strerror(why));
     (void)pthread_mutex_unlock(&log->lock);
     return st;
 }

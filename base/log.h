@@ -64,7 +64,7 @@ void base_log_destroy(base_log_t *log); /* closes the file; NULL is legal */
 base_status_t base_log_open_file(base_log_t *log, base_ctx_t *ctx,
                                  const char *path) BASE_MUST_CHECK;
 
-/* Writes a line to the file alone, as info, and says when the file refuses it (a full disk): IO-02.
+/* Writes a line to the file alone, as info, and says when the file refuses it: IO-02, BASE_ERR_SPACE of a full disk.
  * Lines that are lost later are counted, see base_log_summary. */
 base_status_t base_log_file_line(base_log_t *log, base_ctx_t *ctx, const char *fmt, ...)
     BASE_PRINTF(3, 4) BASE_MUST_CHECK;

@@ -10,13 +10,14 @@ import pathlib
 import struct
 import sys
 
-NOT_LEARNED = ("step_time_s", "elapsed_s", "tokens_per_second", "eval_time_s", "total_steps")
+NOT_LEARNED = ("tokens_per_second", "total_steps")  # and times, "..._s"
 LAYOUT = ("microbatch", "pad_share")
 
 
 def records(run, leave_out):
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in leave_out} for line in lines]
+    kept = lambda key: key not in leave_out and not key.endswith("_s")
+    return [{key: value for key, value in json.loads(line).items() if kept(key)} for line in lines]
 
 
 def exports(run):
@@ -35,7 +36,8 @@ def near(a, b, tolerance):
 
 
 def main(a, b, tolerance):
-    ours, theirs = records(a, NOT_LEARNED + (LAYOUT if tolerance else ())), records(b, NOT_LEARNED + (LAYOUT if tolerance else ()))
+    leave_out = NOT_LEARNED + (LAYOUT if tolerance else ())
+    ours, theirs = records(a, leave_out), records(b, leave_out)
     if tolerance:
         key = lambda record: (record["adapter"], record["step"], "eval_loss" in record)
         ours, theirs = sorted(ours, key=key), sorted(theirs, key=key)

@@ -14,11 +14,11 @@ launched() { # launched CODE WORD...
     timeout 60 "$run" "$@" >out 2>err || got=$?
     if [ "$got" -ne "$want" ]; then fail "exit code $got, wanted $want"; fi
 }
-# begin NAME: a long run in the background, until it trains.
+# begin NAME [WORD...]: a long run in the background, until it trains.
 begin() {
     words="(launch/run, $1)"
     bash "$run" -n 2 --cadre "$cadre" train run.yaml --set output="runs/$1" --set attention.placement=pool \
-        --set defaults.steps=100000 >out 2>err &
+        --set defaults.steps=100000 "${@:2}" >out 2>err &
     launcher=$!
     for _ in $(seq 600); do
         if grep -q 'step' err; then return 0; fi
@@ -75,6 +75,33 @@ ended 75 signalled
 err 'launch/run: SIGTERM: saving at the next microbatch'
 err 'cadre: saved after microbatch'
 ls runs/signalled/checkpoints/mb-*/gradients-0000.h5 >/dev/null || fail "no checkpoint"
+
+[ "$(grep -c 'saving' err)" -eq 1 ] || fail "more than one line about saving"
+
+# A batch system's warning; then the same command goes on from there.
+begin warned
+kill -USR1 "$launcher"
+ended 75 warned
+err 'launch/run: SIGUSR1: saving at the next microbatch'
+first=$(python3 -c 'import json; print(json.load(open("runs/warned/status.json"))["microbatch"])')
+begin warned --resume
+kill -USR1 "$launcher"
+ended 75 warned
+more=$(python3 -c 'import json; print(json.load(open("runs/warned/status.json"))["microbatch"])')
+if [ "$first" -eq 0 ] || [ "$more" -le "$first" ]; then fail "$first microbatches, and then $more"; fi
+
+# Ranks that do not come to a microbatch any more cannot save; a second one kills them.
+begin killed
+# shellcheck disable=SC2046  # each process is a word
+kill -STOP $(pgrep -f "^$cadre train run.yaml --set output=runs/killed")
+kill -TERM "$launcher"
+for _ in $(seq 100); do # the launcher takes one at a time
+    if grep -q 'saving' err; then break; fi
+    sleep 0.05
+done
+kill -TERM "$launcher"
+ended 143 killed
+err 'launch/run: SIGTERM again: killing all ranks'
 
 # mpirun itself is ended, as a batch system does that sends SIGTERM to all: nothing can be saved.
 begin ended

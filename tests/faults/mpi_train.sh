@@ -164,7 +164,7 @@ err 'rank 1'
 
 mkdir -p runs/full/logs
 ln -s /dev/full runs/full/logs/rank-0001.log
-mpi 3 2 train run.yaml --set output=runs/full
+mpi 4 2 train run.yaml --set output=runs/full
 errors 1
 err 'IO-02: rank 1: runs/full/logs/rank-0001.log: cannot write to the log: No space left on device'
 

@@ -24,27 +24,26 @@ static base_status_t need_cuda(base_stream_t *s)
     }
 CHECKED(fwd, fwd_wide)
 CHECKED(fwd, fwd_wide_free)
+CHECKED(fwd, fwd_mixed)
 CHECKED(fwd, fwd_free)
 CHECKED(bwd, bwd_summed)
 CHECKED(bwd, bwd_fetched)
 #undef CHECKED
 
-static const tr_attention_ops_t PRODUCT = {"product", checked_attention_fwd, checked_attention_bwd,
-                                           kern_attention_bwd_workspace},
-                                WIDE = {"wide", checked_fwd_wide, checked_attention_bwd,
-                                        kern_attention_bwd_workspace},
-                                WIDE_FREE = {"wide-free", checked_fwd_wide_free,
-                                             checked_attention_bwd, kern_attention_bwd_workspace},
-                                FREE = {"free", checked_fwd_free, checked_attention_bwd,
-                                        kern_attention_bwd_workspace},
-                                FETCHED = {"fetched", checked_attention_fwd, checked_bwd_fetched,
-                                           try_bwd_summed_workspace},
-                                SUMMED = {"summed", checked_attention_fwd, checked_bwd_summed,
-                                          try_bwd_summed_workspace},
-                                PLAIN = {"mma", checked_attention_fwd_mma,
-                                         checked_attention_bwd_mma, kern_attention_bwd_workspace};
-static const tr_attention_ops_t *const ALL[] = {&PRODUCT, &WIDE,    &WIDE_FREE, &FREE,
-                                                &SUMMED,  &FETCHED, &PLAIN};
+static const tr_attention_ops_t
+    PRODUCT = {"product", checked_attention_fwd, checked_attention_bwd,
+               kern_attention_bwd_workspace},
+    WIDE = {"wide", checked_fwd_wide, checked_attention_bwd, kern_attention_bwd_workspace},
+    WIDE_FREE = {"wide-free", checked_fwd_wide_free, checked_attention_bwd,
+                 kern_attention_bwd_workspace},
+    MIXED = {"mixed", checked_fwd_mixed, checked_attention_bwd, kern_attention_bwd_workspace},
+    FREE = {"free", checked_fwd_free, checked_attention_bwd, kern_attention_bwd_workspace},
+    FETCHED = {"fetched", checked_attention_fwd, checked_bwd_fetched, try_bwd_summed_workspace},
+    SUMMED = {"summed", checked_attention_fwd, checked_bwd_summed, try_bwd_summed_workspace},
+    PLAIN = {"mma", checked_attention_fwd_mma, checked_attention_bwd_mma,
+             kern_attention_bwd_workspace};
+static const tr_attention_ops_t *const ALL[] = {&PRODUCT, &WIDE,   &WIDE_FREE, &MIXED,
+                                                &FREE,    &SUMMED, &FETCHED,   &PLAIN};
 
 const tr_attention_ops_t *const *gpu_attention_ops(int *count)
 {

@@ -8,19 +8,19 @@ using namespace kern_attention;
 namespace
 {
 
-template <int D, int CONSUMERS, bool TURNS>
+template <int D, int CONSUMERS, bool TURNS, bool MIXED = false>
 __global__ void __launch_bounds__(fwd_sm90_kernel::THREADS<CONSUMERS>, 1)
     fwd_sm90_try(const __grid_constant__ sm90_params p)
 {
-    fwd_sm90_kernel::fwd_block<D, CONSUMERS, TURNS>(p);
+    fwd_sm90_kernel::fwd_block<D, CONSUMERS, TURNS, MIXED>(p);
 }
 
-template <int D, int CONSUMERS, bool TURNS>
+template <int D, int CONSUMERS, bool TURNS, bool MIXED = false>
 cudaError_t launch(const sm90_params &params, int processors, cudaStream_t stream)
 {
     constexpr int BYTES = fwd_sm90_kernel::SHARED_BYTES<D, CONSUMERS>;
     constexpr int THREADS = fwd_sm90_kernel::THREADS<CONSUMERS>;
-    const auto kernel = fwd_sm90_try<D, CONSUMERS, TURNS>;
+    const auto kernel = fwd_sm90_try<D, CONSUMERS, TURNS, MIXED>;
     const cudaError_t e =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
     if (e != cudaSuccess) return e;
@@ -29,7 +29,7 @@ cudaError_t launch(const sm90_params &params, int processors, cudaStream_t strea
     return cudaGetLastError();
 }
 
-template <int D, int CONSUMERS, bool TURNS>
+template <int D, int CONSUMERS, bool TURNS, bool MIXED = false>
 base_status_t run(base_stream_t *s, const kern_attention_fwd_t *args)
 {
     const cudaStream_t stream = static_cast<cudaStream_t>(base_stream_native(s));
@@ -39,7 +39,7 @@ base_status_t run(base_stream_t *s, const kern_attention_fwd_t *args)
         const cudaError_t e =
             launch_pieces(params, D, fwd_sm90_kernel::ROWS<CONSUMERS>, &done,
                           [=](const sm90_params &piece, int processors) {
-                              return launch<D, CONSUMERS, TURNS>(piece, processors, stream);
+                              return launch<D, CONSUMERS, TURNS, MIXED>(piece, processors, stream);
                           });
         if (done || e != cudaSuccess) return e;
         return launch_fwd_mma(params, D, stream);
@@ -56,6 +56,11 @@ extern "C" base_status_t try_fwd_wide(base_stream_t *s, const kern_attention_fwd
 extern "C" base_status_t try_fwd_wide_free(base_stream_t *s, const kern_attention_fwd_t *args)
 {
     return run<64, 3, false>(s, args);
+}
+
+extern "C" base_status_t try_fwd_mixed(base_stream_t *s, const kern_attention_fwd_t *args)
+{
+    return run<64, 3, true, true>(s, args);
 }
 
 extern "C" base_status_t try_fwd_free(base_stream_t *s, const kern_attention_fwd_t *args)

@@ -4,6 +4,8 @@
 #include "base/memory.h"
 #include "tests/ranks/rank_world.h"
 
+#include <stdlib.h>
+
 /* Objects of the device that are alive. Host memory is left out: the transport's own streams may
  * not yet have let go of an event that they were told to wait for. */
 static int64_t live_objects(base_ctx_t *ctx)
@@ -58,6 +60,18 @@ int rank_case_end(int status)
 const char *rank_case_transport(void)
 {
     return rank_world_is_mpi() ? rank_world_transport() : "threads";
+}
+
+int rank_case_on_gpus(void)
+{
+    const char *device = getenv("CADRE_RANKS_DEVICE");
+
+    return device != NULL && strcmp(device, "cuda") == 0;
+}
+
+int rank_case_max(void)
+{
+    return rank_world_is_mpi() ? rank_world_size() : RANKS_MAX;
 }
 
 void rank_case_assert_right(const rank_case_t *run)

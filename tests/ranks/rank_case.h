@@ -59,6 +59,11 @@ void rank_case_begin(void);
 int rank_case_end(int status);
 const char *rank_case_transport(void); /* "threads", "mpi", "copy_engine", "nccl" */
 
+/* With CADRE_RANKS_DEVICE=cuda the programs that know it run their cases on GPUs, one a rank, and only
+ * there; on as many processes as mpirun started, 2 to RANKS_MAX. */
+int rank_case_on_gpus(void);
+int rank_case_max(void); /* ranks of a case at most: RANKS_MAX, or the processes */
+
 /* Runs fn(group, ctx, dev, run) on all ranks and notes the outcome. */
 void rank_case_run(rank_case_t *run, comm_rank_fn fn);
 /* No rank found anything wrong. Prints all of them before it fails. */

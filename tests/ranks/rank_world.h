@@ -5,11 +5,12 @@
 
 #include "tests/ranks/rank_case.h"
 
-/* Under mpirun (on RANKS_MAX processes): starts MPI and shares memory; else does nothing. Other
+/* Under mpirun (on RANKS_MAX processes, on GPUs also on fewer): starts MPI and shares memory; else does nothing. Other
  * ranks than 0 are silent on stdout from here on. */
 void rank_world_open(void);
 void rank_world_close(void);
 int rank_world_is_mpi(void);
+int rank_world_size(void);
 /* Which transport between the processes (tests/support/transport_env.h). */
 const char *rank_world_transport(void);
 

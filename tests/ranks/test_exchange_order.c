@@ -76,11 +76,13 @@ static base_status_t geared(comm_group_t *group, base_device_t *dev, void *user,
         return geared(group, dev, user, name##_geared);                                            \
     }
 
-static void run_on_both(comm_rank_fn fn, int num_ranks)
+/* On cpu and strict, or on GPUs. */
+static void run_on_all(comm_rank_fn fn, int num_ranks)
 {
-    const base_device_kind_t devices[] = {BASE_DEVICE_CPU, BASE_DEVICE_STRICT};
+    const base_device_kind_t devices[] = {BASE_DEVICE_CPU, BASE_DEVICE_STRICT, BASE_DEVICE_CUDA};
+    const int first = rank_case_on_gpus() ? 2 : 0, end = rank_case_on_gpus() ? 3 : 2;
 
-    for (int d = 0; d < 2; d++) {
+    for (int d = first; d < end && num_ranks <= rank_case_max(); d++) {
         order_flags_t flags = {0};
         rank_case_t run = order_case(num_ranks, devices[d], &flags);
 
@@ -118,7 +120,7 @@ GEARED(begin_returns)
 static void test_begin_returns(void **state)
 {
     (void)state;
-    run_on_both(begin_returns, 2);
+    run_on_all(begin_returns, 2);
 }
 
 /* ==== a fast peer's data is usable while a slow peer has not begun ==== */
@@ -167,7 +169,7 @@ static void test_per_peer(void **state)
     (void)state;
     /* An exchange of NCCL completes as a whole. */
     if (strcmp(rank_case_transport(), "nccl") == 0) return;
-    run_on_both(per_peer, 3);
+    run_on_all(per_peer, 3);
 }
 
 /* ==== ready: a late writer on the sender, a late reader on the receiver ==== */
@@ -236,7 +238,7 @@ GEARED(ready)
 static void test_ready(void **state)
 {
     (void)state;
-    run_on_both(ready, 2);
+    run_on_all(ready, 2);
 }
 
 /* ==== sent: without it, overwriting is seen by the peer; with it, it is not ==== */
@@ -286,7 +288,7 @@ GEARED(sent)
 static void test_sent(void **state)
 {
     (void)state;
-    run_on_both(sent, 2);
+    run_on_all(sent, 2);
 }
 
 /* ==== many open exchanges: the ninth begin holds back until the first is complete ==== */
@@ -336,7 +338,7 @@ GEARED(hold_back)
 static void test_hold_back(void **state)
 {
     (void)state;
-    run_on_both(hold_back, 2);
+    run_on_all(hold_back, 2);
 }
 
 /* ==== delays of peers and channels pass at the same time ==== */
@@ -433,7 +435,7 @@ static void test_alone(void **state)
     rank_case_t on_gpu = order_case(1, BASE_DEVICE_CUDA, NULL);
 
     (void)state;
-    run_on_both(alone, 1);
+    run_on_all(alone, 1);
     if (strcmp(rank_case_transport(), "threads") != 0) return;
     rank_case_run(&on_gpu, alone);
     if (on_gpu.status == BASE_ERR_UNSUPPORTED) /* no GPU here */
@@ -444,6 +446,11 @@ static void test_alone(void **state)
 
 int main(void)
 {
+    /* Without those that give work of the host to streams, or look for its delays. */
+    const struct CMUnitTest on_gpus[] = {
+        cmocka_unit_test(test_begin_returns), cmocka_unit_test(test_per_peer),
+        cmocka_unit_test(test_sent), cmocka_unit_test(test_hold_back),
+        cmocka_unit_test(test_alone)};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_begin_returns), cmocka_unit_test(test_per_peer),
         cmocka_unit_test(test_ready),         cmocka_unit_test(test_sent),
@@ -451,5 +458,6 @@ int main(void)
         cmocka_unit_test(test_alone),
     };
 
+    if (rank_case_on_gpus()) return RANK_CASE_MAIN("exchange_order", on_gpus);
     return RANK_CASE_MAIN("exchange_order", tests);
 }

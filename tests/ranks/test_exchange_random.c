@@ -187,7 +187,7 @@ out:
 static void run_random(base_device_kind_t device, int num_seeds, int64_t chunk_bytes,
                        int64_t direct_bytes)
 {
-    for (int size = 1; size <= RANKS_MAX; size++)
+    for (int size = 1; size <= rank_case_max(); size++)
         for (int seed = 1; seed <= num_seeds; seed++) {
             plan_t plan = {.seed = (uint64_t)seed * 77 + (uint64_t)size};
             rank_case_t run = {.options = {.num_ranks = size,
@@ -227,13 +227,22 @@ static void test_random_chunks(void **state)
     run_random(BASE_DEVICE_STRICT, 1, 333, 500);
 }
 
+static void test_random_gpus(void **state)
+{
+    (void)state;
+    run_random(BASE_DEVICE_CUDA, 4, 0, 0);
+    run_random(BASE_DEVICE_CUDA, 2, 0, 300); /* NCCL: ranges that go from and to their place */
+}
+
 int main(void)
 {
+    const struct CMUnitTest on_gpus[] = {cmocka_unit_test(test_random_gpus)};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_cpu),
         cmocka_unit_test(test_random_strict),
         cmocka_unit_test(test_random_chunks),
     };
 
+    if (rank_case_on_gpus()) return RANK_CASE_MAIN("exchange_random", on_gpus);
     return RANK_CASE_MAIN("exchange_random", tests);
 }

@@ -9,6 +9,7 @@
 #include "trainer/run/train_run.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 static const char PAGE[] =
     "Usage: cadre train RUN.yaml [OPTION...]\n\n"
@@ -139,14 +140,15 @@ static int run_ranks(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
     return call->run.num_quarantined > 0 ? TR_EXIT_RANK : TR_EXIT_DONE;
 }
 
-/* Signals before any thread exists, and so before MPI. */
+/* Signals before any thread exists, and so before MPI. Under launch/run it is launch/run that says what they do. */
 static int train(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
 {
     int rank = 0, size = 1;
     const int launched = comm_mpi_launched(&rank, &size);
+    FILE *out = rank == 0 && getenv("CADRE_RANK_STATE") == NULL ? stderr : NULL;
     tr_signals_t *signals = NULL;
 
-    const base_status_t st = tr_signals_open(ctx, !launched, rank == 0 ? stderr : NULL, &signals);
+    const base_status_t st = tr_signals_open(ctx, !launched, out, &signals);
     if (st < 0) return tr_cli_exit_code(st);
     call->run.signals = signals;
     const int code = run_ranks(ctx, o, call);

@@ -5,7 +5,8 @@
  *
  * A consumer takes the exponentials of a tile while the products with the values of the tile before
  * are under way, and they take turns in issuing products, so that one's exponentials fall into the
- * others' products (Shah et al. 2024, "FlashAttention-3"). TURNS: 0: each when it can. */
+ * others' products (Shah et al. 2024, "FlashAttention-3"). Without TURNS each issues when it can. MIXED:
+ * see softmax.cuh. */
 #ifndef CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_KERNEL_CUH
 #define CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_KERNEL_CUH
 
@@ -135,7 +136,7 @@ template <int CONSUMERS, bool TURNS> __device__ __forceinline__ void pass_turn(i
                                                                                    : consumer + 1));
 }
 
-template <int D, int CONSUMERS, bool TURNS>
+template <int D, int CONSUMERS, bool TURNS, bool MIXED>
 __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<D, CONSUMERS> &a,
                                               int consumer)
 {
@@ -175,7 +176,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<
         release(a, K_TILES + at.stage);
         if (!all_seen(warp_first, warp_last, key, key + KEYS - 1, window))
             mask<KEYS>(s, rows, key, window);
-        soft.take<KEYS>(scores, p.dims.scale_log2, shrink);
+        soft.take<KEYS, MIXED>(scores, p.dims.scale_log2, shrink);
         to_operand<KEYS>(probabilities, s);
 
         for (int step = 1; step < w.steps; step++) {
@@ -198,7 +199,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<
             release(a, K_TILES + at.stage);
             if (!all_seen(warp_first, warp_last, key, key + KEYS - 1, window))
                 mask<KEYS>(s, rows, key, window);
-            soft.take<KEYS>(scores, p.dims.scale_log2, shrink);
+            soft.take<KEYS, MIXED>(scores, p.dims.scale_log2, shrink);
             kern_ptx::wgmma_wait<0>();
             kern_ptx::wgmma_settle(o);
             kern_ptx::wgmma_settle(probabilities);
@@ -230,7 +231,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<
     }
 }
 
-template <int D, int CONSUMERS, bool TURNS>
+template <int D, int CONSUMERS, bool TURNS, bool MIXED = false>
 __device__ __forceinline__ void fwd_block(const sm90_params &p)
 {
     extern __shared__ uint8_t shared[];
@@ -251,7 +252,7 @@ __device__ __forceinline__ void fwd_block(const sm90_params &p)
         if (threadIdx.x == 0) load_items<D, CONSUMERS>(p, a);
     } else {
         kern_ptx::registers_grow<CONSUMER_REGISTERS<CONSUMERS>>();
-        consume_items<D, CONSUMERS, TURNS>(p, a, warpgroup - 1);
+        consume_items<D, CONSUMERS, TURNS, MIXED>(p, a, warpgroup - 1);
     }
 }
 
