@@ -181,7 +181,9 @@ static base_status_t mpi_begin(comm_group_t *group, int channel, const comm_exch
     /* First, since it can refuse (an event that was never recorded), and the group is then as
      * before. */
     if (ex->ready != NULL) {
-        st = base_stream_wait_event(stream, ex->ready);
+        /* Without a stream the rank is alone, and nothing waits. */
+        st = stream != NULL ? base_stream_wait_event(stream, ex->ready)
+                            : base_event_query(ex->ready);
         if (st < 0) return comm_mpi_outcome(g, st);
     }
     (void)pthread_mutex_lock(&g->process->mutex);

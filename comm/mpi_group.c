@@ -100,6 +100,8 @@ static base_status_t channel_init(comm_mpi_group_t *g, int c)
     no_requests(g->header_request[c], size);
     for (int i = 0; i < COMM_MAX_OPEN_EXCHANGES; i++)
         BASE_TRY(slot_init(g, &g->slots[c][i]));
+    if (base_device_kind(g->group.dev) == BASE_DEVICE_CUDA)
+        return BASE_OK; /* for work of the host */
     return base_stream_create(g->group.dev, BASE_STREAM_ASYNC, comm_channel_name(c), &g->stream[c]);
 }
 

@@ -64,7 +64,7 @@ static void end_rank(runner_t *run)
     }
     (void)pthread_mutex_unlock(&mpi->mutex);
     for (int c = 0; c < COMM_NUM_CHANNELS; c++) {
-        const base_status_t sync = base_stream_sync(g->stream[c]);
+        const base_status_t sync = g->stream[c] != NULL ? base_stream_sync(g->stream[c]) : BASE_OK;
 
         if (run->status >= 0 && sync < 0 && !comm_mpi_is_stopped(g)) run->status = sync;
     }

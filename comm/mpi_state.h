@@ -130,8 +130,8 @@ typedef struct comm_mpi_group {
     comm_transport_t transport;
     MPI_Comm comms[COMM_NUM_CHANNELS], control;
     int64_t delay_ns, chunk_bytes, direct_bytes;
-    int64_t most_in, most_out; /* staging of a slot */
-    base_stream_t *stream[COMM_NUM_CHANNELS];
+    int64_t most_in, most_out;                /* staging of a slot */
+    base_stream_t *stream[COMM_NUM_CHANNELS]; /* NULL on cuda */
     comm_mpi_slot_t slots[COMM_NUM_CHANNELS][COMM_MAX_OPEN_EXCHANGES];
     uint64_t begun[COMM_NUM_CHANNELS];
 

@@ -174,7 +174,7 @@ typedef struct base_export {
 } base_export_t;
 
 /* DEVICE buffers allocated from now on can be exported: cpu and strict take them from memory that
- * processes share; on cuda all can be in any case. */
+ * processes share, cuda gives each blocks of the driver's for itself. */
 void base_device_share(base_device_t *dev);
 /* BASE_ERR_STATE for a buffer that is not shared, BASE_ERR_UNSUPPORTED for a pinned one. The
  * memory lives while some process has it open; on cuda, where that is not so, base_buffer_free keeps

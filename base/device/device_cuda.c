@@ -3,9 +3,10 @@
  * program starts without libcuda.
  *
  * Streams do not block the legacy default stream. Streams that wait for counters occupy a
- * hardware queue each while they wait; with more streams than queues
- * (CUDA_DEVICE_MAX_CONNECTIONS, 8 by default) a waiting stream can hold up an unrelated one. A
- * rank has four streams.
+ * hardware queue each while they wait; with more streams than queues a waiting stream can hold up an
+ * unrelated one, and for ever when that is the one that would raise its counter. A rank with a device
+ * transport has eight streams, as many as there are queues by default, so that the first device that
+ * is opened asks for more (CUDA_DEVICE_MAX_CONNECTIONS, unless it is set).
  *
  * Nothing here blocks without a deadline: waits poll. A wait that has been given to the GPU
  * cannot be taken back, only its counter released; a stream that did not become idle in time marks
@@ -14,12 +15,16 @@
 
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define SPIN_NS         200000 /* poll without sleeping for this long */
-#define NAP_NS          50000  /* between two polls afterwards */
-#define DESTROY_WAIT_MS 1000   /* for a stream that has failed already */
+#define SPIN_NS 200000 /* poll without sleeping for this long */
+#define NAP_NS  50000  /* between two polls afterwards */
+/* A handle for another process stands for a block of the driver's: shared buffers have blocks of their
+ * own. */
+#define SHARED_UNIT     ((size_t)2 * 1024 * 1024)
+#define DESTROY_WAIT_MS 1000 /* for a stream that has failed already */
 
 /* ==== errors ==== */
 
@@ -92,7 +97,9 @@ static base_status_t cuda_buffer_alloc(base_device_t *dev, base_memory_kind_t ki
                                        const char *name, base_buffer_t **buf_p)
 {
     void *address = NULL;
-    const size_t size = bytes > 0 ? (size_t)bytes : 1;
+    const bool shared = kind == BASE_MEMORY_DEVICE && atomic_load(&dev->shares);
+    const size_t unit = shared ? SHARED_UNIT : 1;
+    const size_t size = ((bytes > 0 ? (size_t)bytes : 1) + unit - 1) / unit * unit;
     char what[BASE_DEVICE_NAME_BYTES + 64];
 
     BASE_TRY(base_cuda_enter(dev));
@@ -250,6 +257,7 @@ base_status_t base_device_open_cuda(base_ctx_t *ctx, int index, base_device_t **
     char name[BASE_DEVICE_NAME_BYTES];
     base_status_t st;
 
+    (void)setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0); /* read when CUDA starts */
     const cudaError_t e = cudaGetDeviceCount(&num);
     if (e != cudaSuccess || index < 0 || index >= num) {
         (void)cudaGetLastError();
