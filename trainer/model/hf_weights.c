@@ -1,9 +1,5 @@
 #include "trainer/model/hf_weights.h"
 
-#include "base/memory.h"
-
-#define PIECE_ELEMENTS (INT64_C(1) << 19)
-
 void tr_hf_model_config(const data_model_spec_t *spec, kern_dtype_t dtype, int64_t max_positions,
                         double *inv_freq, tr_model_config_t *config)
 {
@@ -83,64 +79,6 @@ tr_hf_place_t tr_hf_place(const tr_model_t *model, data_model_tensor_kind_t kind
         break;
     }
     return (tr_hf_place_t){TR_WEIGHT_NUM_KINDS, 0, 0};
-}
-
-/* The model's weight that holds a vector has one row: its elements are the tensor's rows. */
-static base_status_t load_vector(const tr_weights_t *weights, const data_hf_folder_t *folder,
-                                 int64_t tensor, int32_t index, tr_hf_place_t place,
-                                 base_stream_t *stream, double *values)
-{
-    const tr_weight_spec_t *spec = &weights->model->weights[index];
-
-    /* A vector that is a part of a fused one: the others' elements are kept. */
-    if (place.rows != spec->cols) BASE_TRY(tr_weights_read(weights, index, stream, values));
-    BASE_TRY(data_hf_folder_read_double(folder, tensor, 0, place.rows, values + place.row));
-    return tr_weights_write(weights, index, stream, values);
-}
-
-static base_status_t load_tensor(const tr_weights_t *weights, const data_hf_folder_t *folder,
-                                 int64_t tensor, base_stream_t *stream, double *values)
-{
-    data_model_tensor_t t;
-
-    data_model_spec_tensor(data_hf_folder_spec(folder), tensor, &t);
-    const tr_hf_place_t place = tr_hf_place(weights->model, t.kind);
-    const int32_t index = tr_model_weight(weights->model, place.kind, t.layer);
-
-    if (t.rank == 1) return load_vector(weights, folder, tensor, index, place, stream, values);
-    const int64_t most = PIECE_ELEMENTS / t.shape[1] > 0 ? PIECE_ELEMENTS / t.shape[1] : 1;
-    for (int64_t row = 0; row < place.rows; row += most) {
-        const int64_t rows = place.rows - row < most ? place.rows - row : most;
-
-        BASE_TRY(data_hf_folder_read_double(folder, tensor, row, rows, values));
-        BASE_TRY(tr_weights_write_rows(weights, index, place.row + row, rows, stream, values));
-    }
-    return BASE_OK;
-}
-
-/* Elements of the largest piece: so many, or one row of the widest weight, or a vector. */
-static int64_t piece_elements(const tr_model_t *model)
-{
-    int64_t most = PIECE_ELEMENTS;
-
-    for (int32_t i = 0; i < model->num_weights; i++)
-        most = model->weights[i].cols > most ? model->weights[i].cols : most;
-    return most;
-}
-
-base_status_t tr_hf_weights_load(const tr_weights_t *weights, const data_hf_folder_t *folder,
-                                 base_stream_t *stream)
-{
-    const int64_t count = data_model_spec_num_tensors(data_hf_folder_spec(folder));
-    base_status_t st = BASE_OK;
-
-    double *values = base_calloc(weights->ctx, piece_elements(weights->model), sizeof *values,
-                                 "weights to load");
-    if (values == NULL) return BASE_ERR_NOMEM;
-    for (int64_t i = 0; i < count && st >= 0; i++)
-        st = load_tensor(weights, folder, i, stream, values);
-    base_free(weights->ctx, values);
-    return st;
 }
 
 base_status_t tr_hf_weights_read(const tr_weights_t *weights, const data_model_tensor_t *tensor,

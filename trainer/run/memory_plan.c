@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "trainer/loop/train.h"
+#include "trainer/model/hf_weights.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/memory_report.h"
 #include "trainer/run/run_setup.h"
@@ -36,9 +37,8 @@ static int64_t larger(int64_t a, int64_t b)
 
 /* ==== what comes and goes ==== */
 
-/* The pieces in which weights are read and written (trainer/model/hf_weights.c, data/hf_write.c),
- * and the buffer in which numbers of another dtype are converted. */
-#define LOAD_ELEMENTS  (INT64_C(1) << 19)
+/* The pieces in which weights are written (data/hf_write.c), and the buffer in which numbers of
+ * another dtype are converted. */
 #define WRITE_ELEMENTS (INT64_C(1) << 20)
 #define CONVERT_BYTES  (INT64_C(1) << 20)
 /* Of an exported adapter: two chunks of 65536 numbers, and lists with an entry a tensor. */
@@ -73,10 +73,22 @@ static pieces_t largest_pieces(const planned_t *p, int64_t most)
 static int64_t loading(const planned_t *p)
 {
     if (p->trainer->index < 0) return 0;
-    const pieces_t pieces = largest_pieces(p, LOAD_ELEMENTS);
+    const tr_model_t *model = p->trainer->model;
+    const kern_dtype_t dtype = model->config.dtype;
+    const int64_t slot = tr_hf_load_slot_bytes(model);
+    const int64_t single =
+        dtype == KERN_BF16 ? slot / kern_dtype_bytes(dtype) * (int64_t)sizeof(float) : 0;
+    const data_dtype_t found = data_hf_folder_entry(p->inputs->folder, 0)->dtype;
+    const int converted = data_dtype_bytes(found) != kern_dtype_bytes(dtype);
 
-    return pieces.room * (int64_t)sizeof(double) +
-           larger(pieces.pitched * (int64_t)sizeof(float), CONVERT_BYTES);
+    return TR_HF_LOAD_SLOTS * slot +
+           TR_HF_LOAD_THREADS * (single + (converted ? CONVERT_BYTES : 0));
+}
+
+/* On the device, while weights are loaded. */
+static int64_t landing(const planned_t *p)
+{
+    return p->trainer->index < 0 ? 0 : tr_hf_load_slot_bytes(p->trainer->model);
 }
 
 static int64_t largest_adapter(const planned_t *p)
@@ -188,7 +200,7 @@ static tr_memory_rank_t count(const planned_t *p)
     const int64_t before = p->before_loop + larger(loading(p), beginning(p));
     const int64_t after = host + exporting(p);
 
-    return (tr_memory_rank_t){.device = base_arena_bytes(p->trainer->arena) +
+    return (tr_memory_rank_t){.device = base_arena_bytes(p->trainer->arena) + landing(p) +
                                         base_memory_bytes(memory, BASE_RESOURCE_DEVICE) +
                                         base_memory_bytes(memory, BASE_RESOURCE_PINNED),
                               .host = host,
