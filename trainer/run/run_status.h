@@ -3,12 +3,14 @@
  *   {"state": "running", "microbatch": 412, "time": "2026-01-31T08:24:01.123Z", "host": "n17",
  *    "pid": 4711, "error": null}
  *
- * states: running; saved (stopped on a signal, run the same command again); done; failed (`error`
- * holds id and sentence). The file is replaced as a whole, so a reader never sees half of it. While
- * the run goes on it is rewritten every TR_RUN_STATUS_INTERVAL_NS when tr_run_status_update is
- * called often enough: a "running" that is much older than that belongs to a run that died.
+ * states: running; saved (stopped on a signal, the same command with --resume goes on); done; failed
+ * (`error` holds id and sentence). The file is replaced as a whole, so a reader never sees half of
+ * it. While the run goes on it is rewritten every TR_RUN_STATUS_INTERVAL_NS, by tr_run_status_update
+ * or, in long microbatches and while a checkpoint is written, by a thread (tr_run_status_beat): a
+ * "running" that is much older than that belongs to a run that died. A microbatch that does not move
+ * while the time does belongs to one that waits.
  *
- * Rank 0 only. Not thread-safe. */
+ * Rank 0 only. One thread, beside its own. */
 #ifndef CADRE_TRAINER_RUN_RUN_STATUS_H
 #define CADRE_TRAINER_RUN_RUN_STATUS_H
 
@@ -42,6 +44,11 @@ base_status_t tr_run_status_create(base_ctx_t *ctx, const char *path, tr_now_fn 
                                    int64_t microbatch, tr_run_status_t **status_p) BASE_MUST_CHECK;
 /* Says nothing about the run: the file stays as it is. NULL is legal. */
 void tr_run_status_destroy(tr_run_status_t *status);
+
+/* From now on a thread rewrites what update or set wrote last, as long as that is RUNNING, when
+ * `interval_ns` have gone by without either. It says nothing of a write that fails: the next update
+ * will. */
+base_status_t tr_run_status_beat(tr_run_status_t *status, int64_t interval_ns) BASE_MUST_CHECK;
 
 /* Between microbatches; most calls only look at the clock. A failed write is IO-02, and the next
  * call tries again. */

@@ -118,6 +118,7 @@ static base_status_t start(tr_train_report_t *r, const tr_checkpoint_clock_t *pa
     BASE_TRY(open_metrics(r, past));
     BASE_TRY(tr_run_status_create(r->ctx, tr_run_folder_path(r->folder, TR_RUN_STATUS),
                                   base_clock_ns, r->microbatch, &r->status));
+    BASE_TRY(tr_run_status_beat(r->status, TR_RUN_STATUS_INTERVAL_NS));
     BASE_TRY(start_progress(r));
     const int64_t now = base_clock_ns();
     r->start_ns = now - (past != NULL ? past->elapsed_ns : 0);

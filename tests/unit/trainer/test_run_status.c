@@ -2,6 +2,8 @@
 
 #include "trainer/run/run_status.h"
 
+#include <time.h>
+
 /* The test's own clock. */
 static int64_t now_ns;
 static int64_t test_now(void)
@@ -85,12 +87,34 @@ static void refused(void **state)
     tr_run_status_destroy(status);
 }
 
+/* Nobody updates, and the file is written again all the same: it was taken away. What a failed
+ * write says is kept from the run. */
+static void beats(void **state)
+{
+    const struct timespec pause = {.tv_nsec = 5000000};
+    run_place_t *p = *state;
+    tr_run_status_t *status = NULL;
+
+    assert_int_equal(tr_run_status_create(p->ctx, "status.json", test_now, 7, &status), BASE_OK);
+    now_ns += 6 * SECOND;
+    assert_int_equal(unlink("status.json"), 0);
+    assert_int_equal(symlink("/dev/full", "status.json.tmp-0000"), 0);
+    assert_int_equal(tr_run_status_beat(status, 1000000), BASE_OK);
+    for (int i = 0; i < 6000 && base_file_kind("status.json") == BASE_FILE_NONE; i++)
+        (void)nanosleep(&pause, NULL);
+    run_expect_piece("status.json", "\"running\",\"microbatch\":7,");
+    assert_int_equal(tr_run_status_set(status, TR_RUN_STATE_DONE, 9, NULL), BASE_OK);
+    tr_run_status_destroy(status);
+    run_expect_piece("status.json", "\"done\",\"microbatch\":9,");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(throttled, run_setup, run_teardown),
         cmocka_unit_test_setup_teardown(ends, run_setup, run_teardown),
         cmocka_unit_test_setup_teardown(refused, run_setup, run_teardown),
+        cmocka_unit_test_setup_teardown(beats, run_setup, run_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
