@@ -236,7 +236,7 @@ static void test_adamw(void **state)
 static void test_finite(void **state)
 {
     op_fixture_t *fx = *state;
-    const double values[4] = {1.0, INFINITY, -INFINITY, NAN};
+    const double values[4] = {1.0, (double)INFINITY, -(double)INFINITY, (double)NAN};
     op_tensor_t t = op_tensor_from(fx, 1, 4, 4, KERN_BF16, values);
     op_tensor_t count = op_tensor(fx, 1, 1, 1, KERN_I32);
     const kern_finite_check_t args = {
