@@ -17,7 +17,7 @@ launched() { # launched CODE WORD...
 # begin NAME [WORD...]: a long run in the background, until it trains.
 begin() {
     words="(launch/run, $1)"
-    bash "$run" -n 2 --cadre "$cadre" train run.yaml --set output="runs/$1" --set attention.placement=pool \
+    bash "$run" -n 2 --cadre "$cadre" train run.yaml --set output="$dir/runs/$1" --set attention.placement=pool \
         --set defaults.steps=100000 "${@:2}" >out 2>err &
     launcher=$!
     for _ in $(seq 600); do
@@ -31,7 +31,11 @@ ended() { # ended CODE
     wait "$launcher" || got=$?
     if [ "$got" -ne "$1" ]; then fail "exit code $got, wanted $1"; fi
     [ $((SECONDS - start)) -le 10 ] || fail "it ended after $((SECONDS - start)) s"
-    if pgrep -f "^$cadre train .*output=runs/$2" >/dev/null; then fail "ranks are left"; fi
+    for _ in $(seq 40); do # a process that was killed may take its time to go
+        if ! pgrep -f "^$cadre train .*output=$dir/runs/$2" >/dev/null; then return 0; fi
+        sleep 0.05
+    done
+    fail "ranks are left"
 }
 
 golden_model llama
@@ -93,7 +97,7 @@ if [ "$first" -eq 0 ] || [ "$more" -le "$first" ]; then fail "$first microbatche
 # Ranks that do not come to a microbatch any more cannot save; a second one kills them.
 begin killed
 # shellcheck disable=SC2046  # each process is a word
-kill -STOP $(pgrep -f "^$cadre train run.yaml --set output=runs/killed")
+kill -STOP $(pgrep -f "^$cadre train run.yaml --set output=$dir/runs/killed")
 kill -TERM "$launcher"
 for _ in $(seq 100); do # the launcher takes one at a time
     if grep -q 'saving' err; then break; fi
@@ -113,7 +117,7 @@ for rank in 0 1; do
 done
 
 begin dies
-victim=$(pgrep -f "^$cadre train run.yaml --set output=runs/dies" | tail -1)
+victim=$(pgrep -f "^$cadre train run.yaml --set output=$dir/runs/dies" | tail -1)
 kill -9 "$victim"
 ended 5 dies
 grep -qE "^launch/run: killed by signal 9: rank [01] \((trainer|server) 0, process $victim\), after [0-9]+ microbatches, in layer -?[0-9] of (ping|pong)(, waiting for rank [01])?$" err ||
