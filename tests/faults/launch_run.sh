@@ -17,6 +17,7 @@ launched() { # launched CODE WORD...
 # begin NAME [WORD...]: a long run in the background, until it trains.
 begin() {
     words="(launch/run, $1)"
+    : >err # else the last run's is looked at
     bash "$run" -n 2 --cadre "$cadre" train run.yaml --set output="$dir/runs/$1" --set attention.placement=pool \
         --set defaults.steps=100000 "${@:2}" >out 2>err &
     launcher=$!
