@@ -17,7 +17,7 @@ static const tr_verb_t verbs[] = {
     {"verify", "does an adapter fit its base and change it", tr_cmd_verify},
     {"export", "an adapter or model of a run, in another folder or form", tr_cmd_export},
     {"init-model", "a model folder with random weights", tr_cmd_init_model},
-    {"bench", "the planner beside others, and profiles of this machine", tr_cmd_bench},
+    {"bench", "how fast this machine trains, and our parts beside others", tr_cmd_bench},
     {"version", "version, commit, devices and libraries", tr_cmd_version},
 };
 
