@@ -154,8 +154,10 @@ grep -q 'resume: batch.tokens_per_trainer is 512 now, was 256' runs/part/logs/ra
 
 run 0 train calm.yaml --set output=runs/longer --set defaults.steps=9
 cp -r runs/calm runs/part9
-run 0 train calm.yaml --set output=runs/part9 --set defaults.steps=9 --resume
+run 0 train calm.yaml --set output=runs/part9 --set defaults.steps=9 --resume --trace 2
 same runs/longer runs/part9 1e-5 # other microbatches: what comes after the sixth step is planned earlier
+run 0 trace runs/part9
+grep -q '"name":"dense ping forward"' runs/part9/trace/trace.json || fail "no microbatch in the trace"
 cp runs/calm/metrics.jsonl before.jsonl
 run 0 train calm.yaml --set output=runs/calm --resume # nothing is left to do
 cmp -s before.jsonl runs/calm/metrics.jsonl || fail "metrics.jsonl changed"

@@ -26,7 +26,7 @@ static const char PAGE[] =
     "  --resume               go on with the run in OUTPUT from its last checkpoint; begin when "
     "there\n"
     "                         is none\n"
-    "  --trace N              record what every rank does in the first N microbatches, in\n"
+    "  --trace N              record what every rank does in the next N microbatches, in\n"
     "                         OUTPUT/trace; `cadre trace OUTPUT` puts it together\n"
     "  --threads N            N ranks as threads of this process (1)\n"
     "  --hosts N,N,...        take the ranks for those of as many hosts, so many on each: where "

@@ -1,8 +1,8 @@
-/* The trace of a run: OUTPUT/trace/rank-NNNN.json for each rank, of the first so many microbatches
- * (evaluations count). `cadre trace` puts them together.
+/* The trace of a run: OUTPUT/trace/rank-NNNN.json for each rank, of so many microbatches from a start
+ * on (evaluations count). `cadre trace` puts them together.
  *
  *   BASE_TRY(tr_run_trace_create(ctx, group, output, microbatches, trainer, role, &trace));
- *   for each microbatch, done so far:  BASE_TRY(tr_run_trace_microbatch(trace, done));
+ *   for each microbatch, done since:  BASE_TRY(tr_run_trace_microbatch(trace, done));
  *   st = tr_run_trace_close(trace, st);
  *
  * Room for all events is taken at creation. The clocks of hosts are compared at both ends, so

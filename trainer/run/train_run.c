@@ -137,11 +137,17 @@ static base_status_t init_adapters(run_t *r)
 
 /* ==== what happens while it runs ==== */
 
+/* Microbatches of the run that this start found done. */
+static int64_t done_before(const run_t *r)
+{
+    return r->from > 0 ? r->from : 0;
+}
+
 static base_status_t on_next(void *user, int64_t done)
 {
     const run_t *r = user;
 
-    return tr_run_trace_microbatch(r->trace, done);
+    return tr_run_trace_microbatch(r->trace, done - done_before(r));
 }
 
 static base_status_t on_microbatch(void *user, int64_t microbatch, int64_t document_rows)
@@ -150,7 +156,7 @@ static base_status_t on_microbatch(void *user, int64_t microbatch, int64_t docum
 
     tr_rank_state_set_microbatch(r->args->state, microbatch);
     if (!r->leader) return BASE_OK;
-    if (microbatch == SEARCHED_AFTER)
+    if (microbatch - done_before(r) == SEARCHED_AFTER)
         BASE_TRY(tr_product_choices_keep(r->ctx, r->trainer->stream,
                                          tr_run_folder_path(r->folder, TR_RUN_PRODUCTS)));
     return tr_train_report_microbatch(r->report, microbatch, document_rows);
@@ -379,8 +385,7 @@ static base_status_t share_split(run_t *r)
 {
     const int size = comm_group_size(r->group);
     tr_run_table_split_t mine = {.rank = comm_group_rank(r->group),
-                                 .microbatches =
-                                     r->train->microbatch - (r->from > 0 ? r->from : 0)};
+                                 .microbatches = r->train->microbatch - done_before(r)};
     base_status_t st;
 
     if (!base_stream_measured(r->trainer->stream)) return BASE_OK;
