@@ -273,4 +273,12 @@ refused --set defaults.steps=5
 err "adapters.code.steps is 5, the run began with 6: only a larger value"
 refused --set adapters.code.data=other.h5
 err "RUN-05: other.h5: the dataset has another content"
+# What auto stands for follows the device; the configuration alone does not say what it was.
+run 0 train calm.yaml --set output=runs/bf16 --set train.dtype=bf16 --set defaults.steps=2
+for folder in runs/bf16/checkpoints/mb-*; do
+    sed -i 's/dtype: bf16/dtype: auto/' "$folder/config.yaml"
+    (cd "$folder" && sha256sum -- *.yaml *.h5 >SHA256SUMS)
+done
+run 2 train calm.yaml --set output=runs/bf16 --set defaults.steps=2 --resume
+err "RUN-05: calm.yaml: train.dtype: auto is fp32 on this device, the run began with bf16"
 finish "resume: bit for bit from checkpoints, after kill -9 and signals; other ranks; damage, a full disk, refusals"

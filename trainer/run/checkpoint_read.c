@@ -32,6 +32,7 @@ static base_status_t get_head(const tr_h5_t *file, tr_checkpoint_head_t *head)
     BASE_TRY(tr_h5_get_int(file, "rank_columns", &head->rank_columns));
     BASE_TRY(tr_h5_get_int(file, "metrics_bytes", &head->metrics_bytes));
     BASE_TRY(tr_h5_get_int(file, "elapsed_ns", &head->elapsed_ns));
+    BASE_TRY(tr_h5_get_text(file, "dtype", head->dtype, sizeof head->dtype));
     BASE_TRY(tr_h5_get_text(file, "model_hash", head->model_hash, sizeof head->model_hash));
     return tr_h5_get_text(file, "tokenizer_sha256", head->tokenizer_sha256,
                           sizeof head->tokenizer_sha256);

@@ -13,6 +13,7 @@ typedef struct tr_checkpoint_head {
     int64_t num_ranks, num_trainers;
     int64_t rank_columns;
     int64_t metrics_bytes, elapsed_ns;
+    char dtype[8]; /* of weights and activations, kern_dtype_name */
     char model_hash[17];
     char tokenizer_sha256[BASE_SHA256_HEX_BYTES];
 } tr_checkpoint_head_t;

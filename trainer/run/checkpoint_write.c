@@ -9,6 +9,7 @@
 #include "trainer/run/checkpoint_folder.h"
 #include "trainer/run/checkpoint_format.h"
 #include "trainer/run/checkpoint_h5.h"
+#include "trainer/run/run_setup.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -128,6 +129,7 @@ static base_status_t put_root(const tr_checkpoint_t *c, const tr_checkpoint_cloc
     BASE_TRY(tr_h5_put_int(file, "num_ranks", comm_group_size(c->group)));
     BASE_TRY(tr_h5_put_int(file, "num_trainers", c->train->trainer->topology->num_trainers));
     BASE_TRY(tr_h5_put_int(file, "rank_columns", c->train->options.rank_columns));
+    BASE_TRY(tr_h5_put_text(file, "dtype", kern_dtype_name(tr_setup_dtype(c->inputs->config))));
     BASE_TRY(tr_h5_put_text(file, "model_hash", c->inputs->model_hash));
     BASE_TRY(tr_h5_put_text(file, "tokenizer_sha256", c->inputs->tokenizer_sha256));
     BASE_TRY(tr_h5_put_int(file, "metrics_bytes", clock->metrics_bytes));

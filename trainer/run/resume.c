@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "trainer/run/checkpoint_folder.h"
+#include "trainer/run/run_setup.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -96,6 +97,20 @@ static void compare_content(base_error_list_t *errors, const char *source, const
                         before);
 }
 
+/* What auto stands for follows the device, which may be another one now. Other words for it than
+ * auto, the configurations have shown. */
+static void compare_dtype(const base_config_t *now, const char *config_path, const char *before,
+                          base_error_list_t *errors)
+{
+    const char *name = kern_dtype_name(tr_setup_dtype(now));
+
+    if (now->train.dtype != BASE_CONFIG_DTYPE_AUTO || strcmp(name, before) == 0) return;
+    base_error_list_add(errors, BASE_MSG_RUN_05, (base_error_place_t){.source = config_path},
+                        "train.dtype: auto is %s on this device, the run began with %s: it changes "
+                        "what was learned",
+                        name, before);
+}
+
 static void compare_inputs(const tr_inputs_t *in, const tr_checkpoint_head_t *head,
                            const tr_checkpoint_data_t *data, base_error_list_t *errors)
 {
@@ -122,6 +137,7 @@ static base_status_t compare_all(base_ctx_t *ctx, const char *folder, const tr_i
 
     BASE_TRY(compare_configs(ctx, folder, inputs->config, config_path, errors));
     BASE_TRY(tr_checkpoint_read_head(ctx, folder, inputs, &head, data));
+    compare_dtype(inputs->config, config_path, head.dtype, errors);
     compare_inputs(inputs, &head, data, errors);
     if (head.num_ranks != num_ranks)
         base_log_info(base_ctx_log(ctx), "resume: %d ranks now, %" PRId64 " before", num_ranks,
