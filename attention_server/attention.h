@@ -113,14 +113,6 @@ base_status_t as_attention_settle(as_attention_t *attention, data_half_t half) B
  * finish and before the final synchronisation; as_attention_microbatch does it itself. */
 base_status_t as_attention_drain(as_attention_t *attention) BASE_MUST_CHECK;
 
-/* What a microbatch would take on rank `rank`: scratch_bytes and retain_bytes of a config that
- * fits it. For sizing before anything is created, from representative layouts. Allocates and frees;
- * waits for nothing. */
-base_status_t as_attention_need(base_ctx_t *ctx, const as_attention_config_t *config,
-                                const as_topology_t *topology, int rank, const data_batch_t *batch,
-                                const as_plan_t *const *plans, int64_t *scratch_bytes,
-                                int64_t *retain_bytes) BASE_MUST_CHECK;
-
 /* What the installed microbatch takes and moves on this rank, for reports and tests. */
 typedef struct as_attention_stats {
     int64_t tasks, local_tasks; /* served here; of those, rows that are here too */

@@ -107,7 +107,7 @@ void as_judge_run(as_judge_t *judge, const as_cost_t *cost, const data_batch_t *
 
 /* After as_judge_run. Time of a server in both halves and passes, at its own speed; bytes of a rank
  * in one direction (1: sent), all exchanges, or of one half and flow; memory of a rank, exactly what
- * the seam will take (as_attention_need of one kind, with num_layers of all kinds). */
+ * the seam will take for one kind (as_attention_stats), with num_layers of all kinds. */
 int64_t as_judge_server_ns(const as_judge_t *judge, int32_t server);
 int64_t as_judge_link_bytes(const as_judge_t *judge, int32_t rank, int sent);
 int64_t as_judge_flow_bytes(const as_judge_t *judge, int32_t rank, data_half_t half, as_flow_t flow,

@@ -159,13 +159,6 @@ base_status_t tr_lot_add_rows(tr_lot_t *lot, int64_t rows)
     return add(lot, &document);
 }
 
-void tr_lot_weigh(tr_lot_t *lot, int32_t adapter, double row_weight)
-{
-    for (int32_t d = 0; d < lot->num_documents; d++) {
-        if (lot->documents[d].adapter == adapter) lot->documents[d].row_weight = row_weight;
-    }
-}
-
 void tr_lot_drop(tr_lot_t *lot)
 {
     lot->num_documents--;

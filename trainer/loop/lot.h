@@ -70,8 +70,6 @@ base_status_t tr_lot_add(tr_lot_t *lot, const data_dataset_t *dataset, int64_t i
 void tr_lot_place(tr_lot_t *lot, int32_t trainer);
 /* A document without tokens, for sizing. */
 base_status_t tr_lot_add_rows(tr_lot_t *lot, int64_t rows) BASE_MUST_CHECK;
-/* Changes the weight of all documents of an adapter; before finish. */
-void tr_lot_weigh(tr_lot_t *lot, int32_t adapter, double row_weight);
 
 /* Packs and plans. PLAN-01 when whole documents (AS_LOCAL) do not fit as they are: the caller takes
  * the last one back (tr_lot_drop) and tries again. */

@@ -95,20 +95,3 @@ base_status_t tr_static_program_run(const tr_static_program_t *program, int32_t 
     }
     return BASE_OK;
 }
-
-const char *tr_step_name(tr_step_kind_t kind)
-{
-    switch (kind) {
-    case TR_STEP_FINISH:
-        return "finish";
-    case TR_STEP_DENSE:
-        return "dense";
-    case TR_STEP_BEGIN:
-        return "begin";
-    case TR_STEP_SERVE:
-        return "serve";
-    case TR_STEP_SETTLE:
-        return "settle";
-    }
-    return "unknown";
-}

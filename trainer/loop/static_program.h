@@ -75,6 +75,4 @@ typedef struct tr_static_program_ops {
 base_status_t tr_static_program_run(const tr_static_program_t *program, int32_t num_steps,
                                     const tr_static_program_ops_t *ops, void *user) BASE_MUST_CHECK;
 
-const char *tr_step_name(tr_step_kind_t kind); /* "finish" */
-
 #endif

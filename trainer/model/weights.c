@@ -71,15 +71,6 @@ kern_mat_t tr_weights_gradient(const tr_weights_t *weights, int32_t index)
                     spec->cols, spec->cols, weights->model->acc);
 }
 
-kern_mat_t tr_weights_whole(const tr_weights_t *weights, int32_t index)
-{
-    const tr_weight_spec_t *spec = &weights->model->weights[index];
-
-    return kern_mat(base_arena_mem(weights->arena, weights->weight[index]),
-                    spec->rows + spec->extra_rows, spec->pitch, spec->pitch,
-                    weights->model->config.dtype);
-}
-
 /* Mean and spread of what tr_weights_random draws. */
 static void distribution(const tr_weight_spec_t *spec, double *mean, double *spread)
 {

@@ -40,9 +40,6 @@ void tr_weights_destroy(tr_weights_t *weights); /* NULL is legal; the memory is 
 kern_mat_t tr_weights_mat(const tr_weights_t *weights, int32_t index);
 kern_mat_t tr_weights_gradient(const tr_weights_t *weights, int32_t index);
 
-/* The whole region of a weight: [W B; A 0] of (rows + extra_rows, pitch) for a linear layer. */
-kern_mat_t tr_weights_whole(const tr_weights_t *weights, int32_t index);
-
 /* NaN into the extra columns and rows; given to the stream. After commit, once, before anything is
  * written there: writing weights leaves them as they are. */
 base_status_t tr_weights_fill(const tr_weights_t *weights, base_stream_t *stream) BASE_MUST_CHECK;

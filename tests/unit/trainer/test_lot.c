@@ -51,13 +51,12 @@ static void test_documents(void **state)
     tr_lot_begin(c.lot, 7);
     for (int32_t d = 0; d < 3; d++) {
         assert_true(tr_lot_fits(c.lot, rows[d]));
-        assert_int_equal(tr_lot_add(c.lot, ds, d, d % 2, 0.5), BASE_OK);
+        assert_int_equal(tr_lot_add(c.lot, ds, d, d % 2, d == 1 ? 0.25 : 0.5), BASE_OK);
     }
     assert_false(tr_lot_fits(c.lot, 27)); /* 359 + 27 > 512 - 127 */
     assert_true(tr_lot_fits(c.lot, 26));
     assert_int_equal(tr_lot_add(c.lot, ds, 0, 0, 0.5), BASE_ERR_ARG);
     fixture_expect_error(c.ctx, BASE_ERR_ARG, "INT-01", "200 rows more do not fit");
-    tr_lot_weigh(c.lot, 1, 0.25);
     assert_int_equal(tr_lot_finish(c.lot), BASE_OK);
     assert_int_equal(c.lot->batch->microbatch, 7);
     assert_int_equal(c.lot->batch->num_documents, 3);

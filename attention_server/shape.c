@@ -1,4 +1,4 @@
-/* The memory of a microbatch, from the same schedules that will run it. */
+/* What schedules have to know of the configuration. */
 #include "attention_server/seam.h"
 
 /* For as many rows as a half has, and a quarter more, since its tasks are rounded up each; so for
@@ -34,27 +34,4 @@ as_shape_t as_shape_of(const as_attention_config_t *config)
                         .head_rows = config->head_rows,
                         .o_pitch = config->o_pitch,
                         .d_o_pitch = config->d_o_pitch};
-}
-
-base_status_t as_attention_need(base_ctx_t *ctx, const as_attention_config_t *config,
-                                const as_topology_t *topology, int rank, const data_batch_t *batch,
-                                const as_plan_t *const *plans, int64_t *scratch_bytes,
-                                int64_t *retain_bytes)
-{
-    const as_shape_t shape = as_shape_of(config);
-    int64_t scratch = 0, keep = 0;
-
-    for (int32_t kind = 0; kind < config->num_kinds; kind++) {
-        as_schedule_t s;
-
-        as_schedule_init(&s, ctx, topology, &shape, rank);
-        const base_status_t st = as_schedule_build(&s, batch, plans[kind]);
-        scratch += as_page(s.scratch_bytes);
-        keep = as_max(keep, s.keep_bytes);
-        as_schedule_deinit(&s);
-        if (st < 0) return st;
-    }
-    *scratch_bytes = scratch;
-    *retain_bytes = as_page(keep) * config->num_layers;
-    return BASE_OK;
 }
