@@ -180,7 +180,6 @@ static base_status_t make_loop(planned_t *p, tr_trainer_t *trainer, const tr_lot
 
 static base_status_t make_all(planned_t *p, base_device_t *dev)
 {
-
     BASE_TRY(open_inputs(p));
     BASE_TRY(tr_setup_topology(p->ctx, p->args->config, p->group, &p->topology));
     BASE_TRY(tr_setup_adapters(p->inputs, &p->adapters));
