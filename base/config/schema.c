@@ -64,8 +64,8 @@ static const base_schema_key_t KEYS[] = {
      ROOT(attention.servers_per_host)},
     {"attention", "cost_profile", BASE_SCHEMA_PATH, OPTIONAL, NULL, WITHOUT_RANGE, NULL, NULL,
      BASE_SCHEMA_TAKE, "",
-     "Times of core attention on this machine, as `cadre bench profile` writes them, by which work "
-     "is divided among servers. Not given: built-in ones.",
+     "Times of core attention on this machine, as `cadre bench profile` and `cadre bench attention "
+     "--profile` write them, by which work is divided among servers. Not given: built-in ones.",
      ROOT(attention.cost_profile)},
     {"attention", "retain_mib", BASE_SCHEMA_INT, 0, "256", 0, 16777216, NULL, NULL,
      BASE_SCHEMA_TAKE, "MiB",
