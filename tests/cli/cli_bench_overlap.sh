@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 words='bench overlap'
 code=0
 "$cadre" bench overlap --hidden 128 --layers 1 --rows 300 --delay-ms 1 --rounds 1 >out 2>err || code=$?
-[ "$code" -le 1 ] && [ ! -s err ] || fail "exit code $code"
+if [ "$code" -gt 1 ] || [ -s err ]; then fail "exit code $code"; fi
 out '^1 layers of 128, two documents of 300 rows, 1 rounds; 1 ms a message, 8 ms of a step'
 out '^on +[0-9.]+ +[0-9.]+ +-?[0-9.]+ ms +-?[0-9.]+%'
 out '^off +[0-9.]+'

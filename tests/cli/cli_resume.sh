@@ -144,7 +144,7 @@ run 0 train calm.yaml --set output=runs/calm2 --threads 2
 for case in "calm 2 256" "calm2 1 256" "calm 1 512"; do
     read -r from ranks tokens <<<"$case"
     cut "runs/$from" runs/part mb-000008
-    [ -d runs/part/checkpoints/mb-000008 ] || cut "runs/$from" runs/part "$(ls "runs/$from/checkpoints" | sed -n 2p)"
+    [ -d runs/part/checkpoints/mb-000008 ] || cut "runs/$from" runs/part "$(checkpoints "runs/$from" | sed -n 2p)"
     run 0 train calm.yaml --set output=runs/part --threads "$ranks" --set batch.tokens_per_trainer="$tokens" --resume
     same runs/calm runs/part 1e-5
 done
@@ -174,7 +174,7 @@ begin() {
     "$cadre" "${long[@]}" --set output="runs/$1" "${@:2}" >out 2>err &
     pid=$!
     for _ in $(seq 1000); do
-        if ls "runs/$1/checkpoints" 2>/dev/null | grep -q '^mb-[0-9]*$'; then return 0; fi
+        if [ -n "$(checkpoints "runs/$1")" ]; then return 0; fi
         sleep 0.01
     done
     fail "no checkpoint"
@@ -193,7 +193,8 @@ run 2 "${long[@]}" --set output=runs/killed
 err "RUN-01"
 run 0 "${long[@]}" --set output=runs/killed --resume
 same runs/long runs/killed
-[ "$(ls runs/killed/checkpoints | wc -l)" -eq 2 ] || fail "not the last two checkpoints: $(ls runs/killed/checkpoints)"
+left=(runs/killed/checkpoints/*) # what a kill has left there is gone too
+[ ${#left[@]} -eq 2 ] || fail "not the last two checkpoints: ${left[*]}"
 for signal in USR1 TERM INT; do
     # A shell's background job ignores SIGINT until somebody handles it.
     begin "$signal"
@@ -208,14 +209,14 @@ done
 # ==== damaged checkpoints ====
 
 cut runs/calm runs/damaged mb-000012
-last=$(ls runs/damaged/checkpoints | tail -1)
+last=$(checkpoints runs/damaged | tail -n 1)
 truncate -s -100 "runs/damaged/checkpoints/$last/state.h5"
 run 0 train calm.yaml --set output=runs/damaged --resume
 err "RUN-06: runs/damaged/checkpoints/$last: state.h5 is not what SHA256SUMS says"
 err "the checkpoint before it is taken"
 same runs/calm runs/damaged
 [ -d "runs/damaged/checkpoints/$last.damaged" ] || fail "it is not put aside"
-cut runs/calm runs/damaged "$(ls runs/calm/checkpoints | head -1)"
+cut runs/calm runs/damaged "$(checkpoints runs/calm | sed -n 1p)"
 rm runs/damaged/checkpoints/*/gradients-0000.h5
 run 3 train calm.yaml --set output=runs/damaged --resume
 err "RUN-06"
@@ -235,7 +236,7 @@ same runs/calm runs/damaged
 ) || failures=$((failures + 1))
 same runs/calm runs/small
 [ -z "$(ls runs/small/checkpoints)" ] || fail "something is left of a checkpoint"
-cut runs/calm runs/small "$(ls runs/calm/checkpoints | head -1)"
+cut runs/calm runs/small "$(checkpoints runs/calm | sed -n 1p)"
 cp -r runs/small/checkpoints kept
 (
     ulimit -f 60

@@ -80,7 +80,7 @@ err 'rank-0001.json is of a run of 2 ranks, rank-0000.json of one of 3'
 sed -i '9s/"ph"/"hp"/' runs/hosts/trace/rank-0001.json
 expect 3 trace runs/hosts
 err 'RUN-08: runs/hosts/trace/rank-0001.json:9: not an event of a trace'
-head -n -1 runs/mpi/trace/rank-0002.json >cut && mv cut runs/mpi/trace/rank-0002.json
+head -n -1 runs/mpi/trace/rank-0002.json >short && mv short runs/mpi/trace/rank-0002.json
 expect 3 trace runs/mpi
 err 'rank-0002.json:' && err 'the file is cut short'
 sed -i '1s/ranks/rank/' runs/mpi/trace/rank-0000.json

@@ -29,6 +29,14 @@ out() { grep -qE -- "$1" out || fail "stdout has no line like $1"; }
 err() { grep -qF -- "$1" err || fail "stderr has no $1"; }
 errors() { [ "$(grep -c 'cadre: error' err)" -eq "$1" ] || fail "stderr does not have $1 errors"; }
 
+# checkpoints RUN: the names of its complete ones, one a line.
+checkpoints() {
+    local folder
+    for folder in "$1"/checkpoints/mb-*; do
+        if [[ $folder =~ /(mb-[0-9]+)$ ]]; then echo "${BASH_REMATCH[1]}"; fi
+    done
+}
+
 # number KEY: of the JSON object in out.
 number() { python3 -c 'import json,sys; print(json.load(open("out"))[sys.argv[1]])' "$1"; }
 # near A B TOLERANCE: relative.

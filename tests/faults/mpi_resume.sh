@@ -28,7 +28,7 @@ begin() {
     "$mpiexec" "${quick[@]}" -np 3 "$cadre" train run.yaml "${pool[@]}" --set output="runs/$1" >out 2>err &
     pid=$!
     for _ in $(seq 2000); do
-        if ls "runs/$1/checkpoints" 2>/dev/null | grep -q '^mb-[0-9]*$'; then return 0; fi
+        if [ -n "$(checkpoints "runs/$1")" ]; then return 0; fi
         sleep 0.01
     done
     fail "no checkpoint"
@@ -75,7 +75,7 @@ kill -USR1 "$pid"
 ended 75
 [ "$(state runs/signal)" = saved ] || fail "state $(state runs/signal)"
 [ "$(grep -c 'saving at the next microbatch' err)" -eq 1 ] || fail "not one line"
-last=$(ls runs/signal/checkpoints | tail -1)
+last=$(checkpoints runs/signal | tail -n 1)
 for trainer in 0 1; do
     [ -f "runs/signal/checkpoints/$last/gradients-000$trainer.h5" ] || fail "no gradients of trainer $trainer"
 done
