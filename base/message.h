@@ -39,6 +39,8 @@ extern "C" {
     X(PLAN, 01, "document longer than a microbatch",                                               \
       "use at least the number of trainers that the message names, or raise "                      \
       "batch.tokens_per_trainer")                                                                  \
+    X(PLAN, 02, "the exact packer gave no answer",                                                 \
+      "set batch.packer: fast, or free memory on that host, and continue with --resume")           \
     X(RUN, 01, "output folder holds another run",                                                  \
       "set another `output`, remove the folder, or continue its run with --resume")                \
     X(RUN, 02, "output folder is in use",                                                          \

@@ -81,12 +81,10 @@ static int64_t bound_batch(const lora_window_t *w, int32_t batch, int64_t *sorte
     return lora_bound_l2(sorted, b->num_documents, w->capacity);
 }
 
-base_status_t lora_bound_window(base_ctx_t *ctx, const lora_window_t *w, lora_bounds_t *bounds)
+void lora_bound_window_in(const lora_window_t *w, int64_t *sorted, lora_bounds_t *bounds)
 {
     int64_t rows = 0, columns = 0;
-    int64_t *sorted = base_calloc(ctx, (int64_t)w->num_documents + 1, sizeof *sorted, "bounds");
 
-    if (sorted == NULL) return BASE_ERR_NOMEM;
     *bounds = (lora_bounds_t){0};
     for (int32_t a = 0; a < w->num_adapters; a++) {
         const lora_window_adapter_t *adapter = &w->adapters[a];
@@ -106,10 +104,18 @@ base_status_t lora_bound_window(base_ctx_t *ctx, const lora_window_t *w, lora_bo
     if (w->rank_columns > 0) bounds->columns = ceil_div(columns, w->rank_columns);
     sort_rows(sorted, w->rows, w->num_documents);
     bounds->l2 = lora_bound_l2(sorted, w->num_documents, w->capacity);
-    base_free(ctx, sorted);
 
     const int64_t all[] = {bounds->volume, bounds->l2, bounds->chain, bounds->columns};
     for (int i = 0; i < 4; i++)
         if (all[i] > bounds->best) bounds->best = all[i];
+}
+
+base_status_t lora_bound_window(base_ctx_t *ctx, const lora_window_t *w, lora_bounds_t *bounds)
+{
+    int64_t *scratch = base_calloc(ctx, (int64_t)w->num_documents + 1, sizeof *scratch, "bounds");
+
+    if (scratch == NULL) return BASE_ERR_NOMEM;
+    lora_bound_window_in(w, scratch, bounds);
+    base_free(ctx, scratch);
     return BASE_OK;
 }

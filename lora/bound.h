@@ -31,6 +31,8 @@ int64_t lora_bound_l2(const int64_t *sorted, int64_t num, int64_t capacity);
 /* Bounds of a whole window. Allocates its scratch. Errors: BASE_ERR_NOMEM. */
 base_status_t lora_bound_window(base_ctx_t *ctx, const lora_window_t *window,
                                 lora_bounds_t *bounds) BASE_MUST_CHECK;
+/* The same in the caller's scratch, of num_documents numbers. */
+void lora_bound_window_in(const lora_window_t *window, int64_t *scratch, lora_bounds_t *bounds);
 
 #ifdef __cplusplus
 }

@@ -72,7 +72,8 @@ base_status_t lora_milp_solve(lora_milp_t *milp, const lora_milp_options_t *opti
                               lora_milp_result_t *result)
 {
     if (options->start != NULL) BASE_TRY(set_start(milp, options->start));
-    Cbc_setMaximumSeconds(milp->model, options->seconds);
+    if (options->seconds > 0) Cbc_setMaximumSeconds(milp->model, options->seconds);
+    if (options->nodes > 0) Cbc_setMaximumNodes(milp->model, options->nodes);
     if (options->gap > 0) Cbc_setAllowableFractionGap(milp->model, options->gap);
     (void)Cbc_solve(milp->model);
     milp->solution =

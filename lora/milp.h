@@ -9,7 +9,10 @@
  *   lora_milp_destroy(milp);
  *
  * One thread, so that a solution that was proven optimal is the same on every host with the same
- * CBC; one that a time limit ended is not: rank 0 solves and sends what it found. */
+ * CBC; one that a limit of nodes ended is too, and one that a limit of time
+ * ended is not. So ranks that each solve the same program need a limit of nodes, and no message
+ * (lora/pack_process.h); limits of time are for benches. CBC's solver keeps state in globals and
+ * sets a handler for SIGINT while it runs: one thread of a process at a time. */
 #ifndef CADRE_LORA_MILP_H
 #define CADRE_LORA_MILP_H
 
@@ -22,8 +25,10 @@ extern "C" {
 typedef struct lora_milp lora_milp_t;
 
 typedef struct lora_milp_options {
-    double seconds; /* time limit; CBC looks at it between its steps and may take twice as long */
-    double gap;     /* stop when within this share of the optimum; 0: to the end */
+    double
+        seconds; /* CBC looks at the clock between its steps and may take twice as long; 0: none */
+    int32_t nodes;       /* of the search tree; 0: no limit */
+    double gap;          /* stop when within this share of the optimum; 0: to the end */
     const double *start; /* [columns] a solution to start from; NULL: none */
 } lora_milp_options_t;
 

@@ -208,8 +208,9 @@ static void read_schedule(const program_t *p, lora_schedule_t *schedule)
         }
 }
 
-static base_status_t solve(base_ctx_t *ctx, program_t *p, double seconds, double *start,
-                           lora_schedule_t *schedule, int32_t *found, lora_exact_result_t *result)
+static base_status_t solve(base_ctx_t *ctx, program_t *p, const lora_exact_limits_t *limits,
+                           double *start, lora_schedule_t *schedule, int32_t *found,
+                           lora_exact_result_t *result)
 {
     const lora_window_t *w = p->window;
     lora_milp_result_t solved;
@@ -222,8 +223,10 @@ static base_status_t solve(base_ctx_t *ctx, program_t *p, double seconds, double
     for (int32_t m = 0; m < p->count; m++)
         add_microbatch(p, m);
     start_from(p, schedule, start);
-    BASE_TRY(lora_milp_solve(p->milp, &(lora_milp_options_t){.seconds = seconds, .start = start},
-                             &solved));
+    BASE_TRY(lora_milp_solve(
+        p->milp,
+        &(lora_milp_options_t){.seconds = limits->seconds, .nodes = limits->nodes, .start = start},
+        &solved));
     const int64_t bound =
         (int64_t)(solved.bound / ((double)w->num_batches * p->count + 1.0) + 1e-6);
     if (bound > result->bound && bound <= schedule->num_microbatches) result->bound = bound;
@@ -243,8 +246,9 @@ static base_status_t solve(base_ctx_t *ctx, program_t *p, double seconds, double
     return BASE_OK;
 }
 
-base_status_t lora_pack_exact(base_ctx_t *ctx, const lora_window_t *window, double seconds,
-                              lora_schedule_t *schedule, lora_exact_result_t *result)
+base_status_t lora_pack_exact(base_ctx_t *ctx, const lora_window_t *window,
+                              const lora_exact_limits_t *limits, lora_schedule_t *schedule,
+                              lora_exact_result_t *result)
 {
     program_t p = {.window = window, .count = schedule->num_microbatches};
     const int64_t num =
@@ -264,7 +268,7 @@ base_status_t lora_pack_exact(base_ctx_t *ctx, const lora_window_t *window, doub
     p.columns = base_calloc(ctx, longest, sizeof *p.columns, "exact packer");
     p.factors = base_calloc(ctx, longest, sizeof *p.factors, "exact packer");
     if (start != NULL && found != NULL && p.columns != NULL && p.factors != NULL)
-        st = solve(ctx, &p, seconds, start, schedule, found, result);
+        st = solve(ctx, &p, limits, start, schedule, found, result);
     lora_milp_destroy(p.milp);
     base_free(ctx, p.factors);
     base_free(ctx, p.columns);

@@ -6,6 +6,8 @@
 
 #define SEEDS 60
 
+static const lora_exact_limits_t limits = {.seconds = 30};
+
 /* 1 when documents from d on can be placed in microbatches 0 .. count - 1. */
 static int place(base_ctx_t *ctx, pack_case_t *c, int32_t d, int32_t count)
 {
@@ -67,7 +69,7 @@ static void test_optimum(void **state)
         assert_int_equal(lora_packer_run(packer, &c.window, &c.schedule), BASE_OK);
         assert_in_range(c.schedule.num_microbatches, best, best + 1);
         missed += c.schedule.num_microbatches > best;
-        assert_int_equal(lora_pack_exact(ctx, &c.window, 30.0, &c.schedule, &exact), BASE_OK);
+        assert_int_equal(lora_pack_exact(ctx, &c.window, &limits, &c.schedule, &exact), BASE_OK);
         assert_int_equal(lora_schedule_judge(ctx, &c.window, &c.schedule, NULL), BASE_OK);
         assert_int_equal(c.schedule.num_microbatches, best);
         assert_true(exact.proven && exact.bound == best);
@@ -100,7 +102,7 @@ static void test_columns(void **state)
         if (c.schedule.num_microbatches == bounds.best) continue;
         ours += c.schedule.num_microbatches;
         bound += bounds.best;
-        assert_int_equal(lora_pack_exact(ctx, &c.window, 30.0, &c.schedule, &exact), BASE_OK);
+        assert_int_equal(lora_pack_exact(ctx, &c.window, &limits, &c.schedule, &exact), BASE_OK);
         assert_int_equal(lora_schedule_judge(ctx, &c.window, &c.schedule, NULL), BASE_OK);
         assert_true(exact.proven && exact.bound == c.schedule.num_microbatches);
         optima += exact.bound;
