@@ -38,6 +38,10 @@ typedef enum base_config_placement {
     BASE_CONFIG_PLACEMENT_POOL,
     BASE_CONFIG_PLACEMENT_LOCAL
 } base_config_placement_t;
+typedef enum base_config_packer {
+    BASE_CONFIG_PACKER_FAST,
+    BASE_CONFIG_PACKER_EXACT
+} base_config_packer_t;
 typedef enum base_config_mode { BASE_CONFIG_MODE_LORA, BASE_CONFIG_MODE_FULL } base_config_mode_t;
 typedef enum base_config_dtype {
     BASE_CONFIG_DTYPE_AUTO,
@@ -136,6 +140,7 @@ typedef struct base_config {
     struct {
         int64_t tokens_per_trainer;
         int64_t max_rank_columns; /* 0 with train.mode full */
+        int packer;               /* base_config_packer_t */
     } batch;
     struct {
         int mode; /* base_config_mode_t */

@@ -7,6 +7,7 @@
 
 /* Words stand in the order of their enums in config.h. */
 static const char *const PLACEMENTS[] = {"in_place", "pool", "local", NULL};
+static const char *const PACKERS[] = {"fast", "exact", NULL};
 static const char *const MODES[] = {"lora", "full", NULL};
 static const char *const DTYPES[] = {"auto", "fp32", "bf16", NULL};
 static const char *const DEVICES[] = {"auto", "cpu", "cuda", NULL};
@@ -82,6 +83,13 @@ static const base_schema_key_t KEYS[] = {
      "Columns kept beside the activations for the adapters of one microbatch; at least the "
      "largest rank. Fewer save memory, and then fewer adapters share a microbatch.",
      ROOT(batch.max_rank_columns)},
+    {"batch", "packer", BASE_SCHEMA_ENUM, 0, "fast", WITHOUT_RANGE, PACKERS, NULL, BASE_SCHEMA_TAKE,
+     "",
+     "What chooses the documents of a microbatch. fast: a heuristic. exact: where few documents "
+     "are "
+     "to choose from, a solver too, for fewer microbatches; it takes up to seconds and a process "
+     "of its own on every rank.",
+     ROOT(batch.packer)},
 
     {"train", "mode", BASE_SCHEMA_ENUM, 0, "lora", WITHOUT_RANGE, MODES, NULL, BASE_SCHEMA_REFUSE,
      "", "lora: adapters on a frozen model. full: the model itself, with the settings of defaults.",

@@ -37,6 +37,7 @@ typedef struct horizon_options {
     int64_t epochs[HORIZON_JOBS], batches[HORIZON_JOBS], adapter_ranks[HORIZON_JOBS];
     int64_t longest[HORIZON_JOBS]; /* rows; 0: 61 */
     int eval;                      /* 1: the first two jobs hold out three documents */
+    int exact;                     /* 1: the exact packer too */
 } horizon_options_t;
 
 static inline void horizon_begin(horizon_case_t *c, const horizon_options_t *o)
@@ -79,6 +80,7 @@ static inline void horizon_begin(horizon_case_t *c, const horizon_options_t *o)
     }
     assert_int_equal(tr_horizon_create(c->ctx, c->jobs, HORIZON_JOBS, o->rank_columns, &c->horizon),
                      BASE_OK);
+    tr_horizon_set_exact(c->horizon, o->exact);
 }
 
 static inline void horizon_end(horizon_case_t *c)

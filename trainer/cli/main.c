@@ -1,4 +1,5 @@
 /* cadre VERB ...: finds the verb, runs it, prints the error it recorded. */
+#include "lora/pack_process.h"
 #include "trainer/cli/cli_error.h"
 #include "trainer/cli/verb.h"
 
@@ -56,6 +57,7 @@ int main(int argc, char **argv)
     tr_cli_t cli = {NULL, verbs, sizeof verbs / sizeof verbs[0]};
     base_error_t error;
 
+    if (lora_pack_process_is(argc, argv)) return lora_pack_process_main();
     if (base_ctx_create(0, 1, NULL, &cli.ctx) < 0) {
         (void)fprintf(stderr, "cadre: error MEM-01: out of memory at start\n");
         return TR_EXIT_RESOURCES;

@@ -168,6 +168,11 @@ void tr_horizon_destroy(tr_horizon_t *h)
 
 /* ==== what comes next ==== */
 
+void tr_horizon_set_exact(tr_horizon_t *h, int exact)
+{
+    h->exact = exact;
+}
+
 void tr_horizon_apply(tr_horizon_t *h, int32_t job, tr_job_state_t state)
 {
     h->state[job].state = state;

@@ -59,6 +59,11 @@ base_status_t tr_horizon_create(base_ctx_t *ctx, tr_job_t *const *jobs, int32_t 
                                 int64_t rank_columns, tr_horizon_t **horizon_p) BASE_MUST_CHECK;
 void tr_horizon_destroy(tr_horizon_t *horizon); /* NULL is legal */
 
+/* Before the first microbatch. 1: a window of few documents (lora/pack_process.h) is packed as a whole
+ * by the fast packer and from there by the exact one; when that needs fewer microbatches its fullest
+ * one comes next, else what the fast packer takes. The program answers for lora_pack_process. */
+void tr_horizon_set_exact(tr_horizon_t *horizon, int exact);
+
 /* The job ended so; it has nothing more in what is planned from now on. */
 void tr_horizon_apply(tr_horizon_t *horizon, int32_t job, tr_job_state_t state);
 

@@ -107,6 +107,44 @@ static void make_window(tr_horizon_t *h, int64_t alone)
         add_job(h, j);
 }
 
+/* ==== the exact packer ==== */
+
+/* The microbatch with most rows, the first of equals. Any of them may come first: a window has one
+ * batch of each job. */
+static int32_t fullest(const tr_horizon_t *h, const lora_schedule_t *schedule)
+{
+    int64_t most = -1;
+    int32_t best = 0;
+
+    for (int32_t m = 0; m < schedule->num_microbatches; m++) {
+        int64_t rows = 0;
+
+        for (int32_t d = 0; d < h->window.num_documents; d++)
+            rows += schedule->microbatch[d] == m ? h->rows[d] : 0;
+        if (rows <= most) continue;
+        most = rows;
+        best = m;
+    }
+    return best;
+}
+
+static base_status_t pack_exactly(tr_horizon_t *h, lora_schedule_t *taken)
+{
+    const lora_window_t *w = &h->window;
+    lora_schedule_t schedule = {.microbatch = h->exactly};
+    lora_exact_result_t result;
+
+    if (!h->exact || w->num_documents > LORA_PACK_PROCESS_DOCUMENTS) return BASE_OK;
+    BASE_TRY(lora_packer_run(h->packer, w, &schedule));
+    const int32_t fast = schedule.num_microbatches;
+    BASE_TRY(lora_pack_process(h->ctx, w, LORA_PACK_PROCESS_NODES, &schedule, &result));
+    if (schedule.num_microbatches >= fast) return BASE_OK;
+    const int32_t first = fullest(h, &schedule);
+    for (int32_t d = 0; d < w->num_documents; d++)
+        taken->microbatch[d] = h->exactly[d] == first ? 0 : -1;
+    return BASE_OK;
+}
+
 /* ==== taking ==== */
 
 static base_status_t take(tr_horizon_t *h, tr_lot_t *lot, int32_t trainer, int32_t adapter)
@@ -147,6 +185,7 @@ base_status_t tr_horizon_pack(tr_horizon_t *h, tr_lot_t *lot)
         make_window(h, whole ? o->tokens_per_trainer : all);
         if (h->window.num_documents == 0) return BASE_OK;
         BASE_TRY(lora_packer_next(h->packer, &h->window, &schedule));
+        BASE_TRY(pack_exactly(h, &schedule));
         for (int32_t a = 0; a < h->window.num_adapters; a++)
             BASE_TRY(take(h, lot, t, a));
     }

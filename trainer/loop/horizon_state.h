@@ -2,6 +2,7 @@
 #ifndef CADRE_TRAINER_LOOP_HORIZON_STATE_H
 #define CADRE_TRAINER_LOOP_HORIZON_STATE_H
 
+#include "lora/pack_process.h"
 #include "lora/packer.h"
 #include "trainer/loop/horizon.h"
 
@@ -27,6 +28,7 @@ struct tr_horizon {
     int32_t num_jobs;
     tr_job_t *const *jobs;
     int64_t rank_columns;
+    int exact;    /* 1: lora_pack_process too */
     int64_t next; /* microbatch */
     tr_horizon_job_t *state;
     uint8_t *taken; /* [num_documents] of a batch at work: it is in a microbatch */
@@ -44,10 +46,11 @@ struct tr_horizon {
     lora_window_t window;
     lora_window_adapter_t *adapters;
     lora_window_batch_t *batches;
-    int64_t *rows, *supervised; /* [num_documents] */
-    int32_t *microbatch;        /* [num_documents] the schedule */
-    int32_t *window_job;        /* [num_jobs] job of a window's adapter */
-    int64_t *place;             /* [num_documents] in `taken` */
+    int64_t *rows, *supervised;                   /* [num_documents] */
+    int32_t *microbatch;                          /* [num_documents] the schedule */
+    int32_t *window_job;                          /* [num_jobs] job of a window's adapter */
+    int64_t *place;                               /* [num_documents] in `taken` */
+    int32_t exactly[LORA_PACK_PROCESS_DOCUMENTS]; /* the schedule of the exact packer */
 };
 
 /* Fills the lot from the batches at work and notes what was taken; in_lot says of whom. There is a

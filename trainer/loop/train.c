@@ -47,6 +47,7 @@ base_status_t tr_train_create(base_ctx_t *ctx, tr_trainer_t *trainer, tr_job_t *
     BASE_TRY_GOTO(
         tr_planning_create(ctx, jobs, num_jobs, options->rank_columns, lots, &t->planning), st,
         err_destroy);
+    tr_horizon_set_exact(tr_planning_horizon(t->planning), options->exact);
     BASE_TRY_GOTO(tr_control_create(trainer, &t->control), st, err_destroy);
     *train_p = t;
     return BASE_OK;

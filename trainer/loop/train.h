@@ -50,6 +50,7 @@ typedef struct tr_train_events {
 typedef struct tr_train_options {
     int full;                 /* train.mode full: one job, the model itself */
     int64_t rank_columns;     /* 0 with full */
+    int exact;                /* 1: the exact packer too (tr_horizon_set_exact) */
     int64_t max_microbatches; /* 0: no end; else the run stops there with its jobs running */
 } tr_train_options_t;
 

@@ -1,4 +1,5 @@
-/* How many microbatches a run will take and how full they are, by packing them without training. */
+/* How many microbatches a run will take and how full they are, by packing them without training,
+ * with the fast packer whatever batch.packer says. */
 #ifndef CADRE_TRAINER_RUN_EPOCH_ESTIMATE_H
 #define CADRE_TRAINER_RUN_EPOCH_ESTIMATE_H
 

@@ -221,7 +221,9 @@ static base_status_t on_agreed(void *user, uint64_t events)
 static base_status_t make_loop(run_t *r)
 {
     const tr_train_options_t options = {
-        .full = r->full, .rank_columns = r->full ? 0 : r->args->config->batch.max_rank_columns};
+        .full = r->full,
+        .rank_columns = r->full ? 0 : r->args->config->batch.max_rank_columns,
+        .exact = r->args->config->batch.packer == BASE_CONFIG_PACKER_EXACT};
     const tr_train_events_t events = {.user = r,
                                       .next = on_next,
                                       .microbatch = on_microbatch,

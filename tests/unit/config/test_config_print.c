@@ -67,6 +67,7 @@ static void every_key_is_printed_once_set(void **state)
                                  "batch:\n"
                                  "  tokens_per_trainer: 8192\n"
                                  "  max_rank_columns: 16\n"
+                                 "  packer: fast\n"
                                  "train:\n"
                                  "  mode: lora\n"
                                  "  seed: 0\n"
