@@ -9,8 +9,9 @@
 
 pkg_check_modules(CADRE_CMOCKA REQUIRED IMPORTED_TARGET cmocka)
 
-# What every test runs under: in build/<preset>/tests, where it may leave files; CADRE_SOURCE_DIR leads to fixtures. Open MPI: containers run as root, have fewer cores than ranks, and mostly forbid the
-# cross-memory attach that its shared memory transport would use (it then prints an error per message).
+# What every test runs under: in build/<preset>/tests, where it may leave files; CADRE_SOURCE_DIR leads to fixtures.
+# Open MPI: containers run as root, have fewer cores than ranks, and mostly forbid the cross-memory attach that its
+# shared memory transport would use (it then prints an error per message).
 set(cadre_test_env
     CADRE_SOURCE_DIR=${PROJECT_SOURCE_DIR}
     OMPI_ALLOW_RUN_AS_ROOT=1
@@ -58,7 +59,10 @@ function(cadre_test_command)
     if(NOT arg_LABELS)
         string(REGEX REPLACE "\\..*" "" arg_LABELS "${arg_NAME}")
     endif()
-    if(NOT arg_TIMEOUT)
+    if(NOT arg_TIMEOUT AND arg_RANKS GREATER 1)
+        # Five ranks that wait for each other take 4 s on two idle cores and 57 s beside two compilers.
+        set(arg_TIMEOUT 240)
+    elseif(NOT arg_TIMEOUT)
         set(arg_TIMEOUT 60)
     endif()
     if(CADRE_SANITIZE)
