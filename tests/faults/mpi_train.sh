@@ -116,7 +116,7 @@ err "COMM-06: rank 0: transport nccl moves memory of GPUs, and these ranks have 
 
 mpi 2 3 train run.yaml --set adapters.code.rnak=3
 errors 1
-err 'CONF-03'
+err 'CONF-03: --set adapters.code.rnak: unknown key' # in rank 0's words, whichever was the first to fail
 mpi 2 2 train run.yaml --threads 2
 errors 1
 err 'CLI-02: --threads 2: mpirun has started 2 ranks already'

@@ -133,6 +133,7 @@ static int run_ranks(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
         ranks.transport = transport_of(call->run.config);
     }
     st = tr_run_ranks(&ranks, train_rank, call, &error);
+    if (st < 0 && call->loaded < 0) error = call->why; /* not another rank's copy of the same */
     if (st < 0 && !call->run.reported && ranks.rank == 0) tr_cli_error_print(stderr, &error);
     tr_run_ranks_close(&ranks);
     if (st < 0) return tr_cli_exit_code(st);
