@@ -2,11 +2,12 @@
 
     python data/prepare --model DIR --job FILE.jsonl FILE.h5 [--job ...] [options]
 
-Exit: 0 all done or up to date; 2 command line; 3 something is wrong with data, model or environment. All files are
-looked at, and all rows of each, before it ends.
+Exit: 0 all done or up to date; 2 command line; 3 something is wrong with data, model or environment; 4 no space. All
+files are looked at, and all rows of each, before it ends.
 """
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -208,7 +209,7 @@ def run(words, out):
         if not wrong and given.show > 0:
             show.show(output, given.show, vocabulary, out)
         found += wrong
-    return (3 if found else 0), found
+    return max((fault.status for fault in found), default=0), found
 
 
 class Output:
@@ -240,7 +241,7 @@ def main():
     faults.show(found, sys.stderr)
     if out.error is not None:
         print(f"cadre: error: standard output: {out.error.strerror}", file=sys.stderr)
-        code = code or 3
+        code = code or (4 if out.error.errno == errno.ENOSPC else 3)
     return code
 
 

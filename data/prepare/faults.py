@@ -14,11 +14,11 @@ _ENTRY = re.compile(rf"X\(\s*([A-Z0-9]+)\s*,\s*(\d+)\s*,\s*(?:{_STRING}\s*)+,\s*
 
 
 class Fault(Exception):
-    """One fault. `place` is a file, or "file:line"; `line` orders the faults of a file."""
+    """One fault. `place` is a file, or "file:line"; `line` orders the faults of a file; `status` is an exit code."""
 
-    def __init__(self, id, place, text, line=0):
+    def __init__(self, id, place, text, line=0, status=3):
         super().__init__(text)
-        self.id, self.place, self.text, self.line = id, place, text, line
+        self.id, self.place, self.text, self.line, self.status = id, place, text, line, status
 
 
 def cures():

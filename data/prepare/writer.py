@@ -6,12 +6,14 @@ and from there to contiguous HDF5 arrays. Memory stays small however long the te
 
 import array
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
 
 import h5py
 import numpy
+import sink
 from faults import Fault
 
 FORMAT, VERSION = "cadre-dataset", 1
@@ -61,8 +63,9 @@ class Writer:
         return self
 
     def __exit__(self, *error):
-        self._tokens.close()
-        self._mask.close()
+        for file in (self._tokens, self._mask):
+            with contextlib.suppress(OSError):  # a full disk: what was not written is thrown away
+                file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._temporary)
 
@@ -71,7 +74,8 @@ class Writer:
         try:
             yield
         except OSError as error:
-            raise Fault("IO-02", self.path, error.strerror or str(error)) from None
+            status = 4 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else 3
+            raise Fault("IO-02", self.path, error.strerror or str(error), status=status) from None
 
     def add(self, document):
         with self._reported():
@@ -88,28 +92,17 @@ class Writer:
         line = numpy.frombuffer(self._line, dtype=numpy.int64)
         digest = hashlib.sha256(offsets.astype("<i8", copy=False).tobytes())
         with self._reported():
-            # Metadata with checksums: a changed byte is found instead of followed.
-            with h5py.File(self._temporary, "w", libver=("v108", "v108"), locking=False) as file:
-                file.create_dataset("offsets", data=offsets.astype("<i8", copy=False))
-                self._copy(file, "tokens", self._tokens, "<i4", int(offsets[-1]), digest)
-                self._copy(file, "loss_mask", self._mask, "u1", int(offsets[-1]), digest)
-                file.create_dataset("supervised", data=supervised.astype("<i4", copy=False))
-                file.create_dataset("line", data=line.astype("<i8", copy=False))
-                texts = {"format": FORMAT, **texts, "content_sha256": digest.hexdigest()}
-                numbers = {
-                    "format_version": VERSION,
-                    **numbers,
-                    "num_documents": len(line),
-                    "num_tokens": int(offsets[-1]),
-                    "num_supervised": int(supervised.sum(dtype=numpy.int64)),
-                }
-                for name, value in texts.items():
-                    # Of fixed length: the heap of variable ones has no checksum.
-                    data = value.encode()
-                    kind = h5py.string_dtype("utf-8", max(len(data), 1))
-                    file.attrs.create(name, numpy.array(data, dtype=kind), dtype=kind)
-                for name, value in numbers.items():
-                    file.attrs.create(name, value, dtype="<i8")
+            with sink.Sink(self._temporary) as target:
+                # Metadata with checksums: a changed byte is found instead of followed.
+                with h5py.File(target, "w", libver=("v108", "v108")) as file:
+                    file.create_dataset("offsets", data=offsets.astype("<i8", copy=False))
+                    self._copy(file, "tokens", self._tokens, "<i4", int(offsets[-1]), digest)
+                    self._copy(file, "loss_mask", self._mask, "u1", int(offsets[-1]), digest)
+                    file.create_dataset("supervised", data=supervised.astype("<i4", copy=False))
+                    file.create_dataset("line", data=line.astype("<i8", copy=False))
+                    counts = (len(line), int(offsets[-1]), int(supervised.sum(dtype=numpy.int64)))
+                    _put_attributes(file, {**texts, "content_sha256": digest.hexdigest()}, numbers, counts)
+                target.check()
             _sync(self._temporary)
             os.replace(self._temporary, self.path)
             _sync(self.folder)
@@ -122,6 +115,18 @@ class Writer:
             block = source.read(min(BLOCK, count - begin) * target.dtype.itemsize)
             digest.update(block)
             target[begin : begin + BLOCK] = numpy.frombuffer(block, dtype=dtype)
+
+
+def _put_attributes(file, texts, numbers, counts):
+    numbers = {"format_version": VERSION, **numbers}
+    numbers.update(zip(("num_documents", "num_tokens", "num_supervised"), counts))
+    for name, value in {"format": FORMAT, **texts}.items():
+        # Of fixed length: the heap of variable ones has no checksum.
+        data = value.encode()
+        kind = h5py.string_dtype("utf-8", max(len(data), 1))
+        file.attrs.create(name, numpy.array(data, dtype=kind), dtype=kind)
+    for name, value in numbers.items():
+        file.attrs.create(name, value, dtype="<i8")
 
 
 def _sync(path):

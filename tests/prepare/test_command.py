@@ -136,7 +136,7 @@ class Command(model_folders.PrepareTest):
             done = subprocess.run([CADRE, "prepare", "run.yaml"], cwd=self.dir, stdout=full, stderr=subprocess.PIPE,
                                   text=True, check=False, env={**os.environ, "CADRE_PYTHON": sys.executable})
         self.assertEqual((done.returncode, done.stderr),
-                         (3, "cadre: error: standard output: No space left on device\n"))
+                         (4, "cadre: error: standard output: No space left on device\n"))
         self.assertTrue(os.path.exists(os.path.join(self.dir, "run", "prepared", "chat.h5")))
 
     def test_no_python(self):

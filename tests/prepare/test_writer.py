@@ -1,8 +1,10 @@
 """The files: format version 1 to the letter, made anew only when something changed, never half written."""
 
 import hashlib
+import io
 import json
 import os
+import resource
 import unittest
 
 import h5py
@@ -110,6 +112,24 @@ class Writer(model_folders.PrepareTest):
         with h5py.File(path, "w") as file:
             file.attrs["owner"] = "somebody else"
         self.assertEqual([fault.id for fault in self.prepare_beside(path)], ["IO-02"])
+
+    def test_full_disk(self):
+        """Wherever the disk is full, while documents come or while HDF5 writes: one fault, and what stood there stays."""
+        rows = [{"text": "hello world, " * n} for n in range(1, 40)]
+        path = self.good(rows).path
+        source, whole, before = self.write(rows + rows), 2 * os.path.getsize(path), os.stat(path).st_ino
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        for share in range(0, 36):
+            limit = whole * share // 40
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            try:
+                words = ["--model", self.model, "--job", source, path]
+                code, found = model_folders.prepare_main.run(words, io.StringIO())
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            self.assertEqual((code, [(fault.id, fault.text) for fault in found]), (4, [("IO-02", "File too large")]), limit)
+            self.assertEqual(sorted(os.listdir(self.dir)), ["model", "out.h5", "rows.jsonl"], limit)
+        self.assertEqual(os.stat(path).st_ino, before)
 
     def prepare_beside(self, path):
         source = self.write([{"text": "hello"}])
