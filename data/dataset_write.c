@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "data/dataset_h5.h"
+#include "data/h5_sink.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -136,28 +137,21 @@ static bool put_all(hid_t file, const data_dataset_content_t *c, const derived_t
            data_h5_put_array(file, "/line", H5T_STD_I64LE, documents, d->line, reason);
 }
 
-static bool write_h5(const char *path, const data_dataset_content_t *c, const derived_t *d,
-                     char reason[DATA_H5_REASON_BYTES])
+/* `reason` is "" while nothing went wrong in the library; what the disk refused is returned as errno. */
+static int write_h5(base_ctx_t *ctx, const char *path, const data_dataset_content_t *c,
+                    const derived_t *d, char reason[DATA_H5_REASON_BYTES])
 {
-    const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    hid_t file = -1;
-    bool good;
+    data_h5_sink_t sink;
+    const hid_t file = data_h5_sink_create(ctx, path, &sink);
 
-    if (access >= 0 && H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
-        H5Pset_file_locking(access, 0, 1) >= 0)
-        file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    good = file >= 0;
-    if (!good)
+    reason[0] = '\0';
+    if (file < 0) {
         data_h5_reason(reason);
-    else
-        good = put_all(file, c, d, reason);
-    /* What is still in the library's buffers is written here. */
-    if (file >= 0 && H5Fclose(file) < 0 && good) {
-        data_h5_reason(reason);
-        good = false;
+        return data_h5_sink_end(&sink);
     }
-    if (access >= 0) (void)H5Pclose(access);
-    return good;
+    (void)put_all(file, c, d, reason);
+    if (H5Fclose(file) < 0 && reason[0] == '\0') data_h5_reason(reason);
+    return data_h5_sink_end(&sink);
 }
 
 static base_status_t write_file(base_ctx_t *ctx, const char *path, const data_dataset_content_t *c,
@@ -168,15 +162,15 @@ static base_status_t write_file(base_ctx_t *ctx, const char *path, const data_da
     char reason[DATA_H5_REASON_BYTES];
     data_h5_quiet_t quiet;
     base_status_t st = BASE_OK;
-    bool good;
 
     if (temporary == NULL) return BASE_ERR_NOMEM;
     (void)snprintf(temporary, room, "%s.tmp-%04d", path, base_ctx_rank(ctx));
     data_h5_quiet_begin(&quiet);
-    good = write_h5(temporary, c, d, reason);
+    const int refused = write_h5(ctx, temporary, c, d, reason);
     data_h5_quiet_end(&quiet);
-    if (!good)
-        st = BASE_FAIL(ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: cannot write: %s", path, reason);
+    if (refused != 0 || reason[0] != '\0')
+        st = BASE_FAIL(ctx, refused != 0 ? base_file_status(refused) : BASE_ERR_IO, BASE_MSG_IO_02,
+                       "%s: cannot write: %s", path, refused != 0 ? strerror(refused) : reason);
     if (st >= 0) st = base_file_sync(ctx, temporary);
     if (st >= 0) st = base_file_rename(ctx, temporary, path);
     if (st < 0) (void)unlink(temporary);

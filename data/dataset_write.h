@@ -25,7 +25,7 @@ typedef struct data_dataset_content {
 
 /* Replaces PATH, complete and synced; until then, and after a failure, PATH is as it was.
  * BASE_ERR_ARG (INT-01) for a content that data_dataset_open or data_dataset_read would refuse;
- * BASE_ERR_IO (IO-02). */
+ * BASE_ERR_IO, or BASE_ERR_SPACE on a full disk (IO-02). */
 base_status_t data_dataset_write(base_ctx_t *ctx, const char *path,
                                  const data_dataset_content_t *content) BASE_MUST_CHECK;
 

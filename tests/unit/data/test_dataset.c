@@ -2,6 +2,9 @@
 #include "tests/unit/data/dataset_fixture.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Every document of the file is what was written. */
@@ -325,6 +328,38 @@ static void what_cannot_be_written_leaves_the_old_file(void **state)
     fixture_ctx_end(ctx);
 }
 
+/* Wherever the disk is full: the library lives on, and so does this process at its end. */
+static void a_full_disk_leaves_the_old_file(void **state)
+{
+    base_ctx_t *ctx = fixture_ctx();
+    struct rlimit before;
+    fixture_t f;
+    data_dataset_t *ds;
+    struct stat info;
+
+    (void)state;
+    assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    fixture_fill(&f);
+    fixture_write(ctx, &f);
+    assert_int_equal(stat(FIXTURE_FILE, &info), 0);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    for (rlim_t limit = 0; limit < (rlim_t)info.st_size; limit += 64) {
+        const struct rlimit small = {.rlim_cur = limit, .rlim_max = before.rlim_max};
+
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+        const base_status_t st = data_dataset_write(ctx, FIXTURE_FILE, &f.content);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+        assert_int_equal(st, BASE_ERR_SPACE);
+        fixture_expect_error(ctx, BASE_ERR_SPACE, "IO-02", "cannot write: File too large");
+        assert_true(access(FIXTURE_FILE ".tmp-0000", F_OK) != 0);
+    }
+    ds = fixture_open(ctx);
+    expect_content(ds, &f);
+    data_dataset_close(ds);
+    assert_int_equal(unlink(FIXTURE_FILE), 0);
+    fixture_ctx_end(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -336,6 +371,7 @@ int main(void)
         cmocka_unit_test(threads_read_at_the_same_time),
         cmocka_unit_test(memory_failures_leave_nothing),
         cmocka_unit_test(what_cannot_be_written_leaves_the_old_file),
+        cmocka_unit_test(a_full_disk_leaves_the_old_file),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
