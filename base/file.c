@@ -70,8 +70,8 @@ static base_status_t sync_parent(base_ctx_t *ctx, const char *path)
 base_status_t base_file_rename(base_ctx_t *ctx, const char *from, const char *to)
 {
     if (rename(from, to) != 0)
-        return BASE_FAIL(ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: cannot rename %s to it: %s", to,
-                         from, strerror(errno));
+        return BASE_FAIL(ctx, base_file_status(errno), BASE_MSG_IO_02,
+                         "%s: cannot rename %s to it: %s", to, from, strerror(errno));
     return sync_parent(ctx, to);
 }
 
@@ -177,10 +177,13 @@ static base_status_t finish_stream(base_file_t *file)
 {
     base_status_t st = BASE_OK;
 
-    /* ferror: a write failed earlier and its caller did not look; errno is lost then. */
-    if (ferror(file->stream))
-        st = BASE_FAIL(file->ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: a write failed", file->path);
-    else if (fflush(file->stream) != 0)
+    /* A write failed earlier and its caller did not look: errno is lost, another one brings it back. */
+    if (ferror(file->stream)) {
+        errno = EIO;
+        (void)fputc('\n', file->stream);
+        (void)fflush(file->stream);
+        st = fail_write(file->ctx, file->path, "cannot write");
+    } else if (fflush(file->stream) != 0)
         st = fail_write(file->ctx, file->path, "cannot write");
     else if (fsync(fileno(file->stream)) != 0 && errno != EINVAL)
         st = fail_write(file->ctx, file->path, "cannot sync");

@@ -1,5 +1,7 @@
 #include "base/json_write.h"
 
+#include "base/file.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -18,7 +20,7 @@ static void put(base_json_t *j, const char *s, size_t n)
     if (j->status < 0) return;
     if (j->file != NULL) {
         if (fwrite(s, 1, n, j->file) != n) {
-            fault(j, BASE_ERR_IO, strerror(errno));
+            fault(j, base_file_status(errno), strerror(errno));
             return;
         }
     } else {
@@ -319,8 +321,9 @@ base_status_t base_json_finish(base_json_t *j, base_ctx_t *ctx, const char *what
     if (j->status >= 0 && j->depth != 0)
         fault(j, BASE_ERR_STATE, "an object or array is still open");
     if (j->status >= 0 && j->file != NULL && fflush(j->file) != 0)
-        fault(j, BASE_ERR_IO, strerror(errno));
+        fault(j, base_file_status(errno), strerror(errno));
     if (j->status >= 0) return BASE_OK;
-    return BASE_FAIL(ctx, j->status, j->status == BASE_ERR_IO ? BASE_MSG_IO_02 : BASE_MSG_INT_01,
-                     "%s: %s", what, j->fault);
+    const bool refused = j->status == BASE_ERR_IO || j->status == BASE_ERR_SPACE;
+    return BASE_FAIL(ctx, j->status, refused ? BASE_MSG_IO_02 : BASE_MSG_INT_01, "%s: %s", what,
+                     j->fault);
 }

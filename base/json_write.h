@@ -64,8 +64,8 @@ void base_json_null(base_json_t *j);
 /* A newline after a complete outermost value, after which another may follow (JSON lines). */
 void base_json_newline(base_json_t *j);
 
-/* Ends the text. `what` (a path) is the place of the message. BASE_ERR_IO when the file refused
- * bytes, BASE_ERR_ARG when the buffer is too small or a number is not finite, BASE_ERR_STATE when
+/* Ends the text. `what` (a path) is the place of the message. BASE_ERR_IO or BASE_ERR_SPACE (IO-02,
+ * base/file.h) when the file refused bytes, BASE_ERR_ARG when the buffer is too small or a number is not finite, BASE_ERR_STATE when
  * the calls do not form a JSON text (a value without key, an open object, too deep). Does not close
  * the file. */
 base_status_t base_json_finish(base_json_t *j, base_ctx_t *ctx, const char *what) BASE_MUST_CHECK;

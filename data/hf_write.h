@@ -37,7 +37,7 @@ typedef base_status_t (*data_hf_rows_fn)(void *arg, int64_t index,
                                          int64_t num_rows, float *to);
 
 /* PATH must not exist, or be an empty folder: DATA-16 (BASE_ERR_CONFIG). A number that is not
- * finite in `dtype` is DATA-17 (BASE_ERR_FORMAT). BASE_ERR_IO (IO-01, IO-02), also when the files
+ * finite in `dtype` is DATA-17 (BASE_ERR_FORMAT). BASE_ERR_IO (IO-01, IO-02; BASE_ERR_SPACE: base/file.h), also when the files
  * read back differently; BASE_ERR_UNSUPPORTED (INT-01), see data_hf_config_write; BASE_ERR_NOMEM;
  * what `rows` returns. After a failure PATH is as it was, unless it was the very last step, the sync
  * of the folder around it, that failed. */

@@ -129,8 +129,8 @@ static void put_header(const data_safetensors_writer_t *w, base_json_t *j)
 static base_status_t put_bytes(const data_safetensors_writer_t *w, const void *data, size_t bytes)
 {
     if (bytes == 0 || fwrite(data, 1, bytes, base_file_stream(w->file)) == bytes) return BASE_OK;
-    return BASE_FAIL(w->ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: cannot write: %s", w->path,
-                     strerror(errno));
+    return BASE_FAIL(w->ctx, base_file_status(errno), BASE_MSG_IO_02, "%s: cannot write: %s",
+                     w->path, strerror(errno));
 }
 
 static base_status_t write_header(const data_safetensors_writer_t *w, size_t room)

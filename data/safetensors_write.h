@@ -30,7 +30,7 @@ typedef struct data_safetensors_tensor {
 typedef struct data_safetensors_writer data_safetensors_writer_t;
 
 /* Writes the header. BASE_ERR_ARG (INT-01) for tensors that the format cannot hold; BASE_ERR_IO
- * (IO-02). The caller ends *writer_p with commit or discard. */
+ * or BASE_ERR_SPACE (IO-02, base/file.h). The caller ends *writer_p with commit or discard. */
 base_status_t data_safetensors_create(base_ctx_t *ctx, const char *path,
                                       const data_safetensors_tensor_t *tensors, int64_t count,
                                       data_safetensors_writer_t **writer_p) BASE_MUST_CHECK;

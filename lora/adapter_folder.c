@@ -147,8 +147,8 @@ void lora_folder_discard(lora_folder_t *f)
 static base_status_t move(const lora_folder_t *f, const char *from, const char *to)
 {
     if (rename(from, to) == 0) return BASE_OK;
-    return BASE_FAIL(f->ctx, BASE_ERR_IO, BASE_MSG_IO_02, "%s: cannot rename %s to it: %s", to,
-                     from, strerror(errno));
+    return BASE_FAIL(f->ctx, base_file_status(errno), BASE_MSG_IO_02,
+                     "%s: cannot rename %s to it: %s", to, from, strerror(errno));
 }
 
 /* Where the file system cannot exchange: two renames, the first one taken back when the second

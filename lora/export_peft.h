@@ -33,7 +33,7 @@ typedef struct lora_export {
 } lora_export_t;
 
 /* Writes DIR. BASE_ERR_FORMAT (DATA-44, 45, 47), BASE_ERR_CONFIG (DATA-48), BASE_ERR_IO (IO-02,
- * DATA-49), BASE_ERR_NOMEM; DIR is as before then. Allocates about a megabyte and the names. */
+ * DATA-49), BASE_ERR_SPACE (IO-02), BASE_ERR_NOMEM; DIR is as before then. Allocates about a megabyte and the names. */
 base_status_t lora_export_peft(base_ctx_t *ctx, const char *dir,
                                const lora_export_t *adapter) BASE_MUST_CHECK;
 

@@ -105,6 +105,13 @@ err 'cadre: error DATA-05: two.json: "hidden_act": is "gelu"'
 printf 'x' >plain
 expect 3 init-model src/config.json plain/e --seed 1
 err 'cadre: error IO-02: plain'
+# Files may not grow to what is wanted: an error like a full disk's, not death by a signal.
+before=$(ulimit -f)
+ulimit -S -f 8
+expect 4 init-model src/config.json e --seed 1
+ulimit -S -f "$before"
+err 'cadre: error IO-02: e.tmp-0000/model.safetensors: cannot write: File too large'
+[ ! -e e ] && [ ! -e e.tmp-0000 ] || fail "a folder was left"
 
 if [ "$failures" -ne 0 ]; then
     echo "$failures failures"

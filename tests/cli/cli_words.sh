@@ -78,7 +78,7 @@ if [ -w /dev/full ]; then
     words="--version > /dev/full" got=0
     "$cadre" --version >/dev/full 2>"$dir/err" || got=$?
     : >"$dir/out"
-    if [ "$got" -ne 3 ]; then fail "exit code $got, wanted 3"; fi
+    if [ "$got" -ne 4 ]; then fail "exit code $got, wanted 4"; fi
 fi
 
 if [ "$failures" -ne 0 ]; then

@@ -1,9 +1,11 @@
 /* cadre VERB ...: finds the verb, runs it, prints the error it recorded. */
+#include "base/file.h"
 #include "lora/pack_process.h"
 #include "trainer/cli/cli_error.h"
 #include "trainer/cli/verb.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -58,6 +60,8 @@ int main(int argc, char **argv)
     base_error_t error;
 
     if (lora_pack_process_is(argc, argv)) return lora_pack_process_main();
+    /* A file that may not grow further (ulimit -f) is an error of the write, not the end. */
+    (void)signal(SIGXFSZ, SIG_IGN);
     if (base_ctx_create(0, 1, NULL, &cli.ctx) < 0) {
         (void)fprintf(stderr, "cadre: error MEM-01: out of memory at start\n");
         return TR_EXIT_RESOURCES;
@@ -68,8 +72,10 @@ int main(int argc, char **argv)
 
     /* A full disk behind `cadre ... > file` shows only here. */
     if (fflush(stdout) != 0 || ferror(stdout)) {
+        const base_status_t st = base_file_status(errno);
+
         (void)fprintf(stderr, "cadre: error: standard output: %s\n", strerror(errno));
-        return code != TR_EXIT_DONE ? code : TR_EXIT_ENVIRONMENT;
+        return code != TR_EXIT_DONE ? code : tr_cli_exit_code(st);
     }
     return code;
 }

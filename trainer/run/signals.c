@@ -81,14 +81,11 @@ static void *signal_main(void *arg)
 
 base_status_t tr_signals_open(base_ctx_t *ctx, bool terminate, FILE *out, tr_signals_t **signals_p)
 {
-    struct sigaction ignore = {.sa_handler = SIG_IGN};
     tr_signals_t *s = base_calloc(ctx, 1, sizeof *s, "signals");
 
     if (s == NULL) return BASE_ERR_NOMEM;
     s->ctx = ctx;
     s->out = out;
-    (void)sigemptyset(&ignore.sa_mask);
-    (void)sigaction(SIGXFSZ, &ignore, NULL);
     (void)sigemptyset(&s->set);
     (void)sigaddset(&s->set, SIGUSR1);
     if (terminate) {

@@ -5,7 +5,7 @@
  * said in a line; a second SIGINT or SIGTERM ends the process as it would without us. A second
  * SIGUSR1 says nothing new: batch systems repeat it.
  *
- * SIGXFSZ is ignored: a file that may not grow is a failed write with a message, not a death. */
+ */
 #ifndef CADRE_TRAINER_RUN_SIGNALS_H
 #define CADRE_TRAINER_RUN_SIGNALS_H
 

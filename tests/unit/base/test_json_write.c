@@ -43,7 +43,7 @@ static void expect(sheet_t *s, const char *want)
 static void expect_fault(sheet_t *s, base_status_t st, const char *piece)
 {
     assert_int_equal(base_json_finish(&s->j, s->ctx, "sheet"), st);
-    fixture_expect_error(s->ctx, st, st == BASE_ERR_IO ? "IO-02" : "INT-01", piece);
+    fixture_expect_error(s->ctx, st, st == BASE_ERR_SPACE ? "IO-02" : "INT-01", piece);
 }
 
 static void nested(void **state)
@@ -235,7 +235,7 @@ static void full_disk(void **state)
     if (full == NULL) skip();
     base_json_to_file(&s->j, full);
     base_json_int(&s->j, 1);
-    expect_fault(s, BASE_ERR_IO, "No space left");
+    expect_fault(s, BASE_ERR_SPACE, "No space left");
     (void)fclose(full);
 }
 
