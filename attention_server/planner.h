@@ -62,15 +62,20 @@ int32_t as_planner_max_tasks(const as_planner_t *planner);
 base_status_t as_planner_run(as_planner_t *planner, const data_batch_t *batch, as_plan_t *plan,
                              as_score_t *score) BASE_MUST_CHECK;
 
-/* Scratch that suffices for every batch whose documents have at most `longest` rows and whose
- * trainers have at most max_rows rows of a half: of a server's rank, and of a rank that only trains
- * (0 where there is none). For layouts of lora_pack_fast. A bound, about twice what the worst layouts
- * take; plan_home.c derives it. */
+/* Scratch with which a plan of last resort suffices for every batch whose documents have at most
+ * `longest` rows and whose trainers have at most max_rows rows of a half: of a server's rank, and of
+ * a rank that only trains (0 where there is none). For layouts of lora_pack_fast, some of which take
+ * as much; plan_home.c derives it. */
 typedef struct as_home_bytes {
     int64_t server, trainer;
 } as_home_bytes_t;
 as_home_bytes_t as_planner_home_bytes(const as_planner_t *planner, int64_t longest,
                                       int64_t max_rows);
+
+/* What to give the machine: so much more that hardly any plan is replaced, in particular none whose
+ * cuts are to be the same on other servers. */
+as_home_bytes_t as_planner_staging_bytes(const as_planner_t *planner, int64_t longest,
+                                         int64_t max_rows);
 
 /* The judge that as_planner_run asked last, for what a score does not say. */
 const as_judge_t *as_planner_judge(const as_planner_t *planner);

@@ -1,13 +1,9 @@
 #include "trainer/loop/attention_plans.h"
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "trainer/loop/builtin_profile.h"
 
-#define PAGE INT64_C(4096)
-/* Staging beyond what a plan of last resort takes at most (as_planner_home_bytes), so that others
- * fit too: of those seen, up to 32 trainers with a document over all of them, none took more than
- * 1.15 times that. */
-#define STAGING_PER_CENT 125
 /* Alignment of a hundred retained tasks and their runs, one layer. */
 #define RETAINED_ALIGN (INT64_C(100) * 4 * 256)
 
@@ -118,12 +114,12 @@ static base_status_t make_planner(tr_attention_plans_t *p, const tr_attention_pl
 static void limit_scratch(tr_attention_plans_t *p, const tr_attention_plans_options_t *o)
 {
     const int64_t all_rows = o->topology->num_trainers * o->tokens_per_trainer;
-    const as_home_bytes_t most = as_planner_home_bytes(
+    const as_home_bytes_t most = as_planner_staging_bytes(
         p->planner[0], o->longest > 0 ? o->longest : all_rows, o->tokens_per_trainer / 2);
 
     for (int32_t s = 0; s < o->topology->num_servers; s++)
-        p->scratch[s] = most.server * STAGING_PER_CENT / 100 / PAGE * PAGE;
-    p->trainer_scratch = most.trainer * STAGING_PER_CENT / 100 / PAGE * PAGE;
+        p->scratch[s] = most.server;
+    p->trainer_scratch = most.trainer;
 }
 
 base_status_t tr_attention_plans_create(base_ctx_t *ctx,
@@ -177,10 +173,25 @@ int32_t tr_attention_plans_max_tasks(const tr_attention_plans_t *plans)
 
 /* ==== running ==== */
 
+/* Placement is then as it was laid out, and other servers would have other cuts. On local servers and
+ * on one rank it never is otherwise. */
+static void warn_at_home(const tr_attention_plans_t *p, const data_batch_t *batch)
+{
+    const as_topology_t *t = p->machine.topology;
+
+    if (t->placement == AS_LOCAL || t->num_ranks == 1 || base_ctx_rank(p->ctx) != 0) return;
+    base_log_warn(base_ctx_log(p->ctx), "plan-at-home",
+                  "microbatch %lld: attention is not balanced, no such plan fits the memory for "
+                  "staging; its sums are in another order than with other servers",
+                  (long long)batch->microbatch);
+}
+
 base_status_t tr_attention_plans_run(tr_attention_plans_t *plans, const data_batch_t *batch,
                                      as_plan_t *const *plan, as_score_t *score)
 {
-    for (int32_t k = 0; k < plans->num_kinds; k++)
+    for (int32_t k = 0; k < plans->num_kinds; k++) {
         BASE_TRY(as_planner_run(plans->planner[k], batch, plan[k], &score[k]));
+        if (score[k].at_home) warn_at_home(plans, batch);
+    }
     return BASE_OK;
 }

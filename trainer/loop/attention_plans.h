@@ -42,12 +42,13 @@ void tr_attention_plans_destroy(tr_attention_plans_t *plans); /* NULL is legal *
 int32_t tr_attention_plans_max_tasks(const tr_attention_plans_t *plans);
 
 /* Memory with which every plan of documents up to `longest` fits (as_attention_config_t): staging on
- * this rank, which is proven to suffice (as_planner_home_bytes), and for retained tasks on every
+ * this rank, which is proven to suffice (as_planner_staging_bytes), and for retained tasks on every
  * server what retain_bytes allows or, when that is less, all that there could be to keep. */
 int64_t tr_attention_plans_scratch(const tr_attention_plans_t *plans, int rank);
 int64_t tr_attention_plans_retained(const tr_attention_plans_t *plans);
 
-/* Fills and finishes plan[k] and score[k] of every kind. Errors: those of as_planner_run. */
+/* Fills and finishes plan[k] and score[k] of every kind. A plan of last resort is a warning on rank 0
+ * ("plan-at-home"). Errors: those of as_planner_run. */
 base_status_t tr_attention_plans_run(tr_attention_plans_t *plans, const data_batch_t *batch,
                                      as_plan_t *const *plan, as_score_t *score) BASE_MUST_CHECK;
 

@@ -1,6 +1,8 @@
-/* The plan of last resort takes no more than as_planner_home_bytes says, for random mixtures of
- * documents on 1, 2 and 4 trainers, in place, in pools and local, with both ways to sum dk and dv;
- * and a planner whose machine has that much memory never ends a run. */
+/* The plan of last resort takes no more than as_planner_home_bytes says, and there are layouts in
+ * which it takes nearly that: random mixtures of documents on 1 to 8 trainers, half of them with one
+ * beyond half of all rows, in place, in pools (also on hosts that are unlike) and local, with both
+ * ways to sum dk and dv. A planner whose machine has that much memory never ends a run; with what
+ * training sets aside it replaces no plan. And a document of 524,288 rows fits four GPUs. */
 #include "tests/support/ctx_fixture.h"
 #include "tests/support/random_plan.h"
 
@@ -8,7 +10,14 @@
 #include "attention_server/schedule.h"
 #include "lora/pack.h"
 
-enum { HEADS = 4, MAX_TRAINERS = 4, MAX_DOCUMENTS = 600, MAX_PIECES = 640, LAYOUTS = 420 };
+enum {
+    HEADS = 4,
+    MAX_TRAINERS = 8,
+    MAX_RANKS = 14,
+    MAX_DOCUMENTS = 600,
+    MAX_PIECES = 640,
+    LAYOUTS = 720
+};
 
 typedef struct rig {
     base_ctx_t *ctx;
@@ -17,7 +26,9 @@ typedef struct rig {
     as_topology_t *topology;
     as_cost_t *cost;
     as_machine_t machine;
-    int64_t scratch[MAX_TRAINERS];
+    int64_t scratch[MAX_RANKS];
+    int32_t heads, group, head_dim, cut_heads, cuts_follow_servers;
+    int sums; /* per server, in bf16; else per task, in fp32 */
     int64_t longest, tokens;
     as_planner_t *planner;
     int64_t at_home, worst_per_mille;
@@ -64,32 +75,35 @@ static void lay(rig_t *r, uint64_t *state)
     }
 }
 
-static void open_planner(rig_t *r, int limited, uint64_t *state)
+static void open_planner(rig_t *r, const as_home_bytes_t *limit)
 {
     const as_planner_config_t config = {.machine = &r->machine,
                                         .cost = r->cost,
-                                        .num_kv_heads = HEADS,
-                                        .cut_heads = (int32_t)random_below(state, 2),
-                                        .cuts_follow_servers = (int32_t)random_below(state, 2),
+                                        .num_kv_heads = r->heads,
+                                        .cut_heads = r->cut_heads,
+                                        .cuts_follow_servers = r->cuts_follow_servers,
                                         .max_documents = MAX_DOCUMENTS,
                                         .max_pieces = MAX_PIECES};
 
-    r->machine.scratch_bytes = limited ? r->scratch : NULL;
+    r->machine.scratch_bytes = limit != NULL ? r->scratch : NULL;
+    r->machine.trainer_scratch_bytes = limit != NULL ? &limit->trainer : NULL;
+    for (int32_t s = 0; s < r->topology->num_servers && limit != NULL; s++)
+        r->scratch[s] = limit->server;
     assert_int_equal(as_planner_create(r->ctx, &config, &r->planner), BASE_OK);
 }
 
 /* Every rank's need, from its schedule, of a finished plan. */
-static void check_needs(rig_t *r, const as_home_bytes_t *most, int32_t real_bytes, int sums)
+static void check_needs(rig_t *r, const as_home_bytes_t *most)
 {
-    const as_shape_t shape = {.group = 2,
-                              .head_dim = 16,
-                              .num_kv_heads = HEADS,
-                              .sums_per_server = sums,
-                              .real_bytes = real_bytes,
+    const as_shape_t shape = {.group = r->group,
+                              .head_dim = r->head_dim,
+                              .num_kv_heads = r->heads,
+                              .sums_per_server = r->sums,
+                              .real_bytes = r->sums ? 2 : 4,
                               .acc_bytes = 4,
                               .head_rows = 1 << 20,
-                              .o_pitch = 2 * HEADS * 16,
-                              .d_o_pitch = 2 * HEADS * 16};
+                              .o_pitch = (int64_t)r->group * r->heads * r->head_dim,
+                              .d_o_pitch = (int64_t)r->group * r->heads * r->head_dim};
 
     for (int rank = 0; rank < r->topology->num_ranks; rank++) {
         const int64_t limit = r->topology->rank_server[rank] >= 0 ? most->server : most->trainer;
@@ -107,74 +121,187 @@ static void check_needs(rig_t *r, const as_home_bytes_t *most, int32_t real_byte
     }
 }
 
-static void check_layout(rig_t *r, uint64_t seed)
+/* Pools of one to three servers on a host; every second time the last rank or two of them and as
+ * many servers are a host of their own. */
+static void open_topology(rig_t *r, as_placement_t placement, int32_t trainers, uint64_t *state)
 {
-    static const as_placement_t placements[] = {AS_IN_PLACE, AS_POOL, AS_LOCAL};
-    static const int32_t trainers[] = {1, 2, 4};
-    const as_placement_t placement = placements[seed % 3];
-    const int32_t t = trainers[seed / 3 % 3];
-    const int sums = (int)(seed / 9 % 2);
-    const int32_t servers = placement == AS_POOL ? 1 + (int32_t)(seed / 18 % 2) : 0;
-    const int64_t window = seed % 5 == 4 ? 300 : 0;
-    uint64_t state = seed;
+    const int32_t servers = placement == AS_POOL ? (int32_t)draw(state, 1, 3) : 0;
+    const int32_t apart = (int32_t)draw(state, 1, 2);
+    const int uneven = trainers > apart && random_below(state, 2);
+    const int32_t first = trainers + servers, second = uneven ? servers : 0;
+    int32_t host[MAX_RANKS];
+
+    for (int32_t i = 0; i < first + second; i++)
+        host[i] = uneven && i >= first - apart;
+    assert_int_equal(
+        as_topology_create(r->ctx, placement, first + second, host, servers, &r->topology),
+        BASE_OK);
+    assert_int_equal(r->topology->num_trainers, trainers);
+}
+
+static void open_machine(rig_t *r, int64_t window)
+{
+    const int32_t real = r->sums ? 2 : 4;
     as_profile_t pairs;
-    as_score_t score;
 
     as_profile_pairs(&pairs);
-    assert_int_equal(
-        as_topology_create(r->ctx, placement, t + servers, NULL, servers, &r->topology), BASE_OK);
-    r->tokens = 256 * draw(&state, 1, 12);
-    r->longest = draw(&state, 1, (placement == AS_LOCAL ? 1 : t) * r->tokens);
     r->machine = (as_machine_t){.topology = r->topology,
                                 .num_layers = 1,
                                 .link_ps_per_kib = {1000, 10000},
                                 .dense_ns = {1000, 1000}};
-    as_wire_seam(2, 16, sums ? 2 : 4, 4, sums ? 2 : 4, &r->machine.wire);
-    r->machine.wire.partial_per_task = !sums;
-    assert_int_equal(as_cost_create(r->ctx, &pairs, window, t * r->tokens, &r->cost), BASE_OK);
-    lay(r, &state);
+    as_wire_seam(r->group, r->head_dim, real, 4, real, &r->machine.wire);
+    r->machine.wire.partial_per_task = !r->sums;
+    assert_int_equal(
+        as_cost_create(r->ctx, &pairs, window, r->topology->num_trainers * r->tokens, &r->cost),
+        BASE_OK);
+}
 
-    open_planner(r, 0, &state);
+/* The plan of last resort is within the bound, which it gives. */
+static as_home_bytes_t check_home(rig_t *r)
+{
+    open_planner(r, NULL);
     const as_home_bytes_t most = as_planner_home_bytes(r->planner, r->longest, r->tokens / 2);
+
     r->planner->batch = r->batch;
     assert_int_equal(as_plan_home(r->planner, r->plan), BASE_OK);
     assert_int_equal(as_plan_finish(r->plan, r->batch, r->topology), BASE_OK);
-    check_needs(r, &most, sums ? 2 : 4, sums);
+    check_needs(r, &most);
     as_planner_destroy(r->planner);
+    return most;
+}
 
-    for (int32_t s = 0; s < r->topology->num_servers; s++)
-        r->scratch[s] = most.server;
-    r->machine.trainer_scratch_bytes = &most.trainer;
-    open_planner(r, 1, &state);
+/* So is a planner's that has so much and no more. */
+static as_score_t check_planner(rig_t *r, const as_home_bytes_t *limit)
+{
+    as_score_t score;
+
+    open_planner(r, limit);
     assert_int_equal(as_planner_run(r->planner, r->batch, r->plan, &score), BASE_OK);
-    check_needs(r, &most, sums ? 2 : 4, sums);
-    r->at_home += score.at_home;
+    check_needs(r, limit);
     as_planner_destroy(r->planner);
+    return score;
+}
+
+static as_home_bytes_t staging_of(rig_t *r)
+{
+    open_planner(r, NULL);
+    const as_home_bytes_t staging = as_planner_staging_bytes(r->planner, r->longest, r->tokens / 2);
+
+    as_planner_destroy(r->planner);
+    return staging;
+}
+
+static void check_layout(rig_t *r, uint64_t seed)
+{
+    static const as_placement_t placements[] = {AS_IN_PLACE, AS_POOL, AS_LOCAL};
+    static const int32_t trainers[] = {1, 2, 3, 4, 8};
+    const as_placement_t placement = placements[seed % 3];
+    const int32_t t = trainers[seed / 3 % 5];
+    const int giant = (int)(seed / 30 % 2);
+    uint64_t state = seed;
+
+    r->cut_heads = (int32_t)random_below(&state, 2);
+    r->cuts_follow_servers = (int32_t)random_below(&state, 2);
+    r->sums = (int)(seed / 15 % 2);
+    open_topology(r, placement, t, &state);
+    r->tokens = 256 * draw(&state, 1, 12);
+    const int64_t all = (placement == AS_LOCAL ? 1 : t) * r->tokens;
+
+    r->longest = draw(&state, giant ? all / 2 : 1, all);
+    open_machine(r, seed % 7 == 6 ? 300 : 0);
+    lay(r, &state);
+    const as_home_bytes_t most = check_home(r);
+
+    r->at_home += check_planner(r, &most).at_home;
+    if (placement != AS_LOCAL) {
+        r->cut_heads = 1; /* as training does */
+        const as_home_bytes_t staging = staging_of(r);
+
+        assert_int_equal(check_planner(r, &staging).at_home, 0);
+    }
     as_cost_destroy(r->cost);
     as_topology_destroy(r->topology);
 }
 
+static void open_rig(rig_t *r)
+{
+    r->ctx = fixture_ctx();
+    assert_int_equal(data_batch_create(r->ctx, MAX_DOCUMENTS, MAX_PIECES, MAX_TRAINERS, &r->batch),
+                     BASE_OK);
+    assert_int_equal(as_plan_create(r->ctx, 1 << 15, &r->plan), BASE_OK);
+}
+
+static void close_rig(rig_t *r)
+{
+    as_plan_destroy(r->plan);
+    data_batch_destroy(r->batch);
+    fixture_ctx_end(r->ctx);
+}
+
 static void the_bound_holds(void **state)
 {
-    rig_t r = {.ctx = fixture_ctx()};
+    rig_t r = {.heads = HEADS, .group = 2, .head_dim = 16};
 
     (void)state;
-    assert_int_equal(data_batch_create(r.ctx, MAX_DOCUMENTS, MAX_PIECES, MAX_TRAINERS, &r.batch),
-                     BASE_OK);
-    assert_int_equal(as_plan_create(r.ctx, 1 << 15, &r.plan), BASE_OK);
+    open_rig(&r);
     for (uint64_t seed = 0; seed < LAYOUTS; seed++)
         check_layout(&r, seed);
     print_message("%d layouts: %lld planned at home, at most %lld per mille of the bound\n",
                   LAYOUTS, (long long)r.at_home, (long long)r.worst_per_mille);
-    assert_true(r.worst_per_mille > 300); /* a bound, not any large number */
-    as_plan_destroy(r.plan);
-    data_batch_destroy(r.batch);
-    fixture_ctx_end(r.ctx);
+    assert_true(r.worst_per_mille > 950); /* a bound, not any large number */
+    close_rig(&r);
+}
+
+/* Llama-3.1-8B on four GPUs in place, 131,072 rows on each: one document over all of them, alone or
+ * with short ones. Weights and activations of 131,072 rows take 104 GiB with block recompute, which
+ * leaves 29 GB of a GPU's 141; staging is less than half of that, and plans that balance the servers
+ * fit it. */
+static void a_document_over_four_gpus(void **state)
+{
+    static const int64_t lengths[] = {524288, 500000, 300000};
+    rig_t r = {.heads = 8,
+               .group = 4,
+               .head_dim = 128,
+               .cut_heads = 1,
+               .cuts_follow_servers = 1,
+               .sums = 1,
+               .tokens = 131072};
+
+    (void)state;
+    open_rig(&r);
+    assert_int_equal(as_topology_create(r.ctx, AS_IN_PLACE, 4, NULL, 0, &r.topology), BASE_OK);
+    r.longest = lengths[0];
+    open_machine(&r, 0);
+    const as_home_bytes_t staging = staging_of(&r);
+
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        const data_document_t documents[] = {
+            {.rows = lengths[i]}, {.rows = 9000, .index = 1}, {.rows = 5000, .index = 2}};
+        const lora_pack_t pack = {.num_trainers = 4,
+                                  .tokens_per_trainer = r.tokens,
+                                  .num_documents = i == 0 ? 1 : 3,
+                                  .documents = documents};
+
+        assert_int_equal(lora_pack_fast(r.ctx, &pack, r.batch), BASE_OK);
+        (void)check_home(&r);
+        const as_score_t score = check_planner(&r, &staging);
+
+        assert_int_equal(score.at_home, 0);
+        assert_true(score.compute_ns * 100 < score.bound_ns * 101);
+    }
+    print_message("524,288 rows on four trainers: staging of %lld MB\n",
+                  (long long)(staging.server / 1000000));
+    assert_true(r.worst_per_mille > 990);
+    assert_true(staging.server < INT64_C(14000000000));
+    as_cost_destroy(r.cost);
+    as_topology_destroy(r.topology);
+    close_rig(&r);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_bound_holds)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_bound_holds),
+                                       cmocka_unit_test(a_document_over_four_gpus)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

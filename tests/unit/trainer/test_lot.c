@@ -3,6 +3,8 @@
 
 #include "tests/support/op_fixture.h"
 
+#include "base/log.h"
+
 typedef struct lot_case {
     base_ctx_t *ctx;
     as_topology_t *topology;
@@ -10,10 +12,12 @@ typedef struct lot_case {
     tr_lot_t *lot;
 } lot_case_t;
 
-static lot_case_t begin(as_placement_t placement, int32_t ranks, int64_t tokens)
+static lot_case_t begin_for(as_placement_t placement, int32_t ranks, int64_t tokens,
+                            int64_t longest, base_log_t *log)
 {
-    lot_case_t c = {.ctx = fixture_ctx()};
+    lot_case_t c = {0};
 
+    assert_int_equal(base_ctx_create(0, 1, log, &c.ctx), BASE_OK);
     assert_int_equal(as_topology_create(c.ctx, placement, ranks, NULL, 1, &c.topology), BASE_OK);
     c.options = (tr_lot_options_t){.plans = {.topology = c.topology,
                                              .dtype = KERN_F32,
@@ -25,10 +29,16 @@ static lot_case_t begin(as_placement_t placement, int32_t ranks, int64_t tokens)
                                              .window = {0, 100},
                                              .dense_flop = {100000, 100000},
                                              .tokens_per_trainer = tokens,
-                                             .retain_bytes = 1 << 20},
+                                             .retain_bytes = 1 << 20,
+                                             .longest = longest},
                                    .tokens = 1};
     assert_int_equal(tr_lot_create(c.ctx, &c.options, NULL, &c.lot), BASE_OK);
     return c;
+}
+
+static lot_case_t begin(as_placement_t placement, int32_t ranks, int64_t tokens)
+{
+    return begin_for(placement, ranks, tokens, 0, NULL);
 }
 
 static void end(lot_case_t *c)
@@ -136,6 +146,34 @@ static void test_random(void **state)
     check_random(AS_LOCAL, 3, 1024, 5);
 }
 
+/* With less and less staging, as for shorter and shorter documents: at first the plan is balanced,
+ * then it is one of last resort, which is said. */
+static void test_plan_of_last_resort(void **state)
+{
+    enum { ROWS = 1 << 16 };
+    int balanced = 0, at_home = 0;
+    base_log_t *log;
+
+    (void)state;
+    assert_int_equal(base_log_create(BASE_LOG_WARNING, &log), BASE_OK);
+    for (int64_t longest = ROWS; longest > 0; longest -= ROWS / 16) {
+        lot_case_t c = begin_for(AS_IN_PLACE, 4, ROWS / 4, longest, log);
+
+        tr_lot_begin(c.lot, 0);
+        assert_int_equal(tr_lot_add_rows(c.lot, ROWS), BASE_OK);
+        assert_int_equal(tr_lot_finish(c.lot), BASE_OK);
+        const int here = c.lot->scores[0].at_home || c.lot->scores[1].at_home;
+
+        assert_int_equal(base_log_warnings(log, "plan-at-home") > 0, here);
+        balanced += !here;
+        at_home += here;
+        base_log_summary(log); /* counts begin again */
+        end(&c);
+    }
+    base_log_destroy(log);
+    assert_true(balanced > 0 && at_home > 0);
+}
+
 /* PLAN-01: a whole document for each trainer, and one more. */
 static void test_whole_documents_do_not_fit(void **state)
 {
@@ -159,6 +197,7 @@ int main(void)
         cmocka_unit_test(test_documents),
         cmocka_unit_test(test_longest),
         cmocka_unit_test(test_random),
+        cmocka_unit_test(test_plan_of_last_resort),
         cmocka_unit_test(test_whole_documents_do_not_fit),
     };
 
