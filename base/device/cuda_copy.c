@@ -61,7 +61,7 @@ static base_status_t before_pageable(base_stream_t *s, const void *host)
 {
     struct cudaPointerAttributes attributes;
     STREAM_TRY(s, "cudaPointerGetAttributes", cudaPointerGetAttributes(&attributes, host));
-    return attributes.type == cudaMemoryTypeUnregistered ? base_cuda_stream_sync(s) : BASE_OK;
+    return attributes.type == cudaMemoryTypeUnregistered ? base_stream_sync(s) : BASE_OK;
 }
 
 base_status_t base_cuda_upload(base_stream_t *s, base_mem_t dst, const void *src, int64_t bytes)

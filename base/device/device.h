@@ -94,6 +94,8 @@ const char *base_device_name(const base_device_t *dev); /* "cpu", "strict", "cud
 base_ctx_t *base_device_ctx(const base_device_t *dev);
 /* Bytes of DEVICE memory that nobody has taken yet; 0: not known (CPU family). */
 int64_t base_device_free_bytes(base_device_t *dev);
+/* How often the host has waited for a stream so far: base_stream_sync, and copies that do as it does. */
+int64_t base_device_waits(const base_device_t *dev);
 /* strict: the interleavings of streams created from now on; others: ignored. */
 void base_device_set_seed(base_device_t *dev, uint64_t seed);
 

@@ -182,8 +182,9 @@ base_status_t base_cuda_stream_sync(base_stream_t *base)
         (base_status_t)atomic_load_explicit(&base->status, memory_order_acquire);
     if (st < 0) return st;
     BASE_TRY(base_cuda_enter(base->dev));
-    return base_stream_fail(base, stream_wait_idle((base_cuda_stream_t *)base,
-                                                   base_ctx_deadline_ms(base->dev->ctx), false));
+    BASE_TRY(base_stream_fail(base, stream_wait_idle((base_cuda_stream_t *)base,
+                                                     base_ctx_deadline_ms(base->dev->ctx), false)));
+    return base_cuda_marks_settle((base_cuda_stream_t *)base);
 }
 
 static void cuda_stream_destroy(base_stream_t *base)
@@ -196,6 +197,7 @@ static void cuda_stream_destroy(base_stream_t *base)
         const base_status_t st =
             stream_wait_idle(s, failed ? DESTROY_WAIT_MS : base_ctx_deadline_ms(dev->ctx), true);
         if (st == BASE_ERR_TIMEOUT) atomic_store(&((base_cuda_device_t *)dev)->stuck, true);
+        base_cuda_marks_destroy(s);
         base_cuda_drop(dev, cudaStreamDestroy(s->native),
                        "cudaStreamDestroy"); /* returns at once in any case */
     }
@@ -220,6 +222,7 @@ static const base_device_ops_t cuda_ops = {
     .stream_destroy = cuda_stream_destroy,
     .stream_sync = base_cuda_stream_sync,
     .stream_native = cuda_stream_native,
+    .stream_mark = base_cuda_stream_mark,
     .event_create = base_cuda_event_create,
     .event_destroy = base_cuda_event_destroy,
     .event_record = base_cuda_event_record,

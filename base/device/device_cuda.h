@@ -18,9 +18,12 @@ typedef struct base_cuda_device {
     atomic_bool stuck;                   /* a stream did not become idle */
 } base_cuda_device_t;
 
+typedef struct base_cuda_marks base_cuda_marks_t;
+
 typedef struct base_cuda_stream {
     base_stream_t base;
     cudaStream_t native;
+    base_cuda_marks_t *marks; /* NULL until the first */
 } base_cuda_stream_t;
 
 /* Records what a call of the runtime answered, "where: what: text", and returns the status that
@@ -66,6 +69,12 @@ base_status_t base_cuda_counter_at(base_device_t *dev, _Atomic uint64_t *word,
 void base_cuda_counter_destroy(base_counter_t *c);
 base_status_t base_cuda_stream_signal(base_stream_t *s, base_counter_t *c, uint64_t value);
 base_status_t base_cuda_stream_wait_counter(base_stream_t *s, base_counter_t *c, uint64_t value);
+
+/* cuda_mark.c */
+base_status_t base_cuda_stream_mark(base_stream_t *s, const base_mark_t *mark);
+/* The stream is idle: what it passed is counted. */
+base_status_t base_cuda_marks_settle(base_cuda_stream_t *s);
+void base_cuda_marks_destroy(base_cuda_stream_t *s);
 
 /* cuda_share.c */
 base_status_t base_cuda_buffer_export(base_buffer_t *buf, base_export_fields_t *fields);

@@ -68,6 +68,7 @@ base_device_t *base_stream_device(const base_stream_t *s)
 
 base_status_t base_stream_sync(base_stream_t *s)
 {
+    (void)atomic_fetch_add_explicit(&s->dev->waits, 1, memory_order_relaxed);
     return s->dev->ops->stream_sync(
         s); /* also on a failed stream: what was given before may still run */
 }

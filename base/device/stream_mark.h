@@ -7,8 +7,8 @@
  *
  * A mark is given to the stream like work. When the stream comes to it, the time goes to the
  * stream's meter and, while the rank has a trace (base_ctx_set_trace), a begin or end to its lane
- * there. A stream that is not measured, and a device that cannot tell (cuda, so far), ignore marks.
- * A mark of a stream with an error returns that error, as other calls do. */
+ * there. A stream that is not measured ignores marks; a GPU's are counted when base_stream_sync has
+ * waited, or when many are waiting. A mark of a stream with an error returns that error, as other calls do. */
 #ifndef CADRE_BASE_DEVICE_STREAM_MARK_H
 #define CADRE_BASE_DEVICE_STREAM_MARK_H
 

@@ -65,6 +65,43 @@ static void marks_are_counted_where_the_stream_works(device_env_t *env)
     base_stream_destroy(s);
 }
 
+/* The same on every device, with work that every device has; many more marks than a GPU keeps. */
+static void marks_of_fills_are_counted(device_env_t *env)
+{
+    base_stream_t *s = env_stream(env, BASE_STREAM_ASYNC);
+    base_buffer_t *buf = env_buffer(env, 4096);
+    const base_range_t all = range_of(buf, 0, 4096, 1, 4096);
+    base_meter_t meter = {{0}, 0, 0, {BASE_PART_NONE}};
+    base_counter_t *gate;
+    int64_t ns[BASE_NUM_PARTS];
+
+    OK(base_counter_create(env->dev, &gate));
+    base_stream_measure(s, &meter, 3);
+    assert_true(base_stream_measured(s));
+    OK(base_stream_wait_counter(s, gate, 1));
+    OK(base_stream_begin(s, "span", &dense));
+    OK(base_fill(s, &all, 1));
+    OK(base_stream_end(s));
+    base_clock_sleep_ns(HOLD_NS);
+    const int64_t begin_ns = base_clock_ns(), waits = base_device_waits(env->dev);
+    base_counter_raise(gate, 1);
+    OK(base_stream_sync(s));
+    assert_int_equal(base_device_waits(env->dev), waits + 1);
+    const int64_t whole_ns = base_clock_ns() - begin_ns;
+    base_meter_read(&meter, ns);
+    assert_true(ns[BASE_PART_DENSE] > 0 && ns[BASE_PART_DENSE] <= whole_ns + HOLD_NS / 10);
+    for (int i = 0; i < (env->kind == BASE_DEVICE_CUDA ? 2500 : 20); i++) {
+        OK(base_stream_begin(s, "span", &attention));
+        OK(base_stream_end(s));
+    }
+    OK(base_stream_sync(s));
+    base_meter_read(&meter, ns);
+    assert_true(ns[BASE_PART_ATTENTION] > 0);
+    base_counter_destroy(gate);
+    base_stream_destroy(s);
+    base_buffer_free(buf);
+}
+
 /* With a trace: the spans, the two parts of the wait and the ends of an arrow. */
 static void marks_are_traced(device_env_t *env)
 {
@@ -108,6 +145,7 @@ static void marks_of_other_streams_are_nothing(device_env_t *env)
 
 const device_case_t device_cases_mark[] = {
     {"marks are counted where the stream works", ON_HOST, marks_are_counted_where_the_stream_works},
+    {"marks of fills are counted", ON_ALL, marks_of_fills_are_counted},
     {"marks are traced", ON_HOST, marks_are_traced},
     {"marks of other streams are nothing", ON_ALL, marks_of_other_streams_are_nothing},
     {NULL, 0, NULL},
