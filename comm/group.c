@@ -125,6 +125,22 @@ static base_status_t check_ticket(const comm_group_t *group, comm_ticket_t ticke
     return BASE_OK;
 }
 
+/* Waits that run on the host account for themselves (base_stream_waited); those of a GPU's stream are
+ * marked, and whether it was the rank or the data that was late is not known. */
+static base_status_t begin_wait(base_stream_t *stream)
+{
+    const base_trace_note_t note = {.part = BASE_PART_EXCHANGE};
+
+    if (base_device_kind(base_stream_device(stream)) != BASE_DEVICE_CUDA) return BASE_OK;
+    return base_stream_begin(stream, "wait for the data", &note);
+}
+
+static base_status_t end_wait(base_stream_t *stream)
+{
+    if (base_device_kind(base_stream_device(stream)) != BASE_DEVICE_CUDA) return BASE_OK;
+    return base_stream_end(stream);
+}
+
 base_status_t comm_exchange_arrived(comm_group_t *group, comm_ticket_t ticket, int peer,
                                     base_stream_t *stream)
 {
@@ -134,7 +150,9 @@ base_status_t comm_exchange_arrived(comm_group_t *group, comm_ticket_t ticket, i
         return BASE_FAIL(group->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
                          "rank %d: waits for rank %d; wanted 0..%d", group->rank, peer,
                          group->size - 1);
-    return group->ops->arrived(group, ticket, peer, stream);
+    BASE_TRY(begin_wait(stream));
+    BASE_TRY(group->ops->arrived(group, ticket, peer, stream));
+    return end_wait(stream);
 }
 
 base_status_t comm_exchange_arrived_all(comm_group_t *group, comm_ticket_t ticket,
@@ -142,14 +160,18 @@ base_status_t comm_exchange_arrived_all(comm_group_t *group, comm_ticket_t ticke
 {
     if (ticket.sequence == 0) return BASE_OK;
     BASE_TRY(check_ticket(group, ticket, stream));
-    return group->ops->arrived_all(group, ticket, stream);
+    BASE_TRY(begin_wait(stream));
+    BASE_TRY(group->ops->arrived_all(group, ticket, stream));
+    return end_wait(stream);
 }
 
 base_status_t comm_exchange_sent(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream)
 {
     if (ticket.sequence == 0) return BASE_OK;
     BASE_TRY(check_ticket(group, ticket, stream));
-    return group->ops->sent(group, ticket, stream);
+    BASE_TRY(begin_wait(stream));
+    BASE_TRY(group->ops->sent(group, ticket, stream));
+    return end_wait(stream);
 }
 
 /* ==== collectives ==== */

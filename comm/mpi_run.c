@@ -9,6 +9,7 @@
 #include "comm/nccl_link.h"
 #include "comm/watch.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* After a stop: how long a rank waits for the others to say that they stop too. */
@@ -160,6 +161,14 @@ static int number_on_host(const comm_mpi_t *mpi)
     return number;
 }
 
+/* By default CUDA loads a kernel when it is first launched, and may wait for all streams then. One of
+ * them may be waiting for a peer, whose data another thread of this rank cannot give a copy for
+ * meanwhile. Read when CUDA starts. */
+static void load_kernels_early(base_device_kind_t device)
+{
+    if (device == BASE_DEVICE_CUDA) (void)setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+}
+
 static base_status_t run_member(comm_mpi_t *mpi, const comm_mpi_options_t *options, int size,
                                 comm_rank_fn fn, void *user, base_ctx_t *ctx, base_error_t *error)
 {
@@ -169,6 +178,7 @@ static base_status_t run_member(comm_mpi_t *mpi, const comm_mpi_options_t *optio
 
     if (g == NULL) return st;
     if (options->deadline_ms > 0) base_ctx_set_deadline_ms(ctx, options->deadline_ms);
+    if (size > 1) load_kernels_early(options->device);
     BASE_TRY_GOTO(base_device_open(ctx, options->device,
                                    options->device == BASE_DEVICE_CUDA ? number_on_host(mpi) : 0,
                                    &dev),
