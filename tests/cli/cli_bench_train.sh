@@ -27,6 +27,10 @@ assert ops["adamw"]["calls"] == f["adapters"]
 assert ops["rmsnorm_fwd"]["calls"] == (18 if f["recompute"] == "block" else 10)
 assert ops["attention_fwd"]["calls"] == 4, "core attention is never repeated"
 assert f["serial_ops_ns"] <= f["serial_step_ns"]
+assert f["waits_inside"] == 0
+assert f["allocations_inside"] == 0 or f["dtype"] == "bf16"  # the CPU widens operands into memory it asks for
+assert abs(sum(f["parts"].values()) - 1) < 1e-9 and min(f["parts"].values()) >= 0
+assert f["parts"]["dense"] > 0 and f["parts"]["attention"] > 0
 PY
 done
 

@@ -8,6 +8,7 @@
 #include "trainer/loop/adapter_step.h"
 #include "trainer/loop/build.h"
 #include "trainer/loop/microbatch.h"
+#include "trainer/model/product_search.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -73,7 +74,8 @@ static base_status_t make_build(bench_t *b, tr_build_t *build)
                           .num_adapters = (int32_t)args->adapters,
                           .adapters = b->options,
                           .rank_columns = (int32_t)(args->rank * args->adapters),
-                          .recompute = args->recompute};
+                          .recompute = args->recompute,
+                          .follow_servers = args->follow_servers};
     return BASE_OK;
 }
 
@@ -90,6 +92,7 @@ static base_status_t make_trainer(bench_t *b, base_device_t *dev, comm_group_t *
     BASE_TRY(tr_build_trainer(b->ctx, dev, group, &build, &lots, &b->trainer));
     BASE_TRY(kern_gemm_search_new(b->trainer->stream, 1));
     BASE_TRY(tr_weights_repeat(b->trainer->weights, b->trainer->stream, SEED));
+    if (tr_product_has_choice(&b->trainer->graph)) BASE_TRY(tr_product_search(&b->trainer->graph));
     BASE_TRY(init_adapters(b));
     for (int i = 0; i < 2; i++)
         BASE_TRY(tr_lot_create(b->ctx, &lots, b->lots[0], &b->lots[i]));
@@ -134,6 +137,9 @@ static base_status_t step_adapters(bench_t *b, double *loss)
         .learning_rate = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip_norm = 1.0};
     const tr_step_hook_t none = {0};
 
+    const base_trace_note_t note = {.part = BASE_PART_DENSE};
+
+    BASE_TRY(base_stream_begin(b->trainer->stream, "optimizer step", &note));
     for (int32_t a = 0; a < (int32_t)b->args->adapters && a < b->args->documents; a++) {
         tr_step_result_t result;
 
@@ -144,7 +150,7 @@ static base_status_t step_adapters(bench_t *b, double *loss)
                              a, result.nonfinite);
         if (a == 0) *loss = result.loss;
     }
-    return BASE_OK;
+    return base_stream_end(b->trainer->stream);
 }
 
 static base_status_t run_step(bench_t *b, int64_t *step_ns, int64_t *given_ns, double *loss)
@@ -170,6 +176,26 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* The steps whose times count, and what the stream did in them. */
+static base_status_t measure_steps(bench_t *b)
+{
+    tr_bench_train_result_t *r = b->result;
+    int64_t before[BASE_NUM_PARTS], after[BASE_NUM_PARTS];
+
+    base_meter_read(&b->trainer->meter, before);
+    for (int64_t i = 0; i < b->args->repeat; i++) {
+        BASE_TRY(run_step(b, &r->step_ns[i], &r->given_ns[i], &r->loss[1]));
+        r->part_ns[BASE_PART_NONE] += r->step_ns[i];
+    }
+    r->stalls = b->trainer->stalls;
+    base_meter_read(&b->trainer->meter, after);
+    for (int p = BASE_PART_NONE + 1; p < BASE_NUM_PARTS; p++) {
+        r->part_ns[p] = after[p] - before[p];
+        r->part_ns[BASE_PART_NONE] -= r->part_ns[p];
+    }
+    return BASE_OK;
+}
+
 static base_status_t measure(bench_t *b)
 {
     tr_bench_train_result_t *r = b->result;
@@ -179,8 +205,7 @@ static base_status_t measure(bench_t *b)
 
     for (int i = 0; i < WARM; i++)
         BASE_TRY(run_step(b, &sorted[0], &given, i == 0 ? &r->loss[0] : &loss));
-    for (int64_t i = 0; i < repeat; i++)
-        BASE_TRY(run_step(b, &r->step_ns[i], &r->given_ns[i], &r->loss[1]));
+    BASE_TRY(measure_steps(b));
     memcpy(sorted, r->step_ns, (size_t)repeat * sizeof *sorted);
     qsort(sorted, (size_t)repeat, sizeof *sorted, by_value);
     r->median_ns = sorted[repeat / 2];

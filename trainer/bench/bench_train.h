@@ -4,13 +4,16 @@
  *
  * Two steps warm up (on a GPU the algorithms of matrix products are searched in the first), `repeat`
  * are measured, and one more runs op by op, waiting for the device after each, which says where the
- * time goes. A step is one microbatch: `documents` documents of `rows` rows, dealt out to the
+ * time goes. What is measured besides: the parts of the compute stream's time (base/meter.h), where
+ * idle includes the beginning of each step, which the host gives when the step before is over, and
+ * waits and allocations inside microbatches. A step is one microbatch: `documents` documents of `rows` rows, dealt out to the
  * adapters in turn; its layout and plan are made before it, as the planner's thread does in a run. */
 #ifndef CADRE_TRAINER_BENCH_BENCH_TRAIN_H
 #define CADRE_TRAINER_BENCH_BENCH_TRAIN_H
 
 #include "comm/comm.h"
 #include "trainer/bench/op_clock.h"
+#include "trainer/loop/trainer.h"
 #include "trainer/model/activations.h"
 
 #include <stdbool.h>
@@ -26,7 +29,8 @@ typedef struct tr_bench_train {
     kern_dtype_t dtype;
     int recompute_auto; /* the least that fits, from `recompute` on */
     tr_recompute_t recompute;
-    bool memory; /* only say what each policy takes; nothing is allocated on the device */
+    int follow_servers; /* as tr_build_t: what a run does on a GPU */
+    bool memory;        /* only say what each policy takes; nothing is allocated on the device */
     bool json;
     FILE *out;
 } tr_bench_train_t;
@@ -38,6 +42,8 @@ typedef struct tr_bench_train_result {
     int64_t step_ns[TR_BENCH_TRAIN_REPEAT];
     int64_t given_ns[TR_BENCH_TRAIN_REPEAT]; /* until all of forward and backward was given */
     int64_t median_ns, serial_ns;            /* of a step; of the one that ran op by op */
+    int64_t part_ns[BASE_NUM_PARTS];         /* of all measured steps; NONE: idle */
+    tr_stalls_t stalls;                      /* of the measured steps */
     double loss[2];                          /* adapter 0's: of the first and the last step */
     tr_op_clock_t clock;                     /* of the last */
 } tr_bench_train_result_t;

@@ -38,6 +38,16 @@ static int64_t in_ops(const tr_bench_train_result_t *r)
     return ns;
 }
 
+/* Of the time of all measured steps. */
+static double part_share(const tr_bench_train_result_t *r, int part)
+{
+    int64_t all = 0;
+
+    for (int p = 0; p < BASE_NUM_PARTS; p++)
+        all += r->part_ns[p];
+    return all > 0 ? (double)r->part_ns[part] / (double)all : 0.0;
+}
+
 /* ==== text ==== */
 
 static void print_text(const tr_bench_train_t *b, const tr_bench_train_result_t *r)
@@ -68,11 +78,18 @@ static void print_text(const tr_bench_train_t *b, const tr_bench_train_result_t 
                   "step     %.2f ms (median of %" PRId64 "), op by op %.2f ms\n"
                   "given    %.2f ms until all of forward and backward was given to the device\n"
                   "tokens   %.0f a second\n"
-                  "loss     %.4f at first, %.4f in the last step\n",
+                  "loss     %.4f at first, %.4f in the last step\n"
+                  "inside   %" PRId64 " waits of the host and %" PRId64
+                  " allocations in the measured microbatches\n"
+                  "stream  ",
                   "outside of ops", "", (double)(r->serial_ns - in_ops(r)) * 1e-6,
                   (double)r->median_ns * 1e-6, b->repeat, (double)r->serial_ns * 1e-6,
                   (double)r->given_ns[b->repeat - 1] * 1e-6, tokens_per_s(b, r), r->loss[0],
-                  r->loss[1]);
+                  r->loss[1], r->stalls.waits, r->stalls.allocations);
+    for (int p = 0; p < BASE_NUM_PARTS; p++)
+        (void)fprintf(b->out, "%s %.2f%% %s", p == 0 ? "" : ",", 100.0 * part_share(r, p),
+                      base_part_word((base_part_t)p));
+    (void)fputc('\n', b->out);
 }
 
 /* ==== JSON ==== */
@@ -131,6 +148,15 @@ static void put_times(base_json_t *j, const char *key, const int64_t *ns, int64_
     base_json_end(j);
 }
 
+static void put_parts(base_json_t *j, const tr_bench_train_result_t *r)
+{
+    base_json_key(j, "parts");
+    base_json_begin_object(j);
+    for (int p = 0; p < BASE_NUM_PARTS; p++)
+        put_double(j, base_part_word((base_part_t)p), part_share(r, p));
+    base_json_end(j);
+}
+
 static void put_entries(base_json_t *j, const tr_bench_train_result_t *r)
 {
     char name[80];
@@ -167,6 +193,9 @@ static base_status_t put_json(base_ctx_t *ctx, const tr_bench_train_t *b,
     put_times(&j, "given_ns", r->given_ns, b->repeat);
     put_int(&j, "serial_step_ns", r->serial_ns);
     put_int(&j, "serial_ops_ns", in_ops(r));
+    put_parts(&j, r);
+    put_int(&j, "waits_inside", r->stalls.waits);
+    put_int(&j, "allocations_inside", r->stalls.allocations);
     put_double(&j, "first_loss", r->loss[0]);
     put_double(&j, "last_loss", r->loss[1]);
     put_entries(&j, r);

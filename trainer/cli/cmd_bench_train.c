@@ -119,6 +119,7 @@ int tr_cmd_bench_train(const tr_cli_t *cli, int argc, char **argv)
     if (st >= 0) st = take_dtype(cli->ctx, o.values[DTYPE], device, &bench.dtype);
     if (st < 0) return tr_cli_exit_code(st);
     if (o.values[SHAPE] != NULL) bench.shape = o.values[SHAPE];
+    bench.follow_servers = device == BASE_DEVICE_CUDA;
     bench.memory = o.values[MEMORY] != NULL;
     bench.json = o.values[JSON] != NULL;
     return tr_one_rank_run(device, tr_bench_train_rank, &bench, NULL);

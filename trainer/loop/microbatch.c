@@ -1,5 +1,7 @@
 #include "trainer/loop/microbatch.h"
 
+#include "base/memory.h"
+
 /* What the steps are called in a trace. */
 static const char *const NAMES[][DATA_NUM_HALVES][2] = {
     [TR_STEP_FINISH] = {{"finish ping forward", "finish ping backward"},
@@ -147,8 +149,17 @@ static base_status_t install(tr_trainer_t *t, const data_batch_t *batch,
 base_status_t tr_microbatch_run(tr_trainer_t *trainer, const data_batch_t *batch,
                                 const as_plan_t *const *plans)
 {
+    const base_device_t *dev = base_stream_device(trainer->stream);
+    const base_memory_t *memory = base_ctx_memory(trainer->ctx);
+    const int64_t waits = base_device_waits(dev), calls = base_memory_calls(memory);
+    tr_stalls_t *stalls = &trainer->stalls;
+
     BASE_TRY(install(trainer, batch, plans, 0));
-    return run_program(trainer, batch, 0);
+    BASE_TRY(run_program(trainer, batch, 0));
+    if (stalls->microbatches++ < TR_WARM_MICROBATCHES) return BASE_OK;
+    stalls->waits += base_device_waits(dev) - waits;
+    stalls->allocations += base_memory_calls(memory) - calls;
+    return BASE_OK;
 }
 
 base_status_t tr_microbatch_evaluate(tr_trainer_t *trainer, const data_batch_t *batch,

@@ -46,6 +46,15 @@ typedef struct tr_trainer_config {
     int32_t max_tasks;
 } tr_trainer_config_t;
 
+/* What should not happen while a microbatch is given to the device, from the third microbatch on: the
+ * first ones make what is made once. Requests for memory are those of the whole rank. */
+#define TR_WARM_MICROBATCHES 2
+typedef struct tr_stalls {
+    int64_t microbatches; /* given so far, the first ones too */
+    int64_t waits;        /* of the host for a stream */
+    int64_t allocations;
+} tr_stalls_t;
+
 /* Fields are for trainer/loop; others only read them. */
 typedef struct tr_trainer {
     base_ctx_t *ctx;
@@ -57,6 +66,7 @@ typedef struct tr_trainer {
     int64_t *adapter_count; /* [num_adapters] elements of each adapter; 0 without adapters */
     base_stream_t *stream;
     base_meter_t meter; /* of the stream */
+    tr_stalls_t stalls;
     base_arena_t *arena;
     tr_model_t *model;
     tr_static_program_t *program;
