@@ -4,6 +4,7 @@
 
 #include "tests/support/model_case.h"
 #include "tests/support/train_case.h"
+#include "trainer/model/product_search.h"
 
 #include <stdlib.h>
 
@@ -95,6 +96,61 @@ static void test_random_microbatches_fit(void **state)
     check_random(1, AS_IN_PLACE);
     check_random(2, AS_IN_PLACE);
     check_random(3, AS_POOL);
+}
+
+/* ==== products before the first microbatch ==== */
+
+static base_status_t losses_of(train_rank_t *rank, const model_documents_t *docs, double losses[2])
+{
+    tr_lot_t *lot = NULL;
+
+    BASE_TRY(tr_gradients_zero(rank->trainer));
+    BASE_TRY(tr_lot_create(rank->ctx, &rank->lots, NULL, &lot));
+    tr_lot_begin(lot, 0);
+    for (int32_t d = 0; d < docs->count; d++)
+        train_lot_add(lot, &docs->list[d]);
+    base_status_t st = train_lot_run(rank, lot, 0);
+    if (st >= 0) st = tr_gradients_read_losses(rank->trainer, losses);
+    tr_lot_destroy(lot);
+    return st;
+}
+
+/* The search names its operands and leaves nothing that a microbatch could read. */
+static base_status_t search_body(train_rank_t *rank, void *user)
+{
+    double before[2], after[2];
+    model_documents_t docs;
+
+    (void)user;
+    model_documents_random(
+        &(model_documents_options_t){
+            .seed = 5, .count = 3, .vocab = 40, .adapters = 2, .min_rows = 50, .max_rows = 200},
+        &docs);
+    base_status_t st = losses_of(rank, &docs, before);
+    if (st >= 0) st = tr_product_search(&rank->trainer->graph);
+    if (st >= 0) st = losses_of(rank, &docs, after);
+    model_documents_free(&docs);
+    if (st >= 0 && (before[0] != after[0] || before[1] != after[1] || !(before[0] > 0.0)))
+        fail_msg("losses %g, %g before and %g, %g behind the search", before[0], before[1],
+                 after[0], after[1]);
+    return st;
+}
+
+static void test_product_search(void **state)
+{
+    const data_model_spec_t spec = make_spec();
+    const train_case_t c = {.spec = &spec,
+                            .weight_seed = 1,
+                            .dtype = KERN_BF16,
+                            .device = BASE_DEVICE_STRICT,
+                            .num_adapters = 2,
+                            .adapters = options,
+                            .tokens_per_trainer = 1024,
+                            .longest = 200,
+                            .body = search_body};
+
+    (void)state;
+    train_case_run(&c);
 }
 
 /* ==== creation ==== */
@@ -225,6 +281,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_microbatches_fit),
+        cmocka_unit_test(test_product_search),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_too_long),
         cmocka_unit_test(test_layout_only),
