@@ -493,12 +493,14 @@ typedef struct kern_clip_factor {
     double clip;       /* > 0; INFINITY: the factor is 1, whatever the norm */
 } kern_clip_factor_t;
 
-/* count = number of elements that are NaN or infinite, at most INT32_MAX. */
+/* count = number of elements that are NaN or infinite, at most INT32_MAX. With `keep` they are added to
+ * what count holds (>= 0), which then says whether anything was ever found. */
 typedef struct kern_finite_check {
     kern_dtype_t dtype; /* of the tensors */
     int64_t num_tensors;
     const kern_mat_t *tensors;
     kern_mat_t count; /* I32 (1, 1), written */
+    int32_t keep;
 } kern_finite_check_t;
 
 /* AdamW (Loshchilov, Hutter 2019, algorithm 2; the order of operations of torch.optim.AdamW): with

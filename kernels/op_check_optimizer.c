@@ -117,7 +117,7 @@ base_status_t kern_finite_check_visit(const kern_finite_check_t *args, kern_visi
 {
     for (int64_t i = 0; i < args->num_tensors; i++)
         VISIT(args->tensors[i], BASE_READ, "finite_check: tensor");
-    VISIT(args->count, BASE_WRITE, "finite_check: count");
+    VISIT(args->count, args->keep ? BASE_READ_WRITE : BASE_WRITE, "finite_check: count");
     return BASE_OK;
 }
 

@@ -35,7 +35,7 @@ base_status_t KERN_NAME(finite_check)(void *args)
 {
     const kern_finite_check_t *p = args;
     int32_t *count = base_mem_address(p->count.mem);
-    int64_t found = 0;
+    int64_t found = p->keep ? *count : 0;
 
     for (int64_t i = 0; i < p->num_tensors; i++) {
         const kern_mat_t *mat = &p->tensors[i];

@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(LIST_THREADS)
 }
 
 __global__ void __launch_bounds__(LIST_THREADS)
-    total_kernel(const double *partial, int64_t pieces, float *sum, int32_t *count)
+    total_kernel(const double *partial, int64_t pieces, float *sum, int32_t *count, bool keep)
 {
     double mine = 0.0;
     for (int64_t i = threadIdx.x; i < pieces; i += LIST_THREADS)
@@ -103,12 +103,14 @@ __global__ void __launch_bounds__(LIST_THREADS)
     mine = block_sum_double(mine);
     if (threadIdx.x != 0) return;
     if (sum != nullptr) *sum = static_cast<float>(mine);
-    if (count != nullptr) *count = mine < INT32_MAX ? static_cast<int32_t>(mine) : INT32_MAX;
+    if (count == nullptr) return;
+    if (keep) mine += *count;
+    *count = mine < INT32_MAX ? static_cast<int32_t>(mine) : INT32_MAX;
 }
 
 template <class T, template <class> class Term>
 base_status_t run(base_stream_t *s, const char *op, int64_t num, const kern_mat_t *tensors,
-                  float *sum, int32_t *count)
+                  float *sum, int32_t *count, bool keep)
 {
     const cudaStream_t stream = native(s);
     list_t list;
@@ -134,7 +136,7 @@ base_status_t run(base_stream_t *s, const char *op, int64_t num, const kern_mat_
                 <<<static_cast<unsigned>(full.pieces), LIST_THREADS, 0, stream>>>(full, partial);
             return kern_cuda_check(s, op, cudaGetLastError());
         }));
-    total_kernel<<<1, LIST_THREADS, 0, stream>>>(partial, pieces, sum, count);
+    total_kernel<<<1, LIST_THREADS, 0, stream>>>(partial, pieces, sum, count, keep);
     return kern_cuda_check(s, op, cudaGetLastError());
 }
 
@@ -152,7 +154,7 @@ extern "C" base_status_t kern_cuda_grad_norm(base_stream_t *s, const kern_grad_n
 {
     if (args->sum.dtype != KERN_F32) return BASE_ERR_UNSUPPORTED;
     return run<float, square>(s, "grad_norm", args->num_gradients, args->gradients,
-                              kern_cuda_pointer<float>(args->sum.mem), nullptr);
+                              kern_cuda_pointer<float>(args->sum.mem), nullptr, false);
 }
 
 extern "C" base_status_t kern_cuda_clip_factor(base_stream_t *s, const kern_clip_factor_t *args)
@@ -169,9 +171,9 @@ extern "C" base_status_t kern_cuda_finite_check(base_stream_t *s, const kern_fin
     int32_t *count = kern_cuda_pointer<int32_t>(args->count.mem);
     if (args->dtype == KERN_F32)
         return run<float, not_finite>(s, "finite_check", args->num_tensors, args->tensors, nullptr,
-                                      count);
+                                      count, args->keep != 0);
     if (args->dtype == KERN_BF16)
         return run<bf16, not_finite>(s, "finite_check", args->num_tensors, args->tensors, nullptr,
-                                     count);
+                                     count, args->keep != 0);
     return BASE_ERR_UNSUPPORTED;
 }

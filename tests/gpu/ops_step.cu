@@ -52,7 +52,7 @@ void norms(ops_bench *b, size_t list, bool broken)
         const auto args = [&](ops_side d) {
             return kern_finite_check_t{d == GPU ? dtype : KERN_F64,
                                        static_cast<int64_t>(mats[d].size()), mats[d].data(),
-                                       count(d)};
+                                       count(d), 0};
         };
         OPS_RUN(c, finite_check, args);
     }

@@ -170,7 +170,7 @@ void step(space &x)
     const int64_t keep = x.used;
     OP("grad_norm (42 M, L2 holds some)", 4 * elements, grad_norm, {num, gradients.data(), sum});
     x.used = keep;
-    OP("finite_check", 4 * elements, finite_check, {KERN_F32, num, gradients.data(), count});
+    OP("finite_check", 4 * elements, finite_check, {KERN_F32, num, gradients.data(), count, 0});
     x.used = keep;
     OP("adamw", 30 * elements, adamw,
        {KERN_BF16, num, tensors.data(), 1e-4, 0.9, 0.999, 1e-8, 0.01, 3, kern_mat_t{},

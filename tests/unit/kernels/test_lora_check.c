@@ -179,7 +179,7 @@ static void test_norms(void **state)
     op_tensor_t one = op_tensor(fx, 1, 1, 1, KERN_F32), flag = op_tensor(fx, 1, 1, 1, KERN_I32);
     kern_grad_norm_t norm = {1, &flag.mat, one.mat};
     kern_clip_factor_t clip = {one.mat, one.mat, one.mat, 0};
-    kern_finite_check_t finite = {KERN_F32, 1, &one.mat, one.mat};
+    kern_finite_check_t finite = {KERN_F32, 1, &one.mat, one.mat, 0};
 
     op_refuse(fx, grad_norm, &norm, BASE_ERR_ARG, "grad_norm: gradient is int32, want fp32");
     norm.sum.dtype = KERN_BF16;

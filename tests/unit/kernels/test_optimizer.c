@@ -112,9 +112,17 @@ static void test_finite(void **state)
         for (int64_t num = 0; num <= 3; num++) {
             double got;
 
-            op_run(fx, finite_check, (&(kern_finite_check_t){dtype, num, list, count.mat}));
+            op_run(fx, finite_check, (&(kern_finite_check_t){dtype, num, list, count.mat, 0}));
             op_tensor_get(&count, &got);
             assert_true(got == want[num]);
+        }
+        /* What was found stays, also when nothing more is. */
+        for (int64_t num = 2; num >= 1; num--) {
+            double got;
+
+            op_run(fx, finite_check, (&(kern_finite_check_t){dtype, num, list, count.mat, 1}));
+            op_tensor_get(&count, &got);
+            assert_true(got == want[3] + want[2]);
         }
         op_tensor_end(&a);
         op_tensor_end(&b);
@@ -281,7 +289,7 @@ static void run_chain(op_fixture_t *fx, weight_t *one, op_tensor_t *scalars, op_
     args.tensors = &tensor;
     args.clip = scalars[1].mat;
     args.skip = count->mat;
-    op_run(fx, finite_check, (&(kern_finite_check_t){KERN_F32, 1, &one->t_g.mat, count->mat}));
+    op_run(fx, finite_check, (&(kern_finite_check_t){KERN_F32, 1, &one->t_g.mat, count->mat, 0}));
     op_run(fx, grad_norm, (&(kern_grad_norm_t){1, &one->t_g.mat, scalars[0].mat}));
     op_run(fx, clip_factor,
            (&(kern_clip_factor_t){scalars[0].mat, {.mem = {NULL, 0}}, scalars[1].mat, 1.0}));
