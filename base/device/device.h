@@ -133,6 +133,9 @@ base_status_t base_stream_wait_event(base_stream_t *s,
                                      base_event_t *e) BASE_MUST_CHECK; /* same device */
 base_status_t
 base_event_query(base_event_t *e) BASE_MUST_CHECK; /* BASE_OK, BASE_PENDING or an error */
+/* The host waits for the event, which it expects to have passed: polls. BASE_ERR_TIMEOUT (COMM-02) and
+ * BASE_ERR_PEER (COMM-01) as base_stream_sync, with `what` in the text. */
+base_status_t base_event_wait(base_event_t *e, const char *what) BASE_MUST_CHECK;
 
 /* ==== counters: the order between ranks, streams and the host ==== */
 

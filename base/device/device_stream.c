@@ -1,3 +1,4 @@
+#include "base/clock.h"
 #include "base/device/device_host.h"
 #include "base/device/device_ops.h"
 
@@ -172,6 +173,24 @@ base_status_t base_event_query(base_event_t *e)
 {
     BASE_TRY(event_recorded(e, "query"));
     return e->dev->ops->event_query(e);
+}
+
+base_status_t base_event_wait(base_event_t *e, const char *what)
+{
+    base_ctx_t *ctx = e->dev->ctx;
+    const int64_t deadline_ms = base_ctx_deadline_ms(ctx);
+    const int64_t end = base_clock_ns() + deadline_ms * 1000000;
+
+    for (;;) {
+        const base_status_t st = base_event_query(e);
+        if (st != BASE_PENDING) return st;
+        if (base_ctx_stop_requested(ctx))
+            return BASE_FAIL(ctx, BASE_ERR_PEER, BASE_MSG_COMM_01, "%s: asked to stop", what);
+        if (base_clock_ns() > end)
+            return BASE_FAIL(ctx, BASE_ERR_TIMEOUT, BASE_MSG_COMM_02, "%s: not there after %lld ms",
+                             what, (long long)deadline_ms);
+        base_clock_sleep_ns(50000);
+    }
 }
 
 /* ==== copies ==== */

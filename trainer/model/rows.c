@@ -1,6 +1,5 @@
 #include "trainer/model/rows.h"
 
-#include "base/clock.h"
 #include "base/memory.h"
 
 #include <stdio.h>
@@ -99,25 +98,11 @@ void tr_rows_destroy(tr_rows_t *rows)
 }
 
 /* The staging's last upload has passed. Normally it has, long since: as_attention_microbatch waited
- * for the same microbatch; so the wait polls, and what can go wrong in it is that the stream has
- * failed or the rank is stopped. */
+ * for the same microbatch. */
 static base_status_t wait_uploaded(tr_rows_t *r, int stage)
 {
-    const int64_t end = base_clock_ns() + base_ctx_deadline_ms(r->ctx) * 1000000;
-
-    for (;;) {
-        const base_status_t st = base_event_query(r->uploaded[stage]);
-        if (st != BASE_PENDING) return st;
-        if (base_ctx_stop_requested(r->ctx))
-            return BASE_FAIL(r->ctx, BASE_ERR_PEER, BASE_MSG_COMM_01,
-                             "rows: asked to stop while waiting for an upload");
-        if (base_clock_ns() > end)
-            return BASE_FAIL(r->ctx, BASE_ERR_TIMEOUT, BASE_MSG_COMM_02,
-                             "rows: the upload of the microbatch before the last did not finish in "
-                             "%lld ms",
-                             (long long)base_ctx_deadline_ms(r->ctx));
-        base_clock_sleep_ns(50000);
-    }
+    return base_event_wait(r->uploaded[stage],
+                           "rows: the upload of the microbatch before the last");
 }
 
 /* Tokens and positions of a half's rows, and which document each belongs to. */
