@@ -83,9 +83,13 @@ static base_status_t create_adapter(lora_adapter_set_t *set, base_arena_t *arena
     BASE_TRY(declare(set, arena, adapter, "moment2", &adapter->moment2));
     BASE_TRY(declare(set, arena, adapter, "gradient", &adapter->gradient));
     adapter->num_tensors = (int32_t)(2 * adapter->layout->num_modules);
-    adapter->tensors =
-        base_calloc(set->ctx, adapter->num_tensors, sizeof *adapter->tensors, "adapter tensors");
-    return adapter->tensors == NULL ? BASE_ERR_NOMEM : BASE_OK;
+    for (int i = 0; i < LORA_ADAPTER_LISTS; i++) {
+        kern_adamw_tensor_t **tensors = &adapter->lists[i].tensors;
+
+        *tensors = base_calloc(set->ctx, adapter->num_tensors, sizeof **tensors, "adapter tensors");
+        if (*tensors == NULL) return BASE_ERR_NOMEM;
+    }
+    return BASE_OK;
 }
 
 base_status_t lora_adapter_set_create(base_ctx_t *ctx, const lora_adapter_set_config_t *config,
@@ -129,7 +133,8 @@ void lora_adapter_set_destroy(lora_adapter_set_t *set)
     if (set == NULL) return;
     for (int32_t a = 0; set->adapters != NULL && a < set->num_adapters; a++) {
         lora_layout_destroy(set->adapters[a].layout);
-        base_free(set->ctx, set->adapters[a].tensors);
+        for (int i = 0; i < LORA_ADAPTER_LISTS; i++)
+            base_free(set->ctx, set->adapters[a].lists[i].tensors);
     }
     base_free(set->ctx, set->adapters);
     base_free(set->ctx, set->weight);

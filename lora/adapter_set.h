@@ -56,6 +56,13 @@ typedef struct lora_adapter_options {
     uint64_t seed; /* of dropout */
 } lora_adapter_options_t;
 
+/* What a step of an adapter names (lora/optimizer.h), until the stream has passed it. */
+#define LORA_ADAPTER_LISTS 2
+typedef struct lora_adapter_lists {
+    kern_adamw_tensor_t *tensors; /* [num_tensors] A and B of each module */
+    kern_mat_t gradient;
+} lora_adapter_lists_t;
+
 typedef struct lora_adapter {
     lora_adapter_options_t options;
     lora_layout_t *layout;
@@ -63,8 +70,9 @@ typedef struct lora_adapter {
     uint32_t step;       /* optimizer steps done: AdamW's t is step + 1, dropout's key is step */
     int32_t column;      /* first column of its place; -1: it has none */
     int64_t last_used;   /* microbatch that brought it last; -1 */
-    int32_t num_tensors; /* of `tensors` */
-    kern_adamw_tensor_t *tensors; /* A and B of each module, for lora/optimizer.h */
+    int32_t num_tensors; /* of each list */
+    int32_t next_lists;
+    lora_adapter_lists_t lists[LORA_ADAPTER_LISTS];
 } lora_adapter_t;
 
 typedef struct lora_adapter_set_config {

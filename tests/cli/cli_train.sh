@@ -58,6 +58,7 @@ YAML
     [ "$(state "runs/$family")" = "done" ] || fail "status.json does not say done"
 done
 out "^wide +10/10 "
+out "^host waits between microbatches: 0; "
 [ "$(wc -l <runs/llama/metrics.jsonl)" -eq 20 ] || fail "metrics.jsonl has not 20 lines"
 python3 - <<'PY' || fail "run.json"
 import json

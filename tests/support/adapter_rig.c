@@ -135,11 +135,12 @@ adapter_rig_t adapter_rig(op_fixture_t *fx, kern_dtype_t dtype,
     declare_weights(&rig);
     assert_int_equal(lora_adapter_set_create(fx->ctx, &config, rig.arena, &rig.set), BASE_OK);
     assert_int_equal(lora_route_create(rig.set, 32, &rig.route), BASE_OK);
-    assert_int_equal(lora_optimizer_declare(&rig.optimizer, rig.arena, kern_dtype_acc(dtype)),
-                     BASE_OK);
+    assert_int_equal(
+        lora_optimizer_declare(&rig.optimizer, rig.arena, kern_dtype_acc(dtype), count), BASE_OK);
     assert_int_equal(base_arena_commit(rig.arena), BASE_OK);
     bind_weights(&rig);
     assert_int_equal(lora_adapter_set_start(rig.set, fx->s), BASE_OK);
+    assert_int_equal(lora_optimizer_start(&rig.optimizer, fx->s), BASE_OK);
     assert_int_equal(data_batch_create(fx->ctx, 16, 32, 1, &rig.batch), BASE_OK);
     return rig;
 }

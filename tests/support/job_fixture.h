@@ -52,6 +52,7 @@ static inline tr_job_t *job_open(base_ctx_t *ctx, const base_config_adapter_t *c
 /* Notes a step with this loss, on a batch of two documents of ten rows. */
 static inline void job_step(tr_job_t *job, double loss)
 {
+    tr_job_step_given(job);
     tr_job_stepped(job, &(tr_step_result_t){.loss = loss, .norm = 1.0}, 2, 20, 18);
 }
 

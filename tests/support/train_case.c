@@ -230,14 +230,14 @@ static base_status_t on_step(void *user, int32_t job, const tr_train_step_t *ste
     const recorder_t *r = user;
     train_log_t *log = &r->logs[job];
 
-    if (step->step != log->steps + 1 || log->steps == TRAIN_LOG_STEPS)
+    if (step->given->step != log->steps + 1 || log->steps == TRAIN_LOG_STEPS)
         return BASE_FAIL(r->rank->ctx, BASE_ERR_INTERNAL, BASE_MSG_INT_01, "job %d: step %lld", job,
-                         (long long)step->step);
+                         (long long)step->given->step);
     log->loss[log->steps] = step->loss;
     log->norm[log->steps] = step->norm;
-    log->rate[log->steps] = step->learning_rate;
+    log->rate[log->steps] = step->given->learning_rate;
     log->steps++;
-    log->microbatches = step->microbatch + 1;
+    log->microbatches = step->given->microbatch + 1;
     return BASE_OK;
 }
 
@@ -296,6 +296,7 @@ static base_status_t run_jobs(train_rank_t *rank, tr_job_t **jobs, int32_t num_j
     BASE_TRY(tr_train_create(rank->ctx, rank->trainer, jobs, num_jobs, &rank->lots, &options,
                              leader ? &all : &none, &train));
     st = tr_train_run(train);
+    if (leader) logs[0].host_waits = tr_train_host_waits(train).all;
     for (int32_t j = 0; j < num_jobs && st >= 0 && leader; j++) {
         if (logs[j].final != NULL) st = tr_train_values(train, j, logs[j].final);
     }

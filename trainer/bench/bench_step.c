@@ -129,12 +129,14 @@ static base_status_t run_step(stepper_t *s)
         .learning_rate = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip_norm = 1.0};
     const tr_step_hook_t none = {0};
     tr_lot_t *lot = s->lots[s->microbatch % 2];
-    tr_step_result_t result;
+    tr_step_landing_t landing;
 
     BASE_TRY(fill_lot(s, lot));
     s->microbatch++;
     BASE_TRY(tr_microbatch_run(s->trainer, lot->batch, tr_lot_plans(lot)));
-    BASE_TRY(tr_adapter_step(s->trainer, 0, &options, &none, &result));
+    BASE_TRY(tr_adapter_step(s->trainer, 0, &options, &none, &landing));
+    BASE_TRY(base_stream_sync(s->trainer->stream));
+    const tr_step_result_t result = tr_step_landed(s->trainer, &landing);
     if (result.nonfinite == 0 && isfinite(result.loss)) return BASE_OK;
     return BASE_FAIL(s->ctx, BASE_ERR_INTERNAL, BASE_MSG_INT_01,
                      "bench step: the gradient is not finite");

@@ -1,6 +1,7 @@
 #include "trainer/bench/bench_train.h"
 
 #include "base/clock.h"
+#include "base/device/staging.h"
 #include "base/memory.h"
 #include "base/philox.h"
 #include "lora/adapter_init.h"
@@ -27,6 +28,7 @@ typedef struct bench {
     as_topology_t *topology;
     tr_trainer_t *trainer;
     tr_lot_t *lots[2];
+    base_staging_t landings; /* tr_step_landing_t [adapters] */
     int64_t microbatch;
     tr_bench_train_result_t *result;
 } bench_t;
@@ -96,6 +98,8 @@ static base_status_t make_trainer(bench_t *b, base_device_t *dev, comm_group_t *
     BASE_TRY(init_adapters(b));
     for (int i = 0; i < 2; i++)
         BASE_TRY(tr_lot_create(b->ctx, &lots, b->lots[0], &b->lots[i]));
+    BASE_TRY(base_staging_create(dev, args->adapters * (int64_t)sizeof(tr_step_landing_t),
+                                 "results of steps", &b->landings));
     return tr_gradients_zero(b->trainer);
 }
 
@@ -131,26 +135,42 @@ static base_status_t fill_lot(const bench_t *b, tr_lot_t *lot)
 
 /* ==== a step ==== */
 
-static base_status_t step_adapters(bench_t *b, double *loss)
+static int32_t num_stepped(const bench_t *b)
+{
+    const int64_t adapters = b->args->adapters, documents = b->args->documents;
+
+    return (int32_t)(adapters < documents ? adapters : documents);
+}
+
+static base_status_t step_adapters(bench_t *b)
 {
     const tr_step_options_t options = {
         .learning_rate = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip_norm = 1.0};
     const tr_step_hook_t none = {0};
-
     const base_trace_note_t note = {.part = BASE_PART_DENSE};
+    tr_step_landing_t *landings = b->landings.memory;
 
     BASE_TRY(base_stream_begin(b->trainer->stream, "optimizer step", &note));
-    for (int32_t a = 0; a < (int32_t)b->args->adapters && a < b->args->documents; a++) {
-        tr_step_result_t result;
+    for (int32_t a = 0; a < num_stepped(b); a++)
+        BASE_TRY(tr_adapter_step(b->trainer, a, &options, &none, &landings[a]));
+    return base_stream_end(b->trainer->stream);
+}
 
-        BASE_TRY(tr_adapter_step(b->trainer, a, &options, &none, &result));
+/* After the stream has passed. */
+static base_status_t check_steps(const bench_t *b, double *loss)
+{
+    const tr_step_landing_t *landings = b->landings.memory;
+
+    for (int32_t a = 0; a < num_stepped(b); a++) {
+        const tr_step_result_t result = tr_step_landed(b->trainer, &landings[a]);
+
         if (result.nonfinite > 0 || !isfinite(result.loss))
             return BASE_FAIL(b->ctx, BASE_ERR_INTERNAL, BASE_MSG_INT_01,
                              "bench train: adapter %d: %d elements of the gradient are not finite",
                              a, result.nonfinite);
         if (a == 0) *loss = result.loss;
     }
-    return base_stream_end(b->trainer->stream);
+    return BASE_OK;
 }
 
 static base_status_t run_step(bench_t *b, int64_t *step_ns, int64_t *given_ns, double *loss)
@@ -163,10 +183,10 @@ static base_status_t run_step(bench_t *b, int64_t *step_ns, int64_t *given_ns, d
     const int64_t begin = base_clock_ns();
     BASE_TRY(tr_microbatch_run(b->trainer, lot->batch, tr_lot_plans(lot)));
     *given_ns = base_clock_ns() - begin;
-    BASE_TRY(step_adapters(b, loss));
+    BASE_TRY(step_adapters(b));
     BASE_TRY(base_stream_sync(b->trainer->stream));
     *step_ns = base_clock_ns() - begin;
-    return BASE_OK;
+    return check_steps(b, loss);
 }
 
 static int by_value(const void *a, const void *b)
@@ -290,6 +310,7 @@ out:
     for (int i = 1; i >= 0; i--)
         tr_lot_destroy(b.lots[i]);
     tr_trainer_destroy(b.trainer);
+    base_staging_destroy(&b.landings);
     as_topology_destroy(b.topology);
     return st;
 }

@@ -10,36 +10,39 @@ static void take_options(const tr_step_options_t *options, lora_optimizer_step_t
     step->clip_norm = options->clip_norm;
 }
 
-/* The step has been given to the stream: what came out. */
-static base_status_t report(tr_trainer_t *t, int32_t adapter, tr_step_result_t *result)
+/* The step has been given to the stream: what came out follows it. */
+static base_status_t download(tr_trainer_t *t, int32_t adapter, tr_step_landing_t *landing)
 {
-    lora_optimizer_result_t read;
+    BASE_TRY(lora_optimizer_download(&t->optimizer, adapter, t->stream, &landing->optimizer));
+    return tr_gradients_download_loss(t, adapter, &landing->loss);
+}
 
-    BASE_TRY(lora_optimizer_read(&t->optimizer, t->stream, &read));
-    BASE_TRY(tr_gradients_read_loss(t, adapter, &result->loss));
-    result->norm = read.norm;
-    result->nonfinite = read.nonfinite;
-    return BASE_OK;
+tr_step_result_t tr_step_landed(const tr_trainer_t *trainer, const tr_step_landing_t *landing)
+{
+    const lora_optimizer_result_t step =
+        lora_optimizer_landed(&trainer->optimizer, &landing->optimizer);
+
+    return (tr_step_result_t){
+        .loss = trainer->model->acc == KERN_F64 ? landing->loss.wide : (double)landing->loss.single,
+        .norm = step.norm,
+        .nonfinite = step.nonfinite};
 }
 
 base_status_t tr_adapter_step(tr_trainer_t *trainer, int32_t adapter,
                               const tr_step_options_t *options, const tr_step_hook_t *hook,
-                              tr_step_result_t *result)
+                              tr_step_landing_t *landing)
 {
     lora_optimizer_step_t step;
-    kern_mat_t gradient;
 
-    *result = (tr_step_result_t){0};
     BASE_TRY(tr_gradients_reduce_adapter(trainer, adapter));
     if (trainer->index < 0) return BASE_OK;
     if (hook->fn != NULL) BASE_TRY(hook->fn(hook->user, adapter));
     lora_adapter_t *a = &trainer->adapters->adapters[adapter];
     take_options(options, &step);
-    lora_optimizer_adapter(trainer->adapters, adapter, &gradient, &step);
-    step.step = (int64_t)a->step + 1;
+    lora_optimizer_adapter(trainer->adapters, adapter, &step);
+    step.step = (int64_t)++a->step;
     BASE_TRY(lora_optimizer_step(&trainer->optimizer, &step, trainer->stream));
-    BASE_TRY(report(trainer, adapter, result));
-    if (result->nonfinite == 0) a->step++;
+    BASE_TRY(download(trainer, adapter, landing));
     return tr_gradients_zero_adapter(trainer, adapter);
 }
 
@@ -68,7 +71,7 @@ static kern_mat_t moment(const tr_trainer_t *t, int32_t weight, int which)
                     spec->cols, spec->cols, t->model->acc);
 }
 
-/* Fills the trainer's lists: decayed weights first. Returns their number. */
+/* Fills the trainer's lists, once: decayed weights first. Returns their number. */
 static int64_t list_weights(tr_trainer_t *t)
 {
     int64_t n = 0, decayed = 0;
@@ -90,23 +93,22 @@ static int64_t list_weights(tr_trainer_t *t)
 }
 
 base_status_t tr_full_step(tr_trainer_t *trainer, int64_t step, const tr_step_options_t *options,
-                           const tr_step_hook_t *hook, tr_step_result_t *result)
+                           const tr_step_hook_t *hook, tr_step_landing_t *landing)
 {
-    *result = (tr_step_result_t){0};
     BASE_TRY(tr_gradients_reduce(trainer));
     if (trainer->index < 0) return BASE_OK;
     if (hook->fn != NULL) BASE_TRY(hook->fn(hook->user, 0));
-    const int64_t decayed = list_weights(trainer);
+    if (trainer->full_decayed == 0) trainer->full_decayed = list_weights(trainer);
     lora_optimizer_step_t args = {.dtype = trainer->model->config.dtype,
                                   .num_gradients = trainer->model->num_weights,
                                   .gradients = trainer->full_gradients,
                                   .num_tensors = trainer->model->num_weights,
-                                  .num_decayed = decayed,
+                                  .num_decayed = trainer->full_decayed,
                                   .tensors = trainer->full_tensors,
                                   .step = step};
 
     take_options(options, &args);
     BASE_TRY(lora_optimizer_step(&trainer->optimizer, &args, trainer->stream));
-    BASE_TRY(report(trainer, 0, result));
+    BASE_TRY(download(trainer, 0, landing));
     return tr_gradients_zero(trainer);
 }

@@ -157,17 +157,21 @@ base_status_t tr_gradients_read_losses(tr_trainer_t *trainer, double *losses)
     return download(trainer, &sums, losses);
 }
 
+base_status_t tr_gradients_download_loss(tr_trainer_t *trainer, int32_t adapter, void *to)
+{
+    BASE_TRY(check_trainer(trainer));
+    const kern_mat_t sum = loss_of(trainer, adapter);
+    return base_download(trainer->stream, to, sum.mem, kern_dtype_bytes(sum.dtype));
+}
+
 base_status_t tr_gradients_read_loss(tr_trainer_t *trainer, int32_t adapter, double *loss)
 {
+    const int is_wide = trainer->model->acc == KERN_F64;
     double wide = 0.0;
     float single = 0.0F;
 
-    BASE_TRY(check_trainer(trainer));
-    const kern_mat_t sum = loss_of(trainer, adapter);
-    const int is_wide = sum.dtype == KERN_F64;
     const base_status_t st =
-        base_download(trainer->stream, is_wide ? (void *)&wide : (void *)&single, sum.mem,
-                      kern_dtype_bytes(sum.dtype));
+        tr_gradients_download_loss(trainer, adapter, is_wide ? (void *)&wide : (void *)&single);
     const base_status_t synced = base_stream_sync(trainer->stream);
     *loss = is_wide ? wide : (double)single;
     return st < 0 ? st : synced;

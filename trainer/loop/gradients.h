@@ -32,7 +32,11 @@ base_status_t tr_gradients_read(tr_trainer_t *trainer, int32_t index,
 base_status_t tr_gradients_read_adapter(tr_trainer_t *trainer, int32_t adapter,
                                         double *values) BASE_MUST_CHECK;
 base_status_t tr_gradients_read_losses(tr_trainer_t *trainer, double *losses) BASE_MUST_CHECK;
-/* One adapter's loss; waits, and allocates nothing. */
+/* One adapter's loss in the accumulating dtype, in stream order: to memory of a base_staging_t, or it
+ * waits. */
+base_status_t tr_gradients_download_loss(tr_trainer_t *trainer, int32_t adapter,
+                                         void *to) BASE_MUST_CHECK;
+/* The same; waits, and allocates nothing. */
 base_status_t tr_gradients_read_loss(tr_trainer_t *trainer, int32_t adapter,
                                      double *loss) BASE_MUST_CHECK;
 

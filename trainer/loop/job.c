@@ -128,11 +128,17 @@ tr_step_options_t tr_job_step_options(const tr_job_t *job)
                                .clip_norm = c->clip_norm};
 }
 
+void tr_job_step_given(tr_job_t *job)
+{
+    job->step++;
+}
+
 void tr_job_stepped(tr_job_t *job, const tr_step_result_t *result, int64_t documents, int64_t rows,
                     int64_t supervised)
 {
     if (result->nonfinite > 0) {
         job->verdict = TR_JOB_QUARANTINED;
+        job->step = job->reported;
         return;
     }
     if (isnan(job->first_loss)) job->first_loss = result->loss;
@@ -140,8 +146,8 @@ void tr_job_stepped(tr_job_t *job, const tr_step_result_t *result, int64_t docum
     job->documents += documents;
     job->tokens += rows;
     job->supervised_tokens += supervised;
-    job->step++;
-    if (job->step == job->total_steps && job->eval_documents == 0) job->verdict = TR_JOB_DONE;
+    job->reported++;
+    if (job->reported == job->total_steps && job->eval_documents == 0) job->verdict = TR_JOB_DONE;
 }
 
 double tr_job_epoch(const tr_job_t *job)

@@ -36,9 +36,12 @@ typedef struct tr_job {
     data_order_t *order;
     int64_t eval_documents;     /* documents of an evaluation; 0: none */
     int64_t training_documents; /* of data, without those held out */
-    int64_t total_steps, warmup, step;
+    int64_t total_steps, warmup;
+    int64_t step;     /* steps given to the device */
+    int64_t reported; /* of those, whose results are known: the first so many */
     tr_job_state_t state;
     tr_job_state_t verdict; /* RUNNING: none */
+    int64_t tell_from;      /* the first microbatch whose control record may tell it */
     int64_t end_at;         /* the microbatch whose control record tells the verdict; -1: none */
     /* what was done so far */
     int64_t tokens, supervised_tokens, documents;
@@ -61,9 +64,11 @@ int64_t tr_job_max_rows(const tr_job_t *job);
 
 /* AdamW's numbers for the step that is due. */
 tr_step_options_t tr_job_step_options(const tr_job_t *job);
-/* Notes the result of the step after a global batch of so many documents, rows and supervised rows.
- * The verdict is set by a gradient that is not finite, and by the last step when no evaluation
- * follows it. */
+/* Notes that it has been given to the device. */
+void tr_job_step_given(tr_job_t *job);
+/* Notes the result of the first step that has none yet, after a global batch of so many documents,
+ * rows and supervised rows. The verdict is set by a gradient that is not finite, which takes back
+ * the steps that were given from there on, and by the last step when no evaluation follows it. */
 void tr_job_stepped(tr_job_t *job, const tr_step_result_t *result, int64_t documents, int64_t rows,
                     int64_t supervised);
 

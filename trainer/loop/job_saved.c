@@ -22,5 +22,6 @@ base_status_t tr_job_restore(tr_job_t *job, const tr_job_saved_t *saved, const c
     TR_JOB_SAVED_INT_MAP(X)
     TR_JOB_SAVED_DOUBLE_MAP(X)
 #undef X
+    job->reported = job->step;
     return BASE_OK;
 }

@@ -1,5 +1,6 @@
 #include "trainer/loop/train.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 #include <assert.h>
@@ -17,6 +18,8 @@ static base_status_t allocate(tr_train_t *t)
     t->pad_rows = base_calloc(ctx, t->num_jobs, sizeof *t->pad_rows, "training loop");
     t->best = base_calloc(ctx, t->num_jobs, sizeof *t->best, "training loop");
     if (t->rows == NULL || t->pad_rows == NULL || t->best == NULL) return BASE_ERR_NOMEM;
+    if (t->trainer->index >= 0)
+        BASE_TRY(tr_step_results_create(t->trainer, t->num_jobs, &t->results));
     for (int32_t j = 0; j < t->num_jobs && t->trainer->index >= 0; j++) {
         const int64_t count =
             t->options.full ? tr_model_parameters(t->trainer->model) : t->trainer->adapter_count[j];
@@ -61,6 +64,7 @@ void tr_train_destroy(tr_train_t *train)
     if (train == NULL) return;
     for (int32_t j = 0; train->best != NULL && j < train->num_jobs; j++)
         base_free(train->ctx, train->best[j]);
+    tr_step_results_destroy(train->results);
     tr_control_destroy(train->control);
     tr_planning_destroy(train->planning);
     base_free(train->ctx, train->best);
@@ -134,58 +138,124 @@ static base_status_t drop_step(tr_train_t *t, int32_t j)
     return tr_gradients_zero_adapter(t->trainer, j);
 }
 
+static int64_t waits_so_far(const tr_train_t *t)
+{
+    return base_device_waits(base_stream_device(t->trainer->stream));
+}
+
+/* What an event does with a gradient is no wait of the loop's. */
+static base_status_t show_gradient(void *user, int32_t job)
+{
+    tr_train_t *t = user;
+    const int64_t waits = waits_so_far(t);
+    const base_status_t st = t->events.gradient(t->events.user, job);
+
+    t->host_waits -= waits_so_far(t) - waits;
+    return st;
+}
+
 /* Sums, norm and AdamW, on the compute stream and in its account. */
-static base_status_t optimize(tr_train_t *t, int32_t j, const tr_step_options_t *options,
-                              tr_step_result_t *result)
+static base_status_t optimize(tr_train_t *t, int32_t j, const tr_step_options_t *options)
 {
     static const char *const KEYS[BASE_TRACE_NOTES] = {"job", "step"};
     const int64_t number = t->jobs[j]->step + 1;
     const base_trace_note_t note = {.part = BASE_PART_DENSE, .keys = KEYS, .values = {j, number}};
-    tr_step_hook_t hook = {.fn = t->events.gradient, .user = t->events.user};
+    const tr_step_hook_t hook = {.fn = t->events.gradient == NULL ? NULL : show_gradient,
+                                 .user = t};
+    tr_step_landing_t *landing = tr_step_results_place(t->results);
 
     BASE_TRY(base_stream_begin(t->trainer->stream, "optimizer step", &note));
     if (t->options.full)
-        BASE_TRY(tr_full_step(t->trainer, number, options, &hook, result));
+        BASE_TRY(tr_full_step(t->trainer, number, options, &hook, landing));
     else
-        BASE_TRY(tr_adapter_step(t->trainer, j, options, &hook, result));
+        BASE_TRY(tr_adapter_step(t->trainer, j, options, &hook, landing));
     return base_stream_end(t->trainer->stream);
 }
 
 static base_status_t step(tr_train_t *t, const tr_entry_part_t *part)
 {
     const int32_t j = part->job;
-    tr_job_t *job = t->jobs[j];
-    const tr_step_options_t options = tr_job_step_options(job);
-    tr_step_result_t result;
+    const tr_step_options_t options = tr_job_step_options(t->jobs[j]);
 
     if (!is_heard(t, j)) return drop_step(t, j);
-    BASE_TRY(optimize(t, j, &options, &result));
-    tr_job_stepped(job, &result, part->batch_documents, part->batch_rows, part->batch_supervised);
-    const tr_train_step_t record = {.step = job->step,
-                                    .loss = result.loss,
-                                    .norm = result.norm,
-                                    .learning_rate = options.learning_rate,
-                                    .microbatch = t->microbatch - 1,
-                                    .rows = t->rows[j],
-                                    .pad_rows = t->pad_rows[j]};
+    BASE_TRY(optimize(t, j, &options));
+    tr_job_step_given(t->jobs[j]);
+    tr_step_given_t given = {.job = j,
+                             .step = t->jobs[j]->step,
+                             .microbatch = t->microbatch - 1,
+                             .learning_rate = options.learning_rate,
+                             .documents = part->batch_documents,
+                             .batch_rows = part->batch_rows,
+                             .supervised = part->batch_supervised,
+                             .rows = t->rows[j],
+                             .pad_rows = t->pad_rows[j],
+                             .given_ns = base_clock_ns()};
+    base_meter_read(&t->trainer->meter, given.part_ns);
     t->rows[j] = t->pad_rows[j] = 0;
-    if (t->events.step == NULL || job->verdict == TR_JOB_QUARANTINED) return BASE_OK;
-    return t->events.step(t->events.user, j, &record);
+    return tr_step_results_give(t->results, &given);
 }
 
+static base_status_t stepped(tr_train_t *t, const tr_step_given_t *given,
+                             const tr_step_result_t *result)
+{
+    tr_job_t *job = t->jobs[given->job];
+
+    /* Behind one that was not finite: it has changed nothing. */
+    if (job->verdict != TR_JOB_RUNNING) return BASE_OK;
+    tr_job_stepped(job, result, given->documents, given->batch_rows, given->supervised);
+    /* Also when the result was taken earlier, for a save: a run that is not saved tells it there. */
+    job->tell_from = given->microbatch + TR_STEP_RESULTS_AFTER;
+    if (job->verdict == TR_JOB_QUARANTINED) {
+        if (!t->options.full) t->trainer->adapters->adapters[given->job].step = (uint32_t)job->step;
+        return BASE_OK;
+    }
+    if (t->events.step == NULL) return BASE_OK;
+    const tr_train_step_t record = {.given = given, .loss = result->loss, .norm = result->norm};
+    return t->events.step(t->events.user, given->job, &record);
+}
+
+/* Results of the steps that were given until microbatch `up_to`. */
+static base_status_t take_results(tr_train_t *t, int64_t up_to)
+{
+    tr_step_given_t given;
+    tr_step_result_t result;
+    int more = t->results != NULL;
+
+    while (more) {
+        BASE_TRY(tr_step_results_take(t->results, up_to, &given, &result, &more));
+        if (more) BASE_TRY(stepped(t, &given, &result));
+    }
+    return BASE_OK;
+}
+
+base_status_t tr_train_settle(tr_train_t *train)
+{
+    return take_results(train, train->microbatch);
+}
+
+/* Waits: which values are kept depends on the loss, and no step may come between. */
 static base_status_t evaluated(tr_train_t *t, int32_t j)
 {
     double loss;
 
+    BASE_TRY(tr_train_settle(t));
     BASE_TRY(tr_gradients_reduce_loss(t->trainer, j, &loss));
     if (!is_heard(t, j)) return BASE_OK;
     const int best = tr_job_evaluated(t->jobs[j], loss);
+    t->jobs[j]->tell_from = t->microbatch - 1;
     if (best) BASE_TRY(keep_best(t, j));
     return t->events.evaluated == NULL ? BASE_OK
                                        : t->events.evaluated(t->events.user, j, loss, best);
 }
 
 /* ==== microbatches ==== */
+
+tr_train_waits_t tr_train_host_waits(const tr_train_t *train)
+{
+    return (tr_train_waits_t){
+        .all = train->host_waits,
+        .results = train->results != NULL ? tr_step_results_waits(train->results) : 0};
+}
 
 /* Rows of jobs that have ended since it was planned weigh nothing. */
 static void mute(const tr_train_t *t, data_batch_t *batch)
@@ -202,9 +272,12 @@ static base_status_t run_training(tr_train_t *t, tr_lot_t *lot, const tr_entry_t
     /* An end takes effect in planning where it does here. */
     for (int32_t i = 0; i < entry->num_parts; i++)
         assert(t->jobs[entry->parts[i].job]->state == TR_JOB_RUNNING);
+    const int64_t waits = waits_so_far(t);
     mute(t, lot->batch);
     BASE_TRY(tr_microbatch_run(t->trainer, lot->batch, tr_lot_plans(lot)));
     t->microbatch++;
+    /* Before the steps, which use again what those of that microbatch named. */
+    BASE_TRY(take_results(t, t->microbatch - 1 - TR_STEP_RESULTS_AFTER));
     for (int32_t i = 0; i < entry->num_parts; i++) {
         t->rows[entry->parts[i].job] += rows;
         t->pad_rows[entry->parts[i].job] += rows - document_rows;
@@ -213,6 +286,7 @@ static base_status_t run_training(tr_train_t *t, tr_lot_t *lot, const tr_entry_t
         BASE_TRY(t->events.microbatch(t->events.user, t->microbatch, document_rows));
     for (int32_t i = 0; i < entry->num_parts; i++)
         if (entry->parts[i].completes) BASE_TRY(step(t, &entry->parts[i]));
+    t->host_waits += waits_so_far(t) - waits;
     return BASE_OK;
 }
 
@@ -220,9 +294,12 @@ static base_status_t run_evaluation(tr_train_t *t, tr_lot_t *lot, const tr_entry
 {
     base_trace_t *trace = base_ctx_trace(t->ctx);
 
+    const int64_t waits = waits_so_far(t);
     base_trace_begin(trace, BASE_LANE_HOST, "evaluation");
     BASE_TRY(tr_microbatch_evaluate(t->trainer, lot->batch, tr_lot_plans(lot)));
     t->microbatch++;
+    BASE_TRY(take_results(t, t->microbatch - 1 - TR_STEP_RESULTS_AFTER));
+    t->host_waits += waits_so_far(t) - waits;
     if (entry->parts[0].completes) BASE_TRY(evaluated(t, entry->parts[0].job));
     base_trace_end(trace, BASE_LANE_HOST);
     return BASE_OK;
@@ -249,7 +326,7 @@ static tr_control_told_t say(tr_train_t *t, int64_t m)
     for (int32_t j = 0; j < t->num_jobs && mine.num_ends < TR_CONTROL_MAX_ENDS; j++) {
         tr_job_t *job = t->jobs[j];
 
-        if (job->verdict == TR_JOB_RUNNING || job->end_at >= 0) continue;
+        if (job->verdict == TR_JOB_RUNNING || job->end_at >= 0 || m < job->tell_from) continue;
         job->end_at = m;
         mine.ends[mine.num_ends++] = (tr_control_end_t){j, (int32_t)job->verdict};
     }
@@ -322,7 +399,8 @@ static base_status_t drain(tr_train_t *t)
 {
     const int64_t records = (t->num_jobs + TR_CONTROL_MAX_ENDS - 1) / TR_CONTROL_MAX_ENDS;
 
-    for (int64_t i = 0; i < records + TR_CONTROL_LOOK_AHEAD; i++)
+    BASE_TRY(tr_train_settle(t));
+    for (int64_t i = 0; i < TR_STEP_RESULTS_AFTER + records + TR_CONTROL_LOOK_AHEAD; i++)
         BASE_TRY(pass_boundary(t, t->microbatch + i, 0));
     return BASE_OK;
 }
@@ -373,6 +451,7 @@ base_status_t tr_train_run(tr_train_t *train)
             break;
         BASE_TRY(run_next(train, &more));
     }
+    BASE_TRY(tr_train_settle(train));
     BASE_TRY(tr_control_finish(train->control));
     return tr_trainer_sync(train->trainer);
 }

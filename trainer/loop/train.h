@@ -1,8 +1,9 @@
 /* The training loop: microbatch after microbatch until every job has ended.
  *
- *   for each microbatch, as the planning thread gives them (planning.h): run it, and for every job
- *   whose global batch is complete step; note an evaluation that is complete; then the boundary:
- *   tell the others, hear them, and do what takes effect here (control.h)
+ *   for each microbatch, as the planning thread gives them (planning.h): run it; take the results of
+ *   steps that were given TR_STEP_RESULTS_AFTER microbatches ago; for every job whose global batch is
+ *   complete give a step; note an evaluation that is complete; then the boundary: tell the others,
+ *   hear them, and do what takes effect here (control.h)
  *
  * An ended job frees its place: its rows go to the others. What a job learned is kept in the
  * trainer, and of a job with evaluations the best so far on the host (tr_train_values); a model
@@ -10,8 +11,9 @@
  *
  * All ranks run it with equal jobs, pool ranks too. Which exchanges and sums a rank takes part in
  * follows from the plan alone. A job that stops early or whose gradient is not finite has rows in
- * plans already made: they weigh nothing, its steps and evaluations there are summed like others and
- * dropped. Ends, saves and the run's end take effect at the same boundary on every rank.
+ * plans already made: from when it is known they weigh nothing, its steps and evaluations are summed
+ * like others and dropped; steps given before change nothing after one that was not finite. Ends,
+ * saves and the run's end take effect at the same boundary on every rank.
  *
  * What happens is told to `events`; what they do with it must not change the jobs. Between
  * microbatches nothing is allocated after the first two (the events' own business aside). One
@@ -22,12 +24,12 @@
 #include "trainer/loop/control.h"
 #include "trainer/loop/microbatch.h"
 #include "trainer/loop/planning.h"
+#include "trainer/loop/step_results.h"
 
+/* Told when its result is known, some microbatches after it was given. */
 typedef struct tr_train_step {
-    int64_t step; /* of this job, from 1 */
-    double loss, norm, learning_rate;
-    int64_t microbatch;
-    int64_t rows, pad_rows; /* of the microbatches since the job's last step */
+    const tr_step_given_t *given;
+    double loss, norm;
 } tr_train_step_t;
 
 typedef struct tr_train_events {
@@ -67,6 +69,8 @@ typedef struct tr_train {
     uint64_t agreed;                            /* at the boundary at hand */
     int64_t microbatch;                         /* done so far, evaluations included */
     int64_t *rows, *pad_rows;                   /* [num_jobs] since the last step */
+    tr_step_results_t *results;                 /* NULL on a rank that only serves */
+    int64_t host_waits;                         /* tr_train_waits_t: all */
     double **best; /* [num_jobs] values of the best evaluation; NULL: no evaluations */
 } tr_train_t;
 
@@ -81,11 +85,23 @@ void tr_train_destroy(tr_train_t *train); /* NULL is legal */
  * gradients as they are. Once. */
 base_status_t tr_train_run(tr_train_t *train) BASE_MUST_CHECK;
 
+/* How often the host has waited between microbatches. Not counted: the control record, for which only
+ * a stream of its own is waited; evaluations whose loss is read, jobs that end, and saves. */
+typedef struct tr_train_waits {
+    int64_t all;     /* for a stream (base_device_waits), which leaves the device idle: 0 */
+    int64_t results; /* for the result of a step, TR_STEP_RESULTS_AFTER microbatches later */
+} tr_train_waits_t;
+tr_train_waits_t tr_train_host_waits(const tr_train_t *train);
+
 /* What an adapter is worth keeping: the best by evaluation, else the last. adapter_count doubles of
  * the caller's. Waits. */
 base_status_t tr_train_values(tr_train_t *train, int32_t job, double *values) BASE_MUST_CHECK;
 
 /* ==== to go on later (train_state.c) ==== */
+
+/* Takes the results of all steps given so far: waits. Within `agreed`, on all ranks, before what
+ * jobs hold is saved; no microbatch becomes another by it. */
+base_status_t tr_train_settle(tr_train_t *train) BASE_MUST_CHECK;
 
 /* Where in the sequence of microbatches the run is, with the verdicts that have not taken effect:
  * so many bytes, always the same for these jobs. Within `agreed`, or when tr_train_run has come to

@@ -6,7 +6,7 @@
 
 /* Of a job, beside the horizon's state. */
 typedef struct job_end {
-    int64_t state, verdict, end_at;
+    int64_t state, verdict, tell_from, end_at;
 } job_end_t;
 
 static int64_t ends_bytes(const tr_train_t *t)
@@ -40,7 +40,7 @@ base_status_t tr_train_save_state(tr_train_t *train, void *bytes)
     to += sizeof train->microbatch;
     for (int32_t j = 0; j < train->num_jobs; j++, to += sizeof(job_end_t)) {
         const tr_job_t *job = train->jobs[j];
-        const job_end_t end = {job->state, job->verdict, told_at(train, job)};
+        const job_end_t end = {job->state, job->verdict, job->tell_from, told_at(train, job)};
 
         memcpy(to, &end, sizeof end);
     }
@@ -51,7 +51,8 @@ base_status_t tr_train_save_state(tr_train_t *train, void *bytes)
 static int is_end(const job_end_t *e, int64_t microbatch)
 {
     return e->state >= TR_JOB_RUNNING && e->state <= TR_JOB_QUARANTINED &&
-           e->verdict >= TR_JOB_RUNNING && e->verdict <= TR_JOB_QUARANTINED && e->end_at >= -1 &&
+           e->verdict >= TR_JOB_RUNNING && e->verdict <= TR_JOB_QUARANTINED &&
+           e->tell_from <= microbatch + TR_STEP_RESULTS_AFTER && e->end_at >= -1 &&
            e->end_at < microbatch;
 }
 
@@ -77,6 +78,7 @@ base_status_t tr_train_load_state(tr_train_t *train, const void *bytes, int64_t 
                              j, end.end_at, microbatch);
         train->jobs[j]->state = (tr_job_state_t)end.state;
         train->jobs[j]->verdict = (tr_job_state_t)end.verdict;
+        train->jobs[j]->tell_from = end.tell_from;
         train->jobs[j]->end_at = end.end_at;
     }
     train->microbatch = microbatch;

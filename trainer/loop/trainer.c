@@ -6,7 +6,8 @@
 
 static base_status_t create_adapters(tr_trainer_t *t, const tr_trainer_config_t *config)
 {
-    BASE_TRY(lora_optimizer_declare(&t->optimizer, t->arena, t->model->acc));
+    BASE_TRY(lora_optimizer_declare(&t->optimizer, t->arena, t->model->acc,
+                                    t->num_adapters > 0 ? t->num_adapters : 1));
     if (config->adapters == NULL) return BASE_OK;
     BASE_TRY(lora_adapter_set_create(t->ctx, config->adapters, t->arena, &t->adapters));
     return lora_route_create(t->adapters, config->max_pieces, &t->route);
@@ -156,6 +157,7 @@ static base_status_t start(tr_trainer_t *t, const tr_trainer_config_t *config)
     if (t->index < 0) return BASE_OK;
     BASE_TRY(tr_activations_fill(t->activations, t->stream));
     BASE_TRY(tr_graph_start(&t->graph));
+    BASE_TRY(lora_optimizer_start(&t->optimizer, t->stream));
     BASE_TRY(tr_weights_fill(t->weights, t->stream));
     if (!config->given_weights)
         BASE_TRY(tr_weights_random(t->weights, t->stream, config->weight_seed));

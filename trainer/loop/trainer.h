@@ -78,8 +78,9 @@ typedef struct tr_trainer {
     lora_optimizer_t optimizer;
     /* full mode, else NULL */
     base_region_t *moments;            /* [num_weights][2] */
-    kern_adamw_tensor_t *full_tensors; /* [num_weights] lists of the step */
+    kern_adamw_tensor_t *full_tensors; /* [num_weights] lists of every step */
     kern_mat_t *full_gradients;
+    int64_t full_decayed; /* of those; 0: not listed yet */
     tr_weights_t *weights;
     tr_activations_t *activations;
     tr_rows_t *rows;

@@ -9,7 +9,7 @@
 
 #define TR_CHECKPOINT_FORMAT           "cadre-checkpoint"
 #define TR_CHECKPOINT_GRADIENTS_FORMAT "cadre-checkpoint-gradients"
-#define TR_CHECKPOINT_FORMAT_VERSION   1
+#define TR_CHECKPOINT_FORMAT_VERSION   2
 
 #define TR_CHECKPOINT_GROUP_BYTES 96
 

@@ -44,6 +44,7 @@ static base_status_t save(tr_train_checkpoints_t *c, tr_checkpoint_outcome_t *ou
     tr_checkpoint_clock_t clock;
     base_status_t before = BASE_OK;
 
+    BASE_TRY(tr_train_settle(c->checkpoint.train));
     if (c->report != NULL) before = tr_train_report_clock(c->report, &clock);
     BASE_TRY(
         tr_checkpoint_write(&c->checkpoint, c->report != NULL ? &clock : NULL, before, outcome));

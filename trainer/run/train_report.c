@@ -26,6 +26,7 @@ struct tr_train_report {
     int64_t (*part_ns)[BASE_NUM_PARTS]; /* [num_jobs] likewise */
     tr_run_table_split_t *splits;       /* [num_splits] of the ranks, at the end */
     int64_t num_splits;
+    tr_train_waits_t waits;
     char **folders; /* [num_jobs] where it was exported, or NULL */
 };
 
@@ -161,20 +162,20 @@ base_status_t tr_train_report_microbatch(tr_train_report_t *report, int64_t micr
     return tr_run_status_update(report->status, microbatch);
 }
 
-/* The parts of a step that took `took` seconds; the job's account begins anew. */
-static void take_parts(tr_train_report_t *r, int32_t job, double took, double part_s[])
+/* The parts of a step that took `took` seconds, by the stream's account `now`; the job's account
+ * begins anew. */
+static void take_parts(tr_train_report_t *r, int32_t job, double took,
+                       const int64_t now[BASE_NUM_PARTS], double part_s[])
 {
     const int measured = base_stream_measured(r->trainer->stream);
-    int64_t now[BASE_NUM_PARTS];
     double counted = 0.0;
 
-    base_meter_read(&r->trainer->meter, now);
     for (int p = BASE_PART_NONE + 1; p < BASE_NUM_PARTS; p++) {
         part_s[p] = measured ? seconds(now[p] - r->part_ns[job][p]) : (double)NAN;
         counted += part_s[p];
     }
     part_s[BASE_PART_NONE] = took > counted ? took - counted : measured ? 0.0 : (double)NAN;
-    memcpy(r->part_ns[job], now, sizeof now);
+    memcpy(r->part_ns[job], now, sizeof r->part_ns[job]);
 }
 
 base_status_t tr_train_report_step(tr_train_report_t *report, int32_t job,
@@ -182,28 +183,29 @@ base_status_t tr_train_report_step(tr_train_report_t *report, int32_t job,
 {
     tr_train_report_t *r = report;
     const tr_job_t *of = r->inputs->jobs[job];
-    const int64_t now = base_clock_ns();
+    const tr_step_given_t *given = step->given;
+    const int64_t now = given->given_ns; /* the device is behind by the same each time */
     const double took = seconds(now - r->step_ns[job]);
     tr_metrics_step_t record = {
         .adapter = of->name,
-        .step = step->step,
+        .step = given->step,
         .total_steps = of->total_steps,
         .epoch = tr_job_epoch(of),
         .loss = step->loss,
         .grad_norm = step->norm,
-        .learning_rate = step->learning_rate,
+        .learning_rate = given->learning_rate,
         .tokens = of->tokens,
         .supervised_tokens = of->supervised_tokens,
-        .microbatch = step->microbatch,
+        .microbatch = given->microbatch,
         .step_time_s = took,
         .elapsed_s = seconds(now - r->start_ns),
         .tokens_per_second = took > 0.0 ? (double)(of->tokens - r->tokens[job]) / took : 0.0,
-        .pad_share = step->rows > 0 ? (double)step->pad_rows / (double)step->rows : 0.0};
+        .pad_share = given->rows > 0 ? (double)given->pad_rows / (double)given->rows : 0.0};
 
-    take_parts(r, job, took, record.part_s);
+    take_parts(r, job, took, given->part_ns, record.part_s);
     r->step_ns[job] = now;
     r->tokens[job] = of->tokens;
-    tr_progress_step(r->progress, job, step->step, step->loss);
+    tr_progress_step(r->progress, job, given->step, step->loss);
     return tr_metrics_step(r->metrics, &record);
 }
 
@@ -257,6 +259,11 @@ base_status_t tr_train_report_split(tr_train_report_t *report, const tr_run_tabl
     return BASE_OK;
 }
 
+void tr_train_report_waits(tr_train_report_t *report, const tr_train_waits_t *waits)
+{
+    report->waits = *waits;
+}
+
 static base_status_t print_results(tr_train_report_t *r)
 {
     const tr_inputs_t *in = r->inputs;
@@ -277,6 +284,8 @@ static base_status_t print_results(tr_train_report_t *r)
     tr_run_table_results(r->out, rows, in->num_jobs, in->config->model, is_full(r), data);
     if (r->num_splits > 0) (void)fputs("\nwhere the time went:\n", r->out);
     if (r->num_splits > 0) tr_run_table_split(r->out, r->splits, r->num_splits);
+    (void)fprintf(r->out, "\nhost waits between microbatches: %lld; for late results: %lld\n",
+                  (long long)r->waits.all, (long long)r->waits.results);
     base_free(r->ctx, rows);
     return BASE_OK;
 }

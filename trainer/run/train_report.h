@@ -33,6 +33,9 @@ base_status_t tr_train_report_ended(tr_train_report_t *report, int32_t job) BASE
 base_status_t tr_train_report_split(tr_train_report_t *report, const tr_run_table_split_t *rows,
                                     int64_t num_rows) BASE_MUST_CHECK;
 
+/* How often the hosts of all ranks waited between microbatches, likewise. */
+void tr_train_report_waits(tr_train_report_t *report, const tr_train_waits_t *waits);
+
 /* For a checkpoint: how far the run is now. Makes the metrics last. The array is the report's. */
 base_status_t tr_train_report_clock(tr_train_report_t *report,
                                     tr_checkpoint_clock_t *clock) BASE_MUST_CHECK;

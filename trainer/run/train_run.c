@@ -407,6 +407,24 @@ static base_status_t share_split(run_t *r)
     return st;
 }
 
+static base_status_t share_waits(run_t *r)
+{
+    const int size = comm_group_size(r->group);
+    const tr_train_waits_t mine = tr_train_host_waits(r->train);
+    tr_train_waits_t sum = {0};
+
+    tr_train_waits_t *all = base_calloc(r->ctx, size, sizeof *all, "host waits");
+    if (all == NULL) return BASE_ERR_NOMEM;
+    const base_status_t st = comm_allgather(r->group, &mine, (int64_t)sizeof mine, all);
+    for (int i = 0; i < size; i++) {
+        sum.all += all[i].all;
+        sum.results += all[i].results;
+    }
+    if (r->leader) tr_train_report_waits(r->report, &sum);
+    base_free(r->ctx, all);
+    return st;
+}
+
 static base_status_t run_all(run_t *r, base_device_t *dev)
 {
     tr_checkpoint_clock_t past;
@@ -429,6 +447,7 @@ static base_status_t run_all(run_t *r, base_device_t *dev)
                               r->args->signals);
     BASE_TRY(tr_train_run(r->train));
     BASE_TRY(share_split(r));
+    BASE_TRY(share_waits(r));
     return tr_train_checkpoints_end(&r->checkpoints);
 }
 

@@ -170,6 +170,9 @@ static void test_quarantine(void **state)
     c.eval_documents = 2;
     tr_job_t *job = job_open(ctx, &c);
     job_step(job, 2.0);
+    for (int i = 0; i < 2; i++) /* one more than is known to be lost */
+        tr_job_step_given(job);
+    assert_int_equal(job->step, 3);
     tr_job_stepped(job, &(tr_step_result_t){.loss = (double)NAN, .nonfinite = 3}, 2, 20, 18);
     assert_int_equal(job->verdict, TR_JOB_QUARANTINED);
     assert_string_equal(tr_job_state_word(job->verdict), "not finite");
