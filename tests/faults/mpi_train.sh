@@ -160,6 +160,33 @@ err 'COMM-03: rank 1 has another configuration than rank 0'
 err 'rank 0'
 err 'rank 1'
 
+# ==== the same names, other content: rank 1 works in a folder of its own ====
+
+mkdir here there
+for side in here there; do
+    cp -r llama "$golden/llama/wide" code.h5 $side
+    sed -e 's/^  - name: stops.*/  - name: goes_on\n    init: .\/wide\n    alpha: 6\n    rslora: true/' \
+        -e '/eval/d;/patience/d;/steps: 50/d;s/: runs/: ..\/runs/' run.yaml >$side/run.yaml
+done
+apart() { # apart CODE WORD...
+    local want=$1 got=0
+    words="(rank 1 elsewhere: ${*:2})"
+    timeout 60 "$mpiexec" "${quick[@]}" -np 1 -wdir "$dir/here" "$cadre" train run.yaml : \
+        -np 1 -wdir "$dir/there" "$cadre" train run.yaml >out 2>err || got=$?
+    if [ "$got" -ne "$want" ]; then fail "exit code $got, wanted $want"; fi
+    rm -rf runs/x
+}
+apart 0 alike
+dataset there/code.h5 llama 2 40 50 60 70 300 200 >tool.out # other tokens, documents of the same lengths
+apart 5 tokens
+errors 1
+err 'COMM-03: rank 1 has other documents than rank 0'
+cp code.h5 there
+cp "$golden/llama/wide-final.safetensors" there/wide/adapter_model.safetensors
+apart 5 init
+errors 1
+err 'COMM-03: rank 1 has other values of adapters to begin with (init) than rank 0'
+
 # ==== the disk of one rank's log is full ====
 
 mkdir -p runs/full/logs

@@ -5,11 +5,16 @@
 
 #include <inttypes.h>
 
+typedef struct start {
+    int64_t trains; /* 0: a server, which has no values */
+    uint64_t hash;
+} start_t;
+
 static base_hash_t hash_dataset(base_hash_t h, const data_dataset_t *data)
 {
     const int64_t documents = data_dataset_num_documents(data);
 
-    h = base_hash_i64(h, documents);
+    h = base_hash_u64(h, data_dataset_hash(data));
     for (int64_t i = 0; i < documents; i++) {
         h = base_hash_i64(h, data_dataset_rows(data, i));
         h = base_hash_i64(h, data_dataset_supervised(data, i));
@@ -91,6 +96,36 @@ base_status_t tr_agreement_check(base_ctx_t *ctx, comm_group_t *group, const tr_
     if (all == NULL) return BASE_ERR_NOMEM;
     base_status_t st = comm_allgather(group, mine, (int64_t)sizeof *mine, all);
     if (st >= 0) st = compare(ctx, all, num_ranks);
+    base_free(ctx, all);
+    return st;
+}
+
+/* Of the first trainer and of any that begins with other values. */
+static base_status_t compare_starts(base_ctx_t *ctx, const start_t *all, int num_ranks)
+{
+    int first = 0;
+
+    while (first < num_ranks && !all[first].trains)
+        first++;
+    for (int r = first + 1; r < num_ranks; r++)
+        if (all[r].trains && all[r].hash != all[first].hash)
+            return BASE_FAIL(ctx, BASE_ERR_MISMATCH, BASE_MSG_COMM_03,
+                             "rank %d has other values of adapters to begin with (init) than rank "
+                             "%d (hash %016" PRIx64 ", not %016" PRIx64 ")",
+                             r, first, all[r].hash, all[first].hash);
+    return BASE_OK;
+}
+
+base_status_t tr_agreement_check_start(base_ctx_t *ctx, comm_group_t *group, int trains,
+                                       uint64_t values)
+{
+    const int num_ranks = comm_group_size(group);
+    const start_t mine = {trains, values};
+
+    start_t *all = base_calloc(ctx, num_ranks, sizeof *all, "agreement of the trainers");
+    if (all == NULL) return BASE_ERR_NOMEM;
+    base_status_t st = comm_allgather(group, &mine, (int64_t)sizeof mine, all);
+    if (st >= 0) st = compare_starts(ctx, all, num_ranks);
     base_free(ctx, all);
     return st;
 }

@@ -1,6 +1,7 @@
 #include "trainer/run/train_run.h"
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "lora/adapter_init.h"
@@ -104,13 +105,18 @@ static base_status_t make_trainer(run_t *r, base_device_t *dev)
     return tr_product_search(&r->trainer->graph);
 }
 
+static int is_folder(const char *init)
+{
+    return strchr(init, '/') != NULL;
+}
+
 /* From the folder that `init:` names, or drawn. */
 static base_status_t initial_values(run_t *r, int32_t j, const lora_layout_t *layout,
                                     double *values)
 {
     const base_config_adapter_t *c = r->inputs->configs[j];
 
-    if (strchr(c->init, '/') == NULL) {
+    if (!is_folder(c->init)) {
         const lora_init_t kind =
             strcmp(c->init, "gaussian") == 0 ? LORA_INIT_GAUSSIAN : LORA_INIT_KAIMING;
         lora_adapter_init(layout, kind, (uint64_t)c->seed, values);
@@ -122,20 +128,25 @@ static base_status_t initial_values(run_t *r, int32_t j, const lora_layout_t *la
     return BASE_OK;
 }
 
+/* Each trainer reads a folder for itself, so what they read is compared. */
 static base_status_t init_adapters(run_t *r)
 {
+    base_hash_t all = BASE_HASH_START;
+
     for (int32_t j = 0; r->trainer->adapters != NULL && j < r->inputs->num_jobs; j++) {
         const lora_layout_t *layout = r->trainer->adapters->adapters[j].layout;
         double *values = base_calloc(r->ctx, layout->count, sizeof *values, "initial adapter");
 
         if (values == NULL) return BASE_ERR_NOMEM;
         base_status_t st = initial_values(r, j, layout, values);
+        if (is_folder(r->inputs->configs[j]->init))
+            all = base_hash_bytes(all, values, (size_t)layout->count * sizeof *values);
         if (st >= 0)
             st = lora_adapter_set_write(r->trainer->adapters, j, r->trainer->stream, values);
         base_free(r->ctx, values);
         BASE_TRY(st);
     }
-    return BASE_OK;
+    return tr_agreement_check_start(r->ctx, r->group, r->trainer->index >= 0, all);
 }
 
 /* ==== what happens while it runs ==== */

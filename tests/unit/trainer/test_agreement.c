@@ -8,6 +8,9 @@
 
 typedef struct agreement_case {
     tr_agreement_t given[RANKS];
+    int trains[RANKS]; /* in check_start */
+    uint64_t values[RANKS];
+    int start;
     base_status_t found[RANKS];
     char text[RANKS][BASE_ERROR_TEXT_BYTES];
 } agreement_case_t;
@@ -19,7 +22,10 @@ static base_status_t run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_
     base_error_t error;
 
     (void)dev;
-    c->found[rank] = tr_agreement_check(ctx, group, &c->given[rank]);
+    if (c->start)
+        c->found[rank] = tr_agreement_check_start(ctx, group, c->trains[rank], c->values[rank]);
+    else
+        c->found[rank] = tr_agreement_check(ctx, group, &c->given[rank]);
     if (base_ctx_error(ctx, &error)) {
         memcpy(c->text[rank], error.text, sizeof error.text);
         base_ctx_clear_error(ctx);
@@ -76,11 +82,23 @@ static void test_who_and_what(void **state)
     check(&c, "rank 2 has other documents than rank 0");
 }
 
+/* Rank 0 is a server: what it has does not count. */
+static void test_first_values(void **state)
+{
+    agreement_case_t c = {.start = 1, .trains = {0, 1, 1}, .values = {7, 8, 8}};
+
+    (void)state;
+    check(&c, NULL);
+    c.values[2] = 9;
+    check(&c, "rank 2 has other values of adapters to begin with (init) than rank 1");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_alike),
         cmocka_unit_test(test_who_and_what),
+        cmocka_unit_test(test_first_values),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
