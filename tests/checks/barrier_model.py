@@ -5,7 +5,8 @@
 
 Two consumer warps, and the two threads that wait for turns and add. Their waits, arrivals and uses of the buffer of staged dq are
 written down here as the kernel makes them; what other blocks do is left out (a turn has always come). Every interleaving of every
-number of tiles up to MOST, with every number of staged ones, is walked through, with the sums read from memory and fetched (FETCH).
+number of tiles up to MOST, with every number of staged ones, is walked through, with the sums read from memory and fetched (FETCH),
+and with dq leaving a turn later than in the op (tests/gpu/attention_try_late.cuh).
 
 What must hold: nobody waits for ever; a wait by parity passes when its own phase is over and not for the sake of another phase of
 that parity; who reads the buffer finds what is meant for it. The model is also broken on purpose in four ways, each of which must
@@ -21,7 +22,7 @@ CONSUMERS = 2
 BREAKAGES = ["wait for ds", "wait for the last staged", "wait for the sum read", "arrival of the sum read"]
 
 
-def consumer(tiles, staged, fetch, me, without):
+def consumer(tiles, staged, fetch, late, me, without):
     program = []
 
     def stage(tile):
@@ -41,11 +42,16 @@ def consumer(tiles, staged, fetch, me, without):
             store(tile)
 
     for tile in range(tiles):
+        if late and tile > 1:
+            leave(tile - 2)
         now, other = tile % 2, tile % 2 ^ 1
         program += [("wait", f"ds empty {now}", tile // 2 - 1), ("arrive", f"ds full {now}")]
         if tile > 0:
             program += [("wait", f"ds full {other}", (tile - 1) // 2), ("arrive", f"ds empty {other}")]
-            leave(tile - 1)
+            if not late:
+                leave(tile - 1)
+    if late and tiles > 1:
+        leave(tiles - 2)
     program.append(("wait", f"ds full {(tiles - 1) % 2}", (tiles - 1) // 2))
     leave(tiles - 1)
     return program
@@ -98,9 +104,9 @@ def step(operation, barriers, buffer):
     return (barriers, buffer) if buffer == wanted else f"{kind} of tile {what} finds {buffer}"
 
 
-def walk(tiles, staged, fetch, without=None):
+def walk(tiles, staged, fetch, late, without=None):
     """None, or what is wrong."""
-    programs = [consumer(tiles, staged, fetch, i, without) for i in range(CONSUMERS)]
+    programs = [consumer(tiles, staged, fetch, late, i, without) for i in range(CONSUMERS)]
     programs += [adder(tiles, staged, fetch, i, without) for i in range(2)]
     start = ((0,) * len(programs), ((0, 0),) * len(ARRIVALS), (None,) * CONSUMERS)
     seen, todo = {start}, [start]
@@ -125,20 +131,22 @@ def walk(tiles, staged, fetch, without=None):
     return None
 
 
-def every(fetch, without=None):
+def every(fetch, late, without=None):
     for tiles in range(1, MOST + 1):
         for staged in range(tiles + 1):
-            fault = walk(tiles, staged, fetch, without)
+            fault = walk(tiles, staged, fetch, late, without)
             if fault:
-                return f"{tiles} tiles, {staged} staged, {'fetched' if fetch else 'from memory'}: {fault}"
+                how = ("fetched" if fetch else "from memory") + (", late" if late else "")
+                return f"{tiles} tiles, {staged} staged, {how}: {fault}"
     return None
 
 
 def main():
-    faults = [fault for fault in (every(False), every(True)) if fault]
-    faults += [f"not noticed: without the {without}" for without in BREAKAGES if every(True, without) is None]
-    if every(False, BREAKAGES[0]) is None:
-        faults.append(f"not noticed, from memory: without the {BREAKAGES[0]}")
+    faults = [fault for fetch in (False, True) for late in (False, True) if (fault := every(fetch, late))]
+    for late in (False, True):
+        faults += [f"not noticed: without the {without}" for without in BREAKAGES if every(True, late, without) is None]
+        if every(False, late, BREAKAGES[0]) is None:
+            faults.append(f"not noticed, from memory: without the {BREAKAGES[0]}")
     for fault in faults:
         print(f"barrier_model.py: {fault}", file=sys.stderr)
     if not faults:

@@ -28,6 +28,9 @@ CHECKED(fwd, fwd_mixed)
 CHECKED(fwd, fwd_free)
 CHECKED(bwd, bwd_summed)
 CHECKED(bwd, bwd_fetched)
+CHECKED(bwd, bwd_late)
+CHECKED(bwd, bwd_late_dk)
+CHECKED(bwd, bwd_late_fetched)
 #undef CHECKED
 
 static const tr_attention_ops_t
@@ -40,10 +43,15 @@ static const tr_attention_ops_t
     FREE = {"free", checked_fwd_free, checked_attention_bwd, kern_attention_bwd_workspace},
     FETCHED = {"fetched", checked_attention_fwd, checked_bwd_fetched, try_bwd_summed_workspace},
     SUMMED = {"summed", checked_attention_fwd, checked_bwd_summed, try_bwd_summed_workspace},
+    LATE = {"late", checked_attention_fwd, checked_bwd_late, kern_attention_bwd_workspace},
+    LATE_DK = {"late-dk", checked_attention_fwd, checked_bwd_late_dk, kern_attention_bwd_workspace},
+    LATE_FETCHED = {"late-fetched", checked_attention_fwd, checked_bwd_late_fetched,
+                    kern_attention_bwd_workspace},
     PLAIN = {"mma", checked_attention_fwd_mma, checked_attention_bwd_mma,
              kern_attention_bwd_workspace};
-static const tr_attention_ops_t *const ALL[] = {&PRODUCT, &WIDE,   &WIDE_FREE, &MIXED,
-                                                &FREE,    &SUMMED, &FETCHED,   &PLAIN};
+static const tr_attention_ops_t *const ALL[] = {&PRODUCT, &WIDE,         &WIDE_FREE, &MIXED,
+                                                &FREE,    &SUMMED,       &FETCHED,   &LATE,
+                                                &LATE_DK, &LATE_FETCHED, &PLAIN};
 
 const tr_attention_ops_t *const *gpu_attention_ops(int *count)
 {

@@ -27,6 +27,11 @@ base_status_t try_fwd_free(base_stream_t *s, const kern_attention_fwd_t *args);
  * sum of dq brought to shared memory for the block that adds last. */
 base_status_t try_bwd_summed(base_stream_t *s, const kern_attention_bwd_t *args);
 base_status_t try_bwd_fetched(base_stream_t *s, const kern_attention_bwd_t *args);
+/* Five products, head dim 128 (64: as the op): dq leaves a turn later, under the next scores; and dk's products
+ * before ds goes to shared memory; and the sum fetched. */
+base_status_t try_bwd_late(base_stream_t *s, const kern_attention_bwd_t *args);
+base_status_t try_bwd_late_dk(base_stream_t *s, const kern_attention_bwd_t *args);
+base_status_t try_bwd_late_fetched(base_stream_t *s, const kern_attention_bwd_t *args);
 int64_t try_bwd_summed_workspace(const kern_attention_bwd_t *args);
 
 #ifdef __cplusplus

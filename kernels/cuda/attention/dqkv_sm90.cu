@@ -10,7 +10,7 @@ template <int D>
 __global__ void __launch_bounds__(bwd_keys::THREADS, 1)
     dqkv_sm90(const __grid_constant__ bwd_sm90_params p)
 {
-    bwd_keys::dqkv_block<D, false>(p);
+    bwd_keys::dqkv_block<D, false, bwd_keys::consumer<D, false>>(p);
 }
 
 template <int D> cudaError_t launch(const bwd_sm90_params &params, cudaStream_t stream)

@@ -156,7 +156,18 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dqkv_are
         store_dq<D, FETCH>(p, a, w, count - 1, staged, consumer, dq);
 }
 
-template <int D, bool FETCH> __device__ __forceinline__ void dqkv_block(const bwd_sm90_params &p)
+/* What each of the two warpgroups that multiply does. */
+template <int D, bool FETCH> struct consumer {
+    __device__ __forceinline__ static void run(const bwd_sm90_params &p, const dqkv_arena<D> &a,
+                                               const key_item &w, int index)
+    {
+        consume<D, FETCH>(p, a, w, index);
+    }
+};
+
+/* CONSUMER: consumer<D, FETCH>, or what a variant has in its place. */
+template <int D, bool FETCH, class CONSUMER>
+__device__ __forceinline__ void dqkv_block(const bwd_sm90_params &p)
 {
     extern __shared__ __align__(1024) uint8_t shared[];
     const dqkv_arena<D> a = arena_in<dqkv_arena<D>>(shared);
@@ -187,7 +198,7 @@ template <int D, bool FETCH> __device__ __forceinline__ void dqkv_block(const bw
             add_tiles<D, FETCH>(p, a, w, warp - ADDING_WARPS);
     } else {
         kern_ptx::registers_grow<CONSUMER_REGISTERS>();
-        consume<D, FETCH>(p, a, w, warpgroup - 1);
+        CONSUMER::run(p, a, w, warpgroup - 1);
     }
 }
 
