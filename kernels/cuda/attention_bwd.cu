@@ -6,12 +6,6 @@ using namespace kern_attention;
 namespace
 {
 
-cudaError_t launch_mma(bwd_params &params, int32_t head_dim, cudaStream_t stream)
-{
-    const cudaError_t e = launch_dkv_mma(params, head_dim, stream);
-    return e != cudaSuccess ? e : launch_dq_mma(params, head_dim, stream);
-}
-
 bool is_summed(const kern_attention_bwd_t *args)
 {
     return args->workspace.buffer != nullptr && kern_attention_bwd_workspace(args) > 0;
@@ -26,7 +20,7 @@ extern "C" base_status_t kern_cuda_attention_bwd(base_stream_t *s, const kern_at
         bool done = false;
         const cudaError_t e = launch_bwd_sm90(params, args->head_dim, stream, &done);
         if (done || e != cudaSuccess) return e;
-        return launch_mma(params, args->head_dim, stream);
+        return launch_bwd_mma(params, args->head_dim, stream);
     });
 }
 
@@ -34,6 +28,7 @@ extern "C" base_status_t kern_cuda_attention_bwd_mma(base_stream_t *s,
                                                      const kern_attention_bwd_t *args)
 {
     const cudaStream_t stream = static_cast<cudaStream_t>(base_stream_native(s));
-    return run_bwd(s, args, is_summed(args),
-                   [=](bwd_params &params) { return launch_mma(params, args->head_dim, stream); });
+    return run_bwd(s, args, is_summed(args), [=](bwd_params &params) {
+        return launch_bwd_mma(params, args->head_dim, stream);
+    });
 }

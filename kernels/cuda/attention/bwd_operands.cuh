@@ -1,9 +1,9 @@
-/* What the two kernels of the backward share (dq_mma.cu, dkv_mma.cu).
+/* What the two halves of the backward on mma.sync share (dq_mma_kernel.cuh, dkv_mma_kernel.cuh).
  *
  * Backward on mma.sync (Dao 2023, alg. 2). With s = scale q k^T, p = exp(s - lse), dp = d_o v^T,
  * ds = p (dp - delta):
  *   dv = p^T d_o,   dk = scale ds^T q,   dq = scale ds k.
- * One kernel owns packed rows and walks the keys they see, the other owns keys and walks the
+ * One half owns packed rows and walks the keys they see, the other owns keys and walks the
  * packed rows that see them. p and dp are computed twice (7 products in place of 5); in return
  * no sum leaves the registers, nothing is added in memory, no workspace is needed and the order
  * of all sums is fixed.
@@ -19,7 +19,7 @@
 namespace kern_attention
 {
 
-/* Both kernels. */
+/* Both halves. */
 namespace bwd
 {
 constexpr int THREADS = 128, BLOCKS_PER_SM = 2, STAGES = 2;
@@ -70,19 +70,6 @@ __device__ __forceinline__ void load_rows(uint32_t to, const head_work &w, const
                                          w.packed_rows - packed);
     bwd::tile_of<D>::template load_tokens<ROWS>(to + bwd::tile_of<D>::bytes(ROWS), w.d_o, w.d_o_row,
                                                 group, packed, w.packed_rows);
-}
-
-/* Launches a kernel of the backward on `items` blocks. */
-template <class Kernel>
-inline cudaError_t launch_bwd(Kernel kernel, const bwd_params &p, int32_t items, int shared_bytes,
-                              cudaStream_t stream)
-{
-    const cudaError_t e =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    if (e != cudaSuccess) return e;
-    kernel<<<static_cast<unsigned>(items), bwd::THREADS, static_cast<size_t>(shared_bytes),
-             stream>>>(p);
-    return cudaGetLastError();
 }
 
 } // namespace kern_attention

@@ -90,6 +90,11 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
 
 } // namespace
 
+cudaError_t launch_dqkv_sm90(const bwd_sm90_params &p, int32_t head_dim, cudaStream_t stream)
+{
+    return head_dim == 64 ? launch_dqkv_sm90<64>(p, stream) : launch_dqkv_sm90<128>(p, stream);
+}
+
 cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done,
                             launch_dqkv_t dqkv)
 {
@@ -123,8 +128,11 @@ cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t 
         if (p.workspace != nullptr) {
             e = dqkv(params, head_dim, stream);
         } else {
-            e = launch_dkv_sm90(params, head_dim, stream);
-            if (e == cudaSuccess) e = launch_dq_sm90(params, head_dim, processors, stream);
+            e = head_dim == 64 ? launch_dkv_sm90<64>(params, stream)
+                               : launch_dkv_sm90<128>(params, stream);
+            if (e != cudaSuccess) return e;
+            e = head_dim == 64 ? launch_dq_sm90<64>(params, processors, stream)
+                               : launch_dq_sm90<128>(params, processors, stream);
         }
         if (e != cudaSuccess) return e;
     }

@@ -2,10 +2,10 @@
  * what a launch passes to its kernels. Head dims 64 and 128, any window, groups of up to a tile of
  * rows.
  *
- * With a workspace one kernel does it all (dqkv_sm90.cu): blocks own keys, walk the packed rows
+ * With a workspace one kernel does it all (dqkv_sm90_kernel.cuh): blocks own keys, walk the packed rows
  * that see them and sum dq in the workspace. Without one, as on mma.sync (bwd_operands.cuh), one
- * kernel owns packed rows and walks the keys they see (dq_sm90.cu), the other owns keys and walks
- * rows (dkv_sm90.cu): 7 products in place of 5. */
+ * kernel owns packed rows and walks the keys they see (dq_sm90_kernel.cuh), the other owns keys and walks
+ * rows (dkv_sm90_kernel.cuh): 7 products in place of 5. */
 #ifndef CADRE_KERNELS_CUDA_ATTENTION_BWD_SM90_CUH
 #define CADRE_KERNELS_CUDA_ATTENTION_BWD_SM90_CUH
 
@@ -62,10 +62,11 @@ cudaError_t launch_dqkv_sm90(const bwd_sm90_params &p, int32_t head_dim, cudaStr
 cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done,
                             launch_dqkv_t dqkv = launch_dqkv_sm90);
 
-/* The other kernels; `processors`: of the device. */
-cudaError_t launch_dkv_sm90(const bwd_sm90_params &p, int32_t head_dim, cudaStream_t stream);
-cudaError_t launch_dq_sm90(const bwd_sm90_params &p, int32_t head_dim, int processors,
-                           cudaStream_t stream);
+/* The kernels, an instance in each of two files of instances/; `processors`: of the device. */
+template <int D> cudaError_t launch_dqkv_sm90(const bwd_sm90_params &p, cudaStream_t stream);
+template <int D> cudaError_t launch_dkv_sm90(const bwd_sm90_params &p, cudaStream_t stream);
+template <int D>
+cudaError_t launch_dq_sm90(const bwd_sm90_params &p, int processors, cudaStream_t stream);
 
 } // namespace kern_attention
 

@@ -1,5 +1,5 @@
 /* What the sm_90a kernels share whose blocks own 128 keys of one KV head and walk the packed rows
- * that see them, a tile of whole tokens at a time, the last first (dkv_sm90.cu, dqkv_sm90.cu).
+ * that see them, a tile of whole tokens at a time, the last first (dkv_sm90_kernel.cuh, dqkv_sm90_kernel.cuh).
  *
  * Three warpgroups: of the first, one thread has the copy engine fetch keys, values and the rows of
  * q and d_o, and a warp fetches the rows' lse and delta; the other two own 64 keys each. */

@@ -1,4 +1,4 @@
-/* dq of the kernel that makes all three gradients (dqkv_sm90.cu): what it keeps in shared memory for
+/* dq of the kernel that makes all three gradients (dqkv_sm90_kernel.cuh): what it keeps in shared memory for
  * it, whose turn it is to add to a tile's sum, and the ways of a tile's dq into the sum.
  *
  * dq of a tile of rows is a sum over the blocks whose keys it sees: fp32 in the caller's workspace,

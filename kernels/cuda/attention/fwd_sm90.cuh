@@ -9,7 +9,8 @@
 namespace kern_attention
 {
 
-constexpr int SM90_TASKS = 96; /* maps make a task larger than in a task_list */
+constexpr int SM90_TASKS = 96;     /* maps make a task larger than in a task_list */
+constexpr int FWD_SM90_ROWS = 128; /* packed rows of a block */
 
 /* What the kernel needs of a task besides its maps. */
 struct sm90_task {
@@ -34,6 +35,10 @@ static_assert(sizeof(sm90_params) <= MAX_PARAMETER_BYTES, "SM90_TASKS is too lar
  * driver has no maps, or a stride is 2^40 bytes or more. The current device must be the stream's.
  * No task of the list is empty. */
 cudaError_t launch_fwd_sm90(const fwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done);
+
+/* The kernel, an instance in each of two files of instances/; `processors`: of the device. */
+template <int D>
+cudaError_t launch_fwd_sm90(const sm90_params &params, int processors, cudaStream_t stream);
 
 } // namespace kern_attention
 

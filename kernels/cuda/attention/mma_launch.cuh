@@ -27,7 +27,8 @@ struct bwd_params {
     float *dk, *dv;
     void *workspace; /* of the op, or null */
     shape dims;
-    task_list list;
+    task_list list; /* its items: packed rows */
+    int32_t first_key_item[MAX_TASKS + 1];
 };
 
 /* What a launch may pass by value on sm_70 and later. */
@@ -42,10 +43,19 @@ constexpr bool mma_has_head_dim(int32_t head_dim)
 }
 
 /* These fill in the list's items. The current device must be the stream's. No task of the list
- * is empty. */
-cudaError_t launch_fwd_mma(fwd_params &p, int32_t head_dim, cudaStream_t stream);
-cudaError_t launch_dq_mma(bwd_params &p, int32_t head_dim, cudaStream_t stream);
-cudaError_t launch_dkv_mma(bwd_params &p, int32_t head_dim, cudaStream_t stream);
+ * is empty. One file of instances/ has each. */
+template <int D> cudaError_t launch_fwd_mma(fwd_params &p, cudaStream_t stream);
+template <int D> cudaError_t launch_bwd_mma(bwd_params &p, cudaStream_t stream);
+
+inline cudaError_t launch_fwd_mma(fwd_params &p, int32_t head_dim, cudaStream_t stream)
+{
+    return head_dim == 64 ? launch_fwd_mma<64>(p, stream) : launch_fwd_mma<128>(p, stream);
+}
+
+inline cudaError_t launch_bwd_mma(bwd_params &p, int32_t head_dim, cudaStream_t stream)
+{
+    return head_dim == 64 ? launch_bwd_mma<64>(p, stream) : launch_bwd_mma<128>(p, stream);
+}
 
 } // namespace kern_attention
 

@@ -87,15 +87,16 @@ __device__ __forceinline__ int find_task(const int32_t *first_item, int num_task
     return low;
 }
 
-/* Writes *at for the whole block; head_bytes(task): what the blocks of one head walk. */
+/* Writes *at for the whole block, of that item; head_bytes(task): what the blocks of one head walk. */
 template <class HeadBytes>
-__device__ __forceinline__ void find_place(place *at, const task_list &list, HeadBytes head_bytes)
+__device__ __forceinline__ void find_place(place *at, const task_list &list,
+                                           const int32_t *first_item, int item,
+                                           HeadBytes head_bytes)
 {
     if (threadIdx.x == 0) {
-        const int item = static_cast<int>(blockIdx.x);
-        const int low = find_task(list.first_item, list.num_tasks, item);
-        const int begin = list.first_item[low], heads = list.tasks[low].kv_heads;
-        const int tiles = (list.first_item[low + 1] - begin) / heads;
+        const int low = find_task(first_item, list.num_tasks, item);
+        const int begin = first_item[low], heads = list.tasks[low].kv_heads;
+        const int tiles = (first_item[low + 1] - begin) / heads;
         const int64_t fit = SECTION_BYTES / head_bytes(list.tasks[low]);
         const int width = fit < 1 ? 1 : fit < heads ? static_cast<int>(fit) : heads;
         const int first = (item - begin) / (tiles * width) * width; /* head of the section */
@@ -111,16 +112,18 @@ template <int D> __device__ __forceinline__ int64_t keys_bytes(const kern_attent
     return (t.q_row0 + t.q_rows - t.kv_row0) * D * 4;
 }
 
-/* Counts the items; tiles_of(task) is the number of tiles of one head. Returns the number of
- * blocks to launch. */
-template <class TilesOf> inline int32_t count_items(task_list &list, TilesOf tiles_of)
+/* Counts the items into first_item; tiles_of(task) is the number of tiles of one head. Returns the number
+ * of blocks to launch. */
+template <class TilesOf>
+inline int32_t count_items(const task_list &list, int32_t (&first_item)[MAX_TASKS + 1],
+                           TilesOf tiles_of)
 {
     int32_t items = 0;
     for (int32_t t = 0; t < list.num_tasks; t++) {
-        list.first_item[t] = items;
+        first_item[t] = items;
         items += static_cast<int32_t>(tiles_of(list.tasks[t]) * list.tasks[t].kv_heads);
     }
-    list.first_item[list.num_tasks] = items;
+    first_item[list.num_tasks] = items;
     return items;
 }
 

@@ -3,11 +3,14 @@
  * The consumers work on the transposed products k q^T and v d_o^T, of which p^T and ds^T come out
  * as left operands of the next products. Those of a tile are still under way while the next tile's
  * scores are; one warpgroup's exponentials fall into the other's products. */
+#ifndef CADRE_KERNELS_CUDA_ATTENTION_DKV_SM90_KERNEL_CUH
+#define CADRE_KERNELS_CUDA_ATTENTION_DKV_SM90_KERNEL_CUH
+
 #include "kernels/cuda/attention/bwd_sm90_keys.cuh"
 
 namespace kern_attention
 {
-namespace
+namespace dkv_sm90_kernel
 {
 
 using namespace bwd_keys;
@@ -123,10 +126,13 @@ __global__ void __launch_bounds__(THREADS, 1) dkv_sm90(const __grid_constant__ b
     }
 }
 
+} // namespace dkv_sm90_kernel
+
 /* ==== host ==== */
 
-template <int D> cudaError_t launch(const bwd_sm90_params &params, cudaStream_t stream)
+template <int D> cudaError_t launch_dkv_sm90(const bwd_sm90_params &params, cudaStream_t stream)
 {
+    using namespace dkv_sm90_kernel;
     constexpr int BYTES = dkv_arena<D>::BYTES;
     const cudaError_t e =
         cudaFuncSetAttribute(dkv_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
@@ -135,11 +141,6 @@ template <int D> cudaError_t launch(const bwd_sm90_params &params, cudaStream_t 
     return cudaGetLastError();
 }
 
-} // namespace
-
-cudaError_t launch_dkv_sm90(const bwd_sm90_params &p, int32_t head_dim, cudaStream_t stream)
-{
-    return head_dim == 64 ? launch<64>(p, stream) : launch<128>(p, stream);
-}
-
 } // namespace kern_attention
+
+#endif

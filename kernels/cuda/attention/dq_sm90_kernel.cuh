@@ -2,6 +2,9 @@
  * and walks the keys they see in tiles of 128, ascending. Three warpgroups as in the forward: one
  * thread of the first has the copy engine fetch q, d_o, keys and values; the other two own 64 rows
  * each. 132 blocks stay and walk the items. */
+#ifndef CADRE_KERNELS_CUDA_ATTENTION_DQ_SM90_KERNEL_CUH
+#define CADRE_KERNELS_CUDA_ATTENTION_DQ_SM90_KERNEL_CUH
+
 #include "kernels/cuda/attention/bwd_sm90_items.cuh"
 #include "kernels/cuda/attention/fwd_sm90_items.cuh"
 #include "kernels/cuda/attention/sm90_fragments.cuh"
@@ -9,7 +12,7 @@
 
 namespace kern_attention
 {
-namespace
+namespace dq_sm90_kernel
 {
 
 constexpr int GROUP_THREADS = 128, CONSUMERS = 2, THREADS = (1 + CONSUMERS) * GROUP_THREADS;
@@ -239,11 +242,14 @@ __global__ void __launch_bounds__(THREADS, 1) dq_sm90(const __grid_constant__ bw
     }
 }
 
+} // namespace dq_sm90_kernel
+
 /* ==== host ==== */
 
 template <int D>
-cudaError_t launch(const bwd_sm90_params &params, int processors, cudaStream_t stream)
+cudaError_t launch_dq_sm90(const bwd_sm90_params &params, int processors, cudaStream_t stream)
 {
+    using namespace dq_sm90_kernel;
     constexpr int BYTES = arena<D>::BYTES + ALIGNMENT;
     const cudaError_t e =
         cudaFuncSetAttribute(dq_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
@@ -253,12 +259,6 @@ cudaError_t launch(const bwd_sm90_params &params, int processors, cudaStream_t s
     return cudaGetLastError();
 }
 
-} // namespace
-
-cudaError_t launch_dq_sm90(const bwd_sm90_params &p, int32_t head_dim, int processors,
-                           cudaStream_t stream)
-{
-    return head_dim == 64 ? launch<64>(p, processors, stream) : launch<128>(p, processors, stream);
-}
-
 } // namespace kern_attention
+
+#endif

@@ -3,6 +3,9 @@
  * 1). Each of its 4 warps owns 32 rows: a fragment of keys read from shared memory then serves
  * two products, which matters since reading fragments takes nearly as long as multiplying them.
  * Keys and values of the next tile are copied while one is worked on. */
+#ifndef CADRE_KERNELS_CUDA_ATTENTION_FWD_MMA_KERNEL_CUH
+#define CADRE_KERNELS_CUDA_ATTENTION_FWD_MMA_KERNEL_CUH
+
 #include "kernels/cuda/attention/mask.cuh"
 #include "kernels/cuda/attention/mma_launch.cuh"
 #include "kernels/cuda/attention/softmax.cuh"
@@ -10,7 +13,7 @@
 
 namespace kern_attention
 {
-namespace
+namespace fwd_mma_kernel
 {
 
 constexpr int ROWS = 128, KEYS = 64, THREADS = 128, STAGES = 2;
@@ -114,14 +117,15 @@ __device__ __forceinline__ void store(const fwd_params &p, const place &at, cons
 }
 
 template <int D>
-__global__ void __launch_bounds__(THREADS, 2) fwd_kernel(const __grid_constant__ fwd_params p)
+__global__ void __launch_bounds__(THREADS, 2) fwd_mma(const __grid_constant__ fwd_params p)
 {
     using tile_t = tile_of<D>;
     extern __shared__ __align__(1024) uint8_t shared[];
     const uint32_t q_tile = kern_ptx::shared_address(shared);
     const uint32_t stages = q_tile + tile_t::bytes(ROWS);
     place &at = *reinterpret_cast<place *>(shared + TILE_BYTES<D>);
-    find_place(&at, p.list, [](const kern_attention_task_t &t) { return keys_bytes<D>(t); });
+    find_place(&at, p.list, p.list.first_item, static_cast<int>(blockIdx.x),
+               [](const kern_attention_task_t &t) { return keys_bytes<D>(t); });
     const block_work w = work_of<D>(p, at);
     const int warp_row = threadIdx.x / 32 * WARP_ROWS, window = p.dims.window;
 
@@ -169,24 +173,23 @@ __global__ void __launch_bounds__(THREADS, 2) fwd_kernel(const __grid_constant__
     store<D>(p, at, w, warp_row, o, soft);
 }
 
-template <int D> cudaError_t launch(fwd_params &p, cudaStream_t stream)
+} // namespace fwd_mma_kernel
+
+template <int D> cudaError_t launch_fwd_mma(fwd_params &p, cudaStream_t stream)
 {
+    using namespace fwd_mma_kernel;
     const int32_t group = p.dims.group.divisor;
-    const int32_t items = count_items(p.list, [group](const kern_attention_task_t &t) {
-        return (t.q_rows * group + ROWS - 1) / ROWS;
-    });
+    const int32_t items =
+        count_items(p.list, p.list.first_item, [group](const kern_attention_task_t &t) {
+            return (t.q_rows * group + ROWS - 1) / ROWS;
+        });
     const cudaError_t e = cudaFuncSetAttribute(
-        fwd_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES<D>);
+        fwd_mma<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES<D>);
     if (e != cudaSuccess) return e;
-    fwd_kernel<D><<<static_cast<unsigned>(items), THREADS, SHARED_BYTES<D>, stream>>>(p);
+    fwd_mma<D><<<static_cast<unsigned>(items), THREADS, SHARED_BYTES<D>, stream>>>(p);
     return cudaGetLastError();
 }
 
-} // namespace
-
-cudaError_t launch_fwd_mma(fwd_params &p, int32_t head_dim, cudaStream_t stream)
-{
-    return head_dim == 64 ? launch<64>(p, stream) : launch<128>(p, stream);
-}
-
 } // namespace kern_attention
+
+#endif

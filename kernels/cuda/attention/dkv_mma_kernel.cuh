@@ -2,13 +2,16 @@
  * whole group of heads in registers (see bwd_operands.cuh). It works on the transposed products
  * k q^T and v d_o^T, of which p^T and ds^T come out as fragments of the next product: nothing
  * passes through memory. */
+#ifndef CADRE_KERNELS_CUDA_ATTENTION_DKV_MMA_KERNEL_CUH
+#define CADRE_KERNELS_CUDA_ATTENTION_DKV_MMA_KERNEL_CUH
+
 #include "kernels/cuda/attention/bwd_operands.cuh"
 #include "kernels/cuda/attention/mask.cuh"
 #include "kernels/cuda/attention/softmax.cuh"
 
 namespace kern_attention
 {
-namespace
+namespace dkv_mma_kernel
 {
 
 using namespace bwd;
@@ -92,17 +95,15 @@ transposed_gradients(accumulator<M, ROWS> &s, accumulator<M, ROWS> &dp, const fl
 }
 
 template <int D>
-__global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-    dkv_kernel(const __grid_constant__ bwd_params p)
+__device__ __forceinline__ void work_on(const bwd_params &p, uint8_t *shared, int item)
 {
     using tile_t = tile_of<D>;
     constexpr int M = BLOCKS_OF_16<D>, KEYS = KEYS_OF<D>, ROWS = ROWS_OF<D>;
-    extern __shared__ __align__(1024) uint8_t shared[];
     const uint32_t k_tile = kern_ptx::shared_address(shared), v_tile = k_tile + tile_t::bytes(KEYS);
     const uint32_t stages = v_tile + tile_t::bytes(KEYS);
     const divider &group = p.dims.group;
     place &at = *reinterpret_cast<place *>(shared + TILE_BYTES<D>);
-    find_place(&at, p.list, [&group](const kern_attention_task_t &t) {
+    find_place(&at, p.list, p.first_key_item, item, [&group](const kern_attention_task_t &t) {
         return t.q_rows * group.divisor * D * 4; /* q and d_o */
     });
     const head_work w = work_of<D>(p, at);
@@ -164,19 +165,13 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     store_keys<D, M>(p.dv + to, dv, 1.0f, row0, end);
 }
 
-template <int D> cudaError_t launch(bwd_params &p, cudaStream_t stream)
+/* Tiles of one head. */
+template <int D> int64_t tiles_of(const kern_attention_task_t &t)
 {
-    const int32_t items = count_items(p.list, [](const kern_attention_task_t &t) {
-        return (t.q_row0 + t.q_rows - t.kv_row0 + KEYS_OF<D> - 1) / KEYS_OF<D>;
-    });
-    return launch_bwd(dkv_kernel<D>, p, items, SHARED_BYTES<D>, stream);
+    return (t.q_row0 + t.q_rows - t.kv_row0 + KEYS_OF<D> - 1) / KEYS_OF<D>;
 }
 
-} // namespace
-
-cudaError_t launch_dkv_mma(bwd_params &p, int32_t head_dim, cudaStream_t stream)
-{
-    return head_dim == 64 ? launch<64>(p, stream) : launch<128>(p, stream);
-}
-
+} // namespace dkv_mma_kernel
 } // namespace kern_attention
+
+#endif

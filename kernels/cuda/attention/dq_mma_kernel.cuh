@@ -1,13 +1,16 @@
 /* dq: a block owns 128 packed rows and walks the keys they see, 32 at a time, ascending (see
  * bwd_operands.cuh). A warp owns 32 rows: reading fragments takes longer than multiplying them,
  * and a fragment of keys then serves two products. */
+#ifndef CADRE_KERNELS_CUDA_ATTENTION_DQ_MMA_KERNEL_CUH
+#define CADRE_KERNELS_CUDA_ATTENTION_DQ_MMA_KERNEL_CUH
+
 #include "kernels/cuda/attention/bwd_operands.cuh"
 #include "kernels/cuda/attention/mask.cuh"
 #include "kernels/cuda/attention/softmax.cuh"
 
 namespace kern_attention
 {
-namespace
+namespace dq_mma_kernel
 {
 
 using namespace bwd;
@@ -25,16 +28,15 @@ struct row_statistics {
 };
 
 template <int D>
-__global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-    dq_kernel(const __grid_constant__ bwd_params p)
+__device__ __forceinline__ void work_on(const bwd_params &p, uint8_t *shared, int item)
 {
     using tile_t = tile_of<D>;
-    extern __shared__ __align__(1024) uint8_t shared[];
     const uint32_t q_tile = kern_ptx::shared_address(shared);
     const uint32_t d_o_tile = q_tile + tile_t::bytes(ROWS);
     const uint32_t stages = d_o_tile + tile_t::bytes(ROWS);
     place &at = *reinterpret_cast<place *>(shared + TILE_BYTES<D>);
-    find_place(&at, p.list, [](const kern_attention_task_t &t) { return keys_bytes<D>(t); });
+    find_place(&at, p.list, p.list.first_item, item,
+               [](const kern_attention_task_t &t) { return keys_bytes<D>(t); });
     const head_work w = work_of<D>(p, at);
     const divider &group = p.dims.group;
     const int window = p.dims.window, lane = threadIdx.x % 32;
@@ -119,20 +121,13 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
         }
 }
 
-template <int D> cudaError_t launch(bwd_params &p, cudaStream_t stream)
+/* Tiles of one head. */
+inline int64_t tiles_of(const kern_attention_task_t &t, int32_t group)
 {
-    const int32_t group = p.dims.group.divisor;
-    const int32_t items = count_items(p.list, [group](const kern_attention_task_t &t) {
-        return (t.q_rows * group + ROWS - 1) / ROWS;
-    });
-    return launch_bwd(dq_kernel<D>, p, items, SHARED_BYTES<D>, stream);
+    return (t.q_rows * group + ROWS - 1) / ROWS;
 }
 
-} // namespace
-
-cudaError_t launch_dq_mma(bwd_params &p, int32_t head_dim, cudaStream_t stream)
-{
-    return head_dim == 64 ? launch<64>(p, stream) : launch<128>(p, stream);
-}
-
+} // namespace dq_mma_kernel
 } // namespace kern_attention
+
+#endif

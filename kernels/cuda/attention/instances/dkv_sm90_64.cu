@@ -1,0 +1,8 @@
+#include "kernels/cuda/attention/dkv_sm90_kernel.cuh"
+
+namespace kern_attention
+{
+
+template cudaError_t launch_dkv_sm90<64>(const bwd_sm90_params &, cudaStream_t);
+
+} // namespace kern_attention

@@ -1,0 +1,8 @@
+#include "kernels/cuda/attention/fwd_mma_kernel.cuh"
+
+namespace kern_attention
+{
+
+template cudaError_t launch_fwd_mma<128>(fwd_params &, cudaStream_t);
+
+} // namespace kern_attention
