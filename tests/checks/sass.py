@@ -38,6 +38,7 @@ EXPECTED = {
 # their own. A quarter of the exponentials on the multiply-add pipe:
 TRIED = {
     ("fwd_sm90_mixed", 64): ([(4 + 8, 48 + 2), (4 + 8, 48 + 2)], (0, 0)),
+    ("fwd_sm90_mixed", 128): ([(8 + 8, 48 + 2), (8 + 8, 48 + 2)], (0, 0)),
 }
 
 INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;\s*/\*")
@@ -142,7 +143,7 @@ def count(code):
 
 
 def kernel_of(mangled):
-    found = re.search(r"\d((?:fwd|dq|dkv|dqkv)_sm90)(?:_try)?ILi(\d+)E(?:Li\dELb\dELb(\d)E)?", mangled)
+    found = re.search(r"\d((?:fwd|dq|dkv|dqkv)_sm90)(?:_try|_pair)?ILi(\d+)E(?:Li\dELb\dELb(\d)E)?", mangled)
     if not found:
         return None
     name, dim, mixed = found.groups()

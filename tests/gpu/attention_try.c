@@ -26,6 +26,8 @@ CHECKED(fwd, fwd_wide)
 CHECKED(fwd, fwd_wide_free)
 CHECKED(fwd, fwd_mixed)
 CHECKED(fwd, fwd_free)
+CHECKED(fwd, fwd_pair)
+CHECKED(fwd, fwd_pair_mixed)
 CHECKED(bwd, bwd_summed)
 CHECKED(bwd, bwd_fetched)
 CHECKED(bwd, bwd_late)
@@ -41,6 +43,9 @@ static const tr_attention_ops_t
                  kern_attention_bwd_workspace},
     MIXED = {"mixed", checked_fwd_mixed, checked_attention_bwd, kern_attention_bwd_workspace},
     FREE = {"free", checked_fwd_free, checked_attention_bwd, kern_attention_bwd_workspace},
+    PAIR = {"pair", checked_fwd_pair, checked_attention_bwd, kern_attention_bwd_workspace},
+    PAIR_MIXED = {"pair-mixed", checked_fwd_pair_mixed, checked_attention_bwd,
+                  kern_attention_bwd_workspace},
     FETCHED = {"fetched", checked_attention_fwd, checked_bwd_fetched, try_bwd_summed_workspace},
     SUMMED = {"summed", checked_attention_fwd, checked_bwd_summed, try_bwd_summed_workspace},
     LATE = {"late", checked_attention_fwd, checked_bwd_late, kern_attention_bwd_workspace},
@@ -49,9 +54,9 @@ static const tr_attention_ops_t
                     kern_attention_bwd_workspace},
     PLAIN = {"mma", checked_attention_fwd_mma, checked_attention_bwd_mma,
              kern_attention_bwd_workspace};
-static const tr_attention_ops_t *const ALL[] = {&PRODUCT, &WIDE,         &WIDE_FREE, &MIXED,
-                                                &FREE,    &SUMMED,       &FETCHED,   &LATE,
-                                                &LATE_DK, &LATE_FETCHED, &PLAIN};
+static const tr_attention_ops_t *const ALL[] = {
+    &PRODUCT, &WIDE,    &WIDE_FREE, &MIXED,   &FREE,         &PAIR, &PAIR_MIXED,
+    &SUMMED,  &FETCHED, &LATE,      &LATE_DK, &LATE_FETCHED, &PLAIN};
 
 const tr_attention_ops_t *const *gpu_attention_ops(int *count)
 {

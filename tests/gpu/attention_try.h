@@ -15,13 +15,16 @@ const tr_attention_ops_t *const *gpu_attention_ops(int *count);
 /* The one of that name, or NULL. */
 const tr_attention_ops_t *gpu_attention_ops_find(const char *name);
 
-/* attention_try_fwd.cu: head dim 64 on blocks of 192 rows and three consumers, in turns or each when
- * it can, or with a quarter of the exponentials on the multiply-add pipe; blocks of 128 rows without
- * turns. Other head dims: as the op. */
+/* attention_try_fwd.cu: head dim 64 on blocks of 192 rows and three consumers, in turns or each when it can (128: as
+ * the op); a quarter of the exponentials on the multiply-add pipe, head dim 64 on blocks of 192 rows; the op's blocks
+ * without turns; head dim 128 in pairs of blocks that share what they read of keys and values (64: as the op), also
+ * with mixed exponentials. */
 base_status_t try_fwd_wide(base_stream_t *s, const kern_attention_fwd_t *args);
 base_status_t try_fwd_wide_free(base_stream_t *s, const kern_attention_fwd_t *args);
 base_status_t try_fwd_mixed(base_stream_t *s, const kern_attention_fwd_t *args);
 base_status_t try_fwd_free(base_stream_t *s, const kern_attention_fwd_t *args);
+base_status_t try_fwd_pair(base_stream_t *s, const kern_attention_fwd_t *args);
+base_status_t try_fwd_pair_mixed(base_stream_t *s, const kern_attention_fwd_t *args);
 
 /* attention_try_bwd.cu: five products and a workspace also where windows are narrow; the same with the
  * sum of dq brought to shared memory for the block that adds last. */

@@ -52,7 +52,8 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
                             {p.d_o + t.d_o, t.q_rows, R, D, t.kv_heads, 2 * t.d_o_row,
                              2 * t.d_o_head, box_tokens}) ||
             !make_map(encode, &out->kv_maps[i],
-                      {first + t.kv, keys, D, t.kv_heads, 2 * t.kv_head, distance}))
+                      {first + t.kv, keys, D, t.kv_heads, 2 * t.kv_head, distance},
+                      {BOX_ROWS, D / PANEL_COLUMNS}))
             return false;
         bwd_sm90_task &task = out->tasks[i];
         task.q_row0 = static_cast<int32_t>(t.q_row0);

@@ -6,11 +6,12 @@ namespace kern_attention
 
 cudaError_t launch_fwd_sm90(const fwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done)
 {
-    return launch_pieces(
-        p, head_dim, FWD_SM90_ROWS, done, [=](const sm90_params &params, int processors) {
-            return head_dim == 64 ? launch_fwd_sm90<64>(params, processors, stream)
-                                  : launch_fwd_sm90<128>(params, processors, stream);
-        });
+    return launch_pieces(p, head_dim, whole_tiles(head_dim, FWD_SM90_ROWS), done,
+                         [=](const sm90_params &params, int processors) {
+                             return head_dim == 64
+                                        ? launch_fwd_sm90<64>(params, processors, stream)
+                                        : launch_fwd_sm90<128>(params, processors, stream);
+                         });
 }
 
 } // namespace kern_attention

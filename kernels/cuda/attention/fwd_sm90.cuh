@@ -16,6 +16,7 @@ constexpr int FWD_SM90_ROWS = 128; /* packed rows of a block */
 struct sm90_task {
     int32_t q_row0, q_rows, kv_row0, kv_heads;
     int32_t tiles, section; /* tiles of packed rows a head, heads a section (task_list.cuh) */
+    int32_t turned;         /* 1: of the task's first section the last tile comes last */
     int64_t o, o_row, o_head, lse, lse_head;
 };
 

@@ -6,7 +6,10 @@
  * A consumer takes the exponentials of a tile while the products with the values of the tile before
  * are under way, and they take turns in issuing products, so that one's exponentials fall into the
  * others' products (Shah et al. 2024, "FlashAttention-3"). Without TURNS each issues when it can. MIXED:
- * see softmax.cuh. */
+ * see softmax.cuh.
+ *
+ * PAIR: blocks in clusters of two. An item is then the rows of both, which see nearly the same keys: each block
+ * fetches one of the two panels of keys and values for both, so that L2 is read half as often. */
 #ifndef CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_KERNEL_CUH
 #define CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_KERNEL_CUH
 
@@ -23,8 +26,11 @@ constexpr int KEYS = SM90_KEYS, STAGES = 2;
 constexpr int GROUP_THREADS = 128, GROUP_ROWS = 64;
 template <int CONSUMERS> constexpr int ROWS = CONSUMERS *GROUP_ROWS;
 template <int CONSUMERS> constexpr int THREADS = (1 + CONSUMERS) * GROUP_THREADS;
-constexpr int LOADER_REGISTERS = 24;
-template <int CONSUMERS> constexpr int CONSUMER_REGISTERS = CONSUMERS == 2 ? 240 : 160;
+template <bool PAIR> constexpr int LOADER_REGISTERS = PAIR ? 56 : 24;
+template <int CONSUMERS, bool PAIR>
+constexpr int CONSUMER_REGISTERS = CONSUMERS == 3 ? 160
+                                   : PAIR         ? 232
+                                                  : 240;
 template <int CONSUMERS> constexpr int CONSUMER_WARPS = CONSUMERS *GROUP_THREADS / 32;
 
 /* Shared memory: q, keys and values, each in stages; then barriers, "full" and "empty" of each of
@@ -40,7 +46,9 @@ template <int D, int CONSUMERS>
 constexpr int SHARED_BYTES = TILES_BYTES<D, CONSUMERS> + 8 * BARRIERS + ALIGNMENT;
 constexpr int Q_TILES = 0, K_TILES = STAGES, V_TILES = 2 * STAGES;
 
-template <int D, int CONSUMERS> struct arena {
+template <int D, int CONSUMERS, bool PAIR> struct arena {
+    static_assert(!PAIR || D == 2 * PANEL_COLUMNS, "a panel for each block to fetch");
+    static constexpr int BLOCKS = PAIR ? 2 : 1;
     uint32_t base;
 
     __device__ __forceinline__ uint32_t q_tile(int stage) const
@@ -75,19 +83,39 @@ struct ring {
 };
 static_assert(STAGES == 2, "ring");
 
+/* What this block does of an item. */
+template <int CONSUMERS, int BLOCKS>
+__device__ __forceinline__ item_work block_work(const sm90_params &p, int item)
+{
+    item_work w = work_of<BLOCKS * ROWS<CONSUMERS>>(p, item);
+    if constexpr (BLOCKS > 1) {
+        const int before = kern_ptx::block_in_cluster() * ROWS<CONSUMERS>;
+        w.first_packed += before;
+        w.live =
+            min(w.live - before, ROWS<CONSUMERS>); /* none, and less, where the item ends before */
+    }
+    return w;
+}
+
 /* ==== the loader: one thread ==== */
 
-template <int D, int CONSUMERS>
-__device__ __forceinline__ void fetch(const arena<D, CONSUMERS> &a, int tile, uint32_t parity,
+template <int D, int CONSUMERS, bool PAIR>
+__device__ __forceinline__ void fetch(const arena<D, CONSUMERS, PAIR> &a, int tile, uint32_t parity,
                                       const CUtensorMap *map, int row, int head, int which)
 {
     kern_ptx::barrier_wait(a.empty(tile), parity ^ 1);
-    kern_ptx::barrier_expect(a.full(tile), BOX_BYTES<D>);
-    load_box(a.tile(tile), a.full(tile), map, row, head, which);
+    kern_ptx::barrier_expect(a.full(tile), BOX_BYTES<D>); /* of both blocks */
+    if constexpr (PAIR) {
+        const int panel = kern_ptx::block_in_cluster();
+        load_for_all(a.tile(tile) + panel * PANEL_BYTES, a.full(tile), map, row, panel, head, which,
+                     3);
+    } else {
+        load_box(a.tile(tile), a.full(tile), map, row, head, which);
+    }
 }
 
-template <int D, int CONSUMERS>
-__device__ __forceinline__ void fetch_q(const arena<D, CONSUMERS> &a, const ring &at,
+template <int D, int CONSUMERS, bool PAIR>
+__device__ __forceinline__ void fetch_q(const arena<D, CONSUMERS, PAIR> &a, const ring &at,
                                         const CUtensorMap *map, int row, int head)
 {
     const uint32_t full = a.full(Q_TILES + at.stage);
@@ -96,12 +124,13 @@ __device__ __forceinline__ void fetch_q(const arena<D, CONSUMERS> &a, const ring
     load_box(a.q_tile(at.stage), full, map, row, head, 0);
 }
 
-template <int D, int CONSUMERS>
-__device__ __forceinline__ void load_items(const sm90_params &p, const arena<D, CONSUMERS> &a)
+template <int D, int CONSUMERS, bool PAIR>
+__device__ __forceinline__ void load_items(const sm90_params &p, const arena<D, CONSUMERS, PAIR> &a)
 {
+    constexpr int BLOCKS = arena<D, CONSUMERS, PAIR>::BLOCKS;
     ring at, q_at;
-    for (item_walk walk; walk.item() < p.num_items; walk.round++, q_at.next()) {
-        const item_work w = work_of<ROWS<CONSUMERS>>(p, walk.item());
+    for (item_walk<BLOCKS> walk; walk.item() < p.num_items; walk.round++, q_at.next()) {
+        const item_work w = block_work<CONSUMERS, BLOCKS>(p, walk.item());
         const CUtensorMap *map = &p.kv_maps[w.task];
         int row = w.first_key - p.tasks[w.task].kv_row0;
         for (int step = 0; step < w.steps; step++, row += KEYS, at.next()) {
@@ -114,11 +143,23 @@ __device__ __forceinline__ void load_items(const sm90_params &p, const arena<D, 
 
 /* ==== the consumers ==== */
 
-/* This warp is done with a tile. */
-template <int D, int CONSUMERS>
-__device__ __forceinline__ void release(const arena<D, CONSUMERS> &a, int tile)
+/* This warp is done with a tile of q. */
+template <int D, int CONSUMERS, bool PAIR>
+__device__ __forceinline__ void release_q(const arena<D, CONSUMERS, PAIR> &a, int tile)
 {
     if (threadIdx.x % 32 == 0) kern_ptx::barrier_arrive(a.empty(tile));
+}
+
+/* The same of keys or values; all who fetch parts of it hear so. */
+template <int D, int CONSUMERS, bool PAIR>
+__device__ __forceinline__ void release(const arena<D, CONSUMERS, PAIR> &a, int tile)
+{
+    if constexpr (PAIR) {
+        const int lane = threadIdx.x % 32;
+        if (lane < 2) kern_ptx::barrier_arrive_at(a.empty(tile), lane);
+    } else {
+        release_q(a, tile);
+    }
 }
 
 /* Turns in issuing products: named barriers 1 and up are those of the consumers. Each has two
@@ -136,10 +177,11 @@ template <int CONSUMERS, bool TURNS> __device__ __forceinline__ void pass_turn(i
                                                                                    : consumer + 1));
 }
 
-template <int D, int CONSUMERS, bool TURNS, bool MIXED>
-__device__ __forceinline__ void consume_items(const sm90_params &p, const arena<D, CONSUMERS> &a,
-                                              int consumer)
+template <int D, int CONSUMERS, bool TURNS, bool MIXED, bool PAIR>
+__device__ __forceinline__ void consume_items(const sm90_params &p,
+                                              const arena<D, CONSUMERS, PAIR> &a, int consumer)
 {
+    constexpr int BLOCKS = arena<D, CONSUMERS, PAIR>::BLOCKS;
     const int warp_row = consumer * GROUP_ROWS + threadIdx.x % GROUP_THREADS / 32 * 16;
     const int local_row = warp_row + threadIdx.x % 32 / 4;
     const int window = p.dims.window;
@@ -150,8 +192,8 @@ __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<
     ring at, q_at;
     if (consumer == CONSUMERS - 1) pass_turn<CONSUMERS, TURNS>(consumer); /* the first begins */
 
-    item_walk walk;
-    item_work w = work_of<ROWS<CONSUMERS>>(p, walk.item()); /* no block without one */
+    item_walk<BLOCKS> walk;
+    item_work w = block_work<CONSUMERS, BLOCKS>(p, walk.item()); /* no block without one */
     for (bool more = true; more; q_at.next()) {
         const uint32_t q = a.q_tile(q_at.stage) + consumer * GROUP_ROWS * PANEL_COLUMNS * 2;
         const divider &group = p.dims.group;
@@ -213,7 +255,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<
             }
             to_operand<KEYS>(probabilities, s);
         }
-        release(a, Q_TILES + q_at.stage);
+        release_q(a, Q_TILES + q_at.stage);
         kern_ptx::barrier_wait(a.full(V_TILES + at.stage), at.parity);
         kern_ptx::wgmma_fence();
         multiply_columns<KEYS, D, PANEL_BYTES>(o, probabilities, a.tile(V_TILES + at.stage));
@@ -221,7 +263,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<
         const item_work done = w;
         walk.round++;
         more = walk.item() < p.num_items;
-        if (more) w = work_of<ROWS<CONSUMERS>>(p, walk.item());
+        if (more) w = block_work<CONSUMERS, BLOCKS>(p, walk.item());
         kern_ptx::wgmma_wait<0>();
         kern_ptx::wgmma_settle(o);
         kern_ptx::wgmma_settle(probabilities);
@@ -231,29 +273,33 @@ __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<
     }
 }
 
-template <int D, int CONSUMERS, bool TURNS, bool MIXED = false>
+template <int D, int CONSUMERS, bool TURNS, bool MIXED = false, bool PAIR = false>
 __device__ __forceinline__ void fwd_block(const sm90_params &p)
 {
     extern __shared__ uint8_t shared[];
     const uint32_t begin = kern_ptx::shared_address(shared);
-    const arena<D, CONSUMERS> a = {(begin + ALIGNMENT - 1) & ~uint32_t{ALIGNMENT - 1}};
+    const arena<D, CONSUMERS, PAIR> a = {(begin + ALIGNMENT - 1) & ~uint32_t{ALIGNMENT - 1}};
     if (threadIdx.x == 0) {
         for (int i = 0; i < TILES; i++) {
             kern_ptx::barrier_begin(a.full(i), 1);
-            kern_ptx::barrier_begin(a.empty(i), CONSUMER_WARPS<CONSUMERS>);
+            kern_ptx::barrier_begin(a.empty(i),
+                                    (PAIR && i >= K_TILES ? 2 : 1) * CONSUMER_WARPS<CONSUMERS>);
         }
         kern_ptx::barriers_begun();
     }
     __syncthreads();
+    if constexpr (PAIR) kern_ptx::cluster_meet();
     /* The same for all threads of a warp, and the compiler should know it. */
     const int warpgroup = __shfl_sync(~0u, threadIdx.x / GROUP_THREADS, 0);
     if (warpgroup == 0) {
-        kern_ptx::registers_shrink<LOADER_REGISTERS>();
-        if (threadIdx.x == 0) load_items<D, CONSUMERS>(p, a);
+        kern_ptx::registers_shrink<LOADER_REGISTERS<PAIR>>();
+        if (threadIdx.x == 0) load_items(p, a);
     } else {
-        kern_ptx::registers_grow<CONSUMER_REGISTERS<CONSUMERS>>();
+        kern_ptx::registers_grow<CONSUMER_REGISTERS<CONSUMERS, PAIR>>();
         consume_items<D, CONSUMERS, TURNS, MIXED>(p, a, warpgroup - 1);
     }
+    if constexpr (PAIR)
+        kern_ptx::cluster_meet(); /* nobody arrives at barriers of a block that has left */
 }
 
 } // namespace fwd_sm90_kernel

@@ -40,9 +40,14 @@ inline encode_map_t find_encode_map()
                : nullptr;
 }
 
-/* False: not a matrix that a map can describe. box_rows: at most 256. */
+/* At most 256 rows. */
+struct box_size {
+    int64_t rows, panels;
+};
+
+/* False: not a matrix that a map can describe. */
 inline bool make_map(encode_map_t encode, CUtensorMap *map, const box_source &from,
-                     int box_rows = BOX_ROWS)
+                     const box_size &size)
 {
     constexpr int64_t STRIDE_LIMIT = int64_t{1} << 40;
     constexpr cuuint64_t UNUSED = 16; /* a stride of a dimension of size 1 */
@@ -57,7 +62,8 @@ inline bool make_map(encode_map_t encode, CUtensorMap *map, const box_source &fr
         static_cast<cuuint64_t>(2 * from.columns), 2 * PANEL_COLUMNS,
         from.heads > 1 ? static_cast<cuuint64_t>(from.head_stride) : UNUSED,
         from.pair_stride > 0 ? static_cast<cuuint64_t>(from.pair_stride) : UNUSED};
-    const cuuint32_t box[] = {PANEL_COLUMNS, static_cast<cuuint32_t>(box_rows), panels, 1, 1};
+    const cuuint32_t box[] = {PANEL_COLUMNS, static_cast<cuuint32_t>(size.rows),
+                              static_cast<cuuint32_t>(size.panels), 1, 1};
     const cuuint32_t steps[] = {1, 1, 1, 1, 1};
     return encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void *>(from.base), dims,
                   strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
@@ -109,6 +115,17 @@ __device__ __forceinline__ void load_at(uint32_t to, uint32_t barrier, const CUt
     asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3, %4, %5, %6}], [%7];" ::"r"(to),
                  "l"(map), "r"(0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "r"(barrier)
+                 : "memory");
+}
+
+/* The same into all blocks of the cluster that `blocks` has a bit for: the same place of each, counted by
+ * the same barrier of each. */
+__device__ __forceinline__ void load_for_all(uint32_t to, uint32_t barrier, const CUtensorMap *map,
+                                             int c1, int c2, int c3, int c4, uint16_t blocks)
+{
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster [%0], [%1, {%2, %3, %4, %5, %6}], [%7], %8;" ::"r"(to),
+                 "l"(map), "r"(0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "r"(barrier), "h"(blocks)
                  : "memory");
 }
 
