@@ -333,10 +333,12 @@ base_status_t comm_copy_engine_open(comm_mpi_group_t *g)
         return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "rank %d: copy engines: no mutex",
                          g->group.rank);
     }
-    st = comm_copy_init(e, g);
+    st = comm_mpi_agree(g, comm_copy_init(e, g));
     if (st >= 0) st = comm_copy_connect(e);
-    if (st >= 0) st = comm_copy_pump_start(e);
+    if (st >= 0) st = comm_copy_check(e);
+    if (st >= 0) st = comm_mpi_agree(g, comm_copy_pump_start(e));
     if (st < 0) {
+        comm_copy_pump_end(e);
         destroy(&e->carrier);
         return st;
     }

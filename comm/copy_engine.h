@@ -27,7 +27,8 @@ extern "C" {
 #endif
 
 /* Has `g` carry data by copies from now on. Collective, before the first exchange; g's ranks have
- * opened their devices with base_device_share. COMM-05 when another rank's memory cannot be reached. */
+ * opened their devices with base_device_share. Everything that is needed of devices is tried (copy_engine_check.c); when
+ * a rank cannot do it, all fail with its error (COMM-05 when memory cannot be reached), and `g` is as before. */
 base_status_t comm_copy_engine_open(comm_mpi_group_t *g) BASE_MUST_CHECK;
 
 #ifdef __cplusplus

@@ -116,7 +116,7 @@ base_status_t comm_copy_init(comm_copy_engine_t *e, comm_mpi_group_t *g)
     e->desk = base_shared_address(e->memory);
     e->desk->magic = COMM_COPY_MAGIC;
     BASE_TRY(
-        base_counter_bank_create(g->group.dev, COMM_NUM_CHANNELS * (1 + size), "desk", &e->bank));
+        base_counter_bank_create(g->group.dev, comm_copy_num_counters(size), "desk", &e->bank));
     for (int c = 0; c < COMM_NUM_CHANNELS; c++)
         BASE_TRY(channel_init(e, c));
     return BASE_OK;
@@ -156,11 +156,13 @@ base_status_t comm_copy_connect(comm_copy_engine_t *e)
 
     if (all == NULL) return BASE_ERR_NOMEM;
     base_counter_bank_export(e->bank, &mine.bank);
-    st = comm_mpi_allgather(group, &mine, sizeof mine, all);
+    BASE_TRY_GOTO(comm_mpi_allgather(group, &mine, sizeof mine, all), st, out);
     for (int r = 0; r < group->size && st >= 0; r++)
         if (e->peers[r].is_here) st = meet(e, r, &all[r]);
+    st = comm_mpi_agree(e->g, st); /* and nobody leaves before all have come in */
+out:
     base_free(group->ctx, all);
-    return st < 0 ? st : comm_mpi_barrier(group); /* nobody leaves before all have come in */
+    return st;
 }
 
 void comm_copy_disconnect(comm_copy_engine_t *e)

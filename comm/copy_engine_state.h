@@ -143,6 +143,16 @@ static inline int comm_copy_consumed(int size, int channel, int by)
     return COMM_NUM_CHANNELS + channel * size + by;
 }
 
+static inline int comm_copy_checked(int size,
+                                    int by) /* 1: the check at the start has come from `by` */
+{
+    return COMM_NUM_CHANNELS * (1 + size) + by;
+}
+static inline int comm_copy_num_counters(int size)
+{
+    return COMM_NUM_CHANNELS * (1 + size) + size;
+}
+
 /* How far `peer` has read what this rank sends on the channel. */
 base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, int peer);
 
@@ -151,8 +161,8 @@ extern const char comm_copy_not_fetched[];  /* "its data was not fetched by" */
 
 /* ==== copy_engine_desk.c ==== */
 
-/* Memory, streams and counters; then, collectively, those of the others. deinit is legal after a
- * failure of either. */
+/* Memory, streams and counters; then, collectively, those of the others: it fails on all ranks or none. deinit is
+ * legal after a failure of either. */
 base_status_t comm_copy_init(comm_copy_engine_t *e, comm_mpi_group_t *g) BASE_MUST_CHECK;
 base_status_t comm_copy_connect(comm_copy_engine_t *e) BASE_MUST_CHECK;
 void comm_copy_disconnect(comm_copy_engine_t *e); /* ends the use of other ranks' memory */
@@ -163,6 +173,11 @@ base_status_t comm_copy_post(comm_copy_engine_t *e, int channel, const comm_exch
 /* Another rank's buffer, by its number there. The pump. */
 base_status_t comm_copy_import(comm_copy_engine_t *e, int peer, int32_t number,
                                base_buffer_t **buf_p) BASE_MUST_CHECK;
+
+/* ==== copy_engine_check.c ==== */
+
+/* Collective, between connect and the pump's start: whether all of it works. COMM-05. */
+base_status_t comm_copy_check(comm_copy_engine_t *e) BASE_MUST_CHECK;
 
 /* ==== copy_engine_pump.c ==== */
 

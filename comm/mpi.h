@@ -48,7 +48,9 @@ typedef enum comm_transport {
     COMM_TRANSPORT_MPI,         /* cpu and strict */
     COMM_TRANSPORT_COPY_ENGINE, /* inside a host; MPI between hosts */
     COMM_TRANSPORT_NCCL,        /* cuda */
-    COMM_TRANSPORT_AUTO, /* copy_engine when all ranks are on one host, else mpi, on cuda nccl */
+    COMM_TRANSPORT_AUTO, /* copy_engine when all ranks are on one host, else mpi, on cuda nccl; those too, with
+                            a warning in the log, when copy engines are tried at the start and do not
+                            work */
     COMM_TRANSPORT_COUNT
 } comm_transport_t;
 const char *

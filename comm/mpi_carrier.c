@@ -2,7 +2,11 @@
 #include "comm/mpi_state.h"
 
 #include "base/device/device_host.h"
+#include "base/memory.h"
 #include "comm/watch.h"
+
+#include <stdio.h>
+#include <string.h>
 
 #define WAIT_SLICE_MS 20
 
@@ -44,4 +48,42 @@ base_status_t comm_mpi_wait_counter(comm_mpi_group_t *g, base_stream_t *stream,
 base_status_t comm_mpi_outcome(comm_mpi_group_t *g, base_status_t st)
 {
     return st < 0 && comm_mpi_is_stopped(g) ? comm_watch_stopped(g->group.ctx) : st;
+}
+
+/* ==== all or none ==== */
+
+typedef struct verdict {
+    base_status_t status;
+    base_message_t message;
+    char text[BASE_ERROR_TEXT_BYTES];
+} verdict_t;
+
+base_status_t comm_mpi_agree(comm_mpi_group_t *g, base_status_t st)
+{
+    base_ctx_t *ctx = g->group.ctx;
+    const int size = g->group.size;
+    verdict_t mine = {.status = st};
+    verdict_t *all = base_calloc(ctx, size, sizeof *all, "verdicts");
+    base_status_t asked = BASE_ERR_NOMEM;
+
+    if (all == NULL) return asked;
+    if (st < 0) {
+        base_error_t error;
+
+        comm_watch_error(ctx, st, &error);
+        mine.message = error.message;
+        (void)snprintf(mine.text, sizeof mine.text, "%s", error.text);
+    }
+    asked = comm_mpi_allgather(&g->group, &mine, sizeof mine, all);
+    for (int r = 0; r < size && asked >= 0; r++) {
+        const verdict_t *v = &all[r];
+
+        if (v->status >= 0) continue;
+        base_ctx_clear_error(ctx);
+        asked = strncmp(v->text, "rank ", 5) == 0
+                    ? BASE_FAIL(ctx, v->status, v->message, "%s", v->text)
+                    : BASE_FAIL(ctx, v->status, v->message, "rank %d: %s", r, v->text);
+    }
+    base_free(ctx, all);
+    return asked;
 }

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/device/device_host.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "comm/copy_engine.h"
 #include "comm/nccl.h"
@@ -15,10 +16,11 @@
 /* After a stop: how long a rank waits for the others to say that they stop too. */
 #define STOP_WAIT_NS INT64_C(2000000000)
 #define POLL_NS      20000000
-#define OPEN_MS      20000
+#define OPEN_MS      60000
 
 typedef struct runner {
     comm_mpi_t *mpi;
+    int is_auto; /* the transport was chosen here: another may take its place */
     comm_mpi_group_t *g;
     comm_rank_fn fn;
     void *user;
@@ -71,16 +73,47 @@ static void end_rank(runner_t *run)
     }
 }
 
-/* The ranks meet and open each other's memory, which is no matter of one exchange's deadline. */
-static base_status_t open_carrier(comm_mpi_group_t *g)
+static base_status_t try_carrier(comm_mpi_group_t *g)
+{
+    if (g->transport == COMM_TRANSPORT_COPY_ENGINE) return comm_copy_engine_open(g);
+    return g->transport == COMM_TRANSPORT_NCCL ? comm_nccl_open(g) : BASE_OK;
+}
+
+/* What takes the place of copy engines that do not work. */
+static int has_other(comm_mpi_group_t *g, comm_transport_t *other)
+{
+    const base_device_kind_t kind = base_device_kind(g->group.dev);
+
+    *other = kind == BASE_DEVICE_CUDA ? COMM_TRANSPORT_NCCL : COMM_TRANSPORT_MPI;
+    return g->transport == COMM_TRANSPORT_COPY_ENGINE && !comm_mpi_is_stopped(g) &&
+           (*other == COMM_TRANSPORT_MPI || comm_nccl_link_carries(kind));
+}
+
+static void say_other(comm_mpi_group_t *g, comm_transport_t other)
 {
     base_ctx_t *ctx = g->group.ctx;
+    base_error_t error;
+
+    if (base_ctx_error(ctx, &error))
+        base_log_warn(base_ctx_log(ctx), "transport", "transport %s instead of %s: %s",
+                      comm_transport_name(other), comm_transport_name(g->transport), error.text);
+    base_ctx_clear_error(ctx);
+}
+
+/* The ranks meet and open each other's memory, which is no matter of one exchange's deadline. */
+static base_status_t open_carrier(comm_mpi_group_t *g, int is_auto)
+{
+    comm_transport_t other;
+    base_ctx_t *ctx = g->group.ctx;
     const int64_t deadline_ms = base_ctx_deadline_ms(ctx);
-    base_status_t st = BASE_OK;
 
     if (deadline_ms < OPEN_MS) base_ctx_set_deadline_ms(ctx, OPEN_MS);
-    if (g->transport == COMM_TRANSPORT_COPY_ENGINE) st = comm_copy_engine_open(g);
-    if (g->transport == COMM_TRANSPORT_NCCL) st = comm_nccl_open(g);
+    base_status_t st = try_carrier(g);
+    if (st < 0 && is_auto && has_other(g, &other)) { /* on all ranks alike */
+        say_other(g, other);
+        g->transport = other;
+        st = try_carrier(g);
+    }
     base_ctx_set_deadline_ms(ctx, deadline_ms);
     return st;
 }
@@ -91,7 +124,7 @@ static void *rank_main(void *arg)
     comm_mpi_group_t *g = run->g;
     comm_group_t *group = &g->group;
 
-    run->status = open_carrier(g);
+    run->status = open_carrier(g, run->is_auto);
     if (run->status >= 0) run->status = run->fn(group, group->ctx, group->dev, run->user);
     end_rank(run);
     if (g->carrier != NULL) g->carrier->destroy(g->carrier);
@@ -123,10 +156,10 @@ static base_status_t run_thread(runner_t *run, base_ctx_t *ctx)
 
 /* ==== a group ==== */
 
-static base_status_t run_group(comm_mpi_t *mpi, comm_mpi_group_t *g, comm_rank_fn fn, void *user,
-                               base_error_t *error)
+static base_status_t run_group(comm_mpi_t *mpi, comm_mpi_group_t *g, int is_auto, comm_rank_fn fn,
+                               void *user, base_error_t *error)
 {
-    runner_t run = {.mpi = mpi, .g = g, .fn = fn, .user = user};
+    runner_t run = {.mpi = mpi, .is_auto = is_auto, .g = g, .fn = fn, .user = user};
     const int64_t limit_ns = base_ctx_deadline_ms(g->group.ctx) * 1000000;
     base_status_t st;
 
@@ -169,8 +202,9 @@ static void load_kernels_early(base_device_kind_t device)
     if (device == BASE_DEVICE_CUDA) (void)setenv("CUDA_MODULE_LOADING", "EAGER", 0);
 }
 
-static base_status_t run_member(comm_mpi_t *mpi, const comm_mpi_options_t *options, int size,
-                                comm_rank_fn fn, void *user, base_ctx_t *ctx, base_error_t *error)
+static base_status_t run_member(comm_mpi_t *mpi, const comm_mpi_options_t *options, int is_auto,
+                                int size, comm_rank_fn fn, void *user, base_ctx_t *ctx,
+                                base_error_t *error)
 {
     comm_mpi_group_t *g = base_calloc(mpi->ctx, 1, sizeof *g, "MPI transport");
     base_device_t *dev = NULL;
@@ -187,7 +221,7 @@ static base_status_t run_member(comm_mpi_t *mpi, const comm_mpi_options_t *optio
     base_device_set_seed(dev, options->seed * 1000003u + (uint64_t)mpi->rank + 1);
     BASE_TRY_GOTO(comm_mpi_group_init(g, mpi, options, ctx, dev, size), st, out_device);
     mpi->group = g;
-    st = run_group(mpi, g, fn, user, error);
+    st = run_group(mpi, g, is_auto, fn, user, error);
     if (mpi->stuck) return st; /* the progress thread still uses it all; the process ends now */
     mpi->group = NULL;
     comm_group_destroy(&g->group);
@@ -287,7 +321,9 @@ base_status_t comm_mpi_run(comm_mpi_t *mpi, const comm_mpi_options_t *given, com
         return st < 0 ? st : idle;
     }
     st = base_ctx_create(mpi->rank, size, options->log, &ctx);
-    if (st >= 0) st = run_member(mpi, options, size, fn, user, ctx, error);
+    if (st >= 0)
+        st = run_member(mpi, options, given->transport == COMM_TRANSPORT_AUTO, size, fn, user, ctx,
+                        error);
     if (!mpi->stuck) base_ctx_destroy(ctx);
     return st;
 }

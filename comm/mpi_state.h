@@ -259,6 +259,10 @@ base_status_t comm_mpi_wait_counter(comm_mpi_group_t *g, base_stream_t *stream,
 /* What a call returns that was refused because the group has stopped: what stopped it. */
 base_status_t comm_mpi_outcome(comm_mpi_group_t *g, base_status_t st) BASE_MUST_CHECK;
 
+/* Collective: BASE_OK when all ranks bring that, else on all ranks the first failed one's status and error; it
+ * is the context's then, also where it was another rank's. */
+base_status_t comm_mpi_agree(comm_mpi_group_t *g, base_status_t st) BASE_MUST_CHECK;
+
 /* ==== mpi_bare.c ==== */
 
 base_status_t comm_mpi_bare(comm_group_t *group, const comm_bare_t *bare,

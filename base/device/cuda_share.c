@@ -99,10 +99,13 @@ void base_cuda_buffer_free(base_buffer_t *buf)
 base_status_t base_cuda_bank_map(base_device_t *dev, void *address, int64_t bytes)
 {
     BASE_TRY(base_cuda_enter(dev));
-    CUDA_TRY(dev->ctx, dev->name, "cudaHostRegister of counters",
-             cudaHostRegister(address, (size_t)bytes,
-                              cudaHostRegisterMapped | cudaHostRegisterPortable));
-    return BASE_OK;
+    const cudaError_t e =
+        cudaHostRegister(address, (size_t)bytes, cudaHostRegisterMapped | cudaHostRegisterPortable);
+    if (e == cudaSuccess) return BASE_OK;
+    (void)cudaGetLastError();
+    return BASE_FAIL(dev->ctx, BASE_ERR_COMM, BASE_MSG_COMM_05,
+                     "%s: cudaHostRegister of %lld bytes of counters: %s (%s)", dev->name,
+                     (long long)bytes, cudaGetErrorString(e), cudaGetErrorName(e));
 }
 
 void base_cuda_bank_unmap(base_device_t *dev, void *address)

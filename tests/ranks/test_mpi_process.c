@@ -1,10 +1,13 @@
 /* The MPI of a process: started once, ranks and hosts, options that are refused. Under mpirun. */
 #include "tests/support/ctx_fixture.h"
 
+#include "base/log.h"
 #include "comm/mpi.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 typedef struct seen {
     int rank, size, host;
@@ -25,6 +28,53 @@ static base_status_t look(comm_group_t *group, base_ctx_t *ctx, base_device_t *d
     for (int r = 0; r < seen->size && seen->has_hosts; r++)
         seen->host += comm_group_hosts(group)[r];
     return comm_barrier(group);
+}
+
+typedef struct said {
+    size_t bytes;
+    char text[2048];
+} said_t;
+
+static void keep_text(void *user, base_log_level_t level, const char *text)
+{
+    said_t *said = user;
+
+    (void)level;
+    (void)snprintf(said->text + said->bytes, sizeof said->text - said->bytes, "%s", text);
+    said->bytes = strlen(said->text);
+}
+
+/* With the size of its files limited a process has no memory for its desk: copy engines do not work on that
+ * rank, and what `auto` chose is replaced on all; who asked for them is told. */
+static void test_fall_back(comm_mpi_t *mpi, int rank)
+{
+    base_log_t *log = NULL;
+    said_t said = {0};
+    const comm_mpi_options_t wanted = {.transport = COMM_TRANSPORT_COPY_ENGINE};
+    const struct rlimit small = {.rlim_cur = 1 << 20, .rlim_max = RLIM_INFINITY};
+    struct rlimit before;
+    base_error_t error;
+    seen_t seen = {0};
+
+    assert_int_equal(base_log_create(BASE_LOG_INFO, &log), BASE_OK);
+    base_log_set_terminal(log, keep_text, &said, 0);
+    const comm_mpi_options_t automatic = {.transport = COMM_TRANSPORT_AUTO, .log = log};
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    if (rank == 1) {
+        assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    }
+    assert_int_equal(comm_mpi_run(mpi, &automatic, look, &seen, &error), BASE_OK);
+    assert_string_equal(seen.transport, "mpi");
+    assert_non_null(strstr(said.text, "transport mpi instead of copy_engine: rank 1: desk: no "));
+    assert_ptr_equal(strchr(said.text, '\n'), said.text + said.bytes - 1); /* one line */
+    assert_int_equal(comm_mpi_run(mpi, &wanted, look, &seen, &error), BASE_ERR_NOMEM);
+    assert_string_equal(base_message_id(error.message), "MEM-01");
+    assert_non_null(strstr(error.text, "rank 1: desk: no "));
+    if (rank == 1) assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(comm_mpi_run(mpi, &automatic, look, &seen, &error), BASE_OK);
+    assert_string_equal(seen.transport, "copy_engine");
+    base_log_destroy(log);
 }
 
 /* More than fits into the message that announces it; and the staging is used again. */
@@ -114,6 +164,7 @@ static void test_process(void **state)
     const comm_mpi_options_t alike = {.transport = COMM_TRANSPORT_AUTO};
     assert_int_equal(comm_mpi_run(mpi, &alike, look, &seen, &error), BASE_OK);
     assert_string_equal(seen.transport, "copy_engine");
+    test_fall_back(mpi, rank);
     comm_mpi_destroy(mpi);
     comm_mpi_destroy(NULL);
     fixture_ctx_end(ctx);
