@@ -11,7 +11,6 @@
 
 #define WAIT_SLICE_MS 20
 #define POLL_NS       20000000
-#define STAGING_BYTES INT64_C(524288) /* of a slot at first, in and out; it grows */
 #define STOP_WAIT_NS  INT64_C(1000000000)
 
 static const char WHAT[] = "NCCL transport";
@@ -232,6 +231,13 @@ static void end(comm_carrier_t *carrier)
     }
 }
 
+static void free_staging(comm_nccl_staging_t *staging)
+{
+    for (int i = 0; i < staging->num_outgrown; i++)
+        base_buffer_free(staging->outgrown[i]);
+    base_buffer_free(staging->buffer);
+}
+
 static void destroy(comm_carrier_t *carrier)
 {
     comm_nccl_t *n = (comm_nccl_t *)carrier;
@@ -241,11 +247,10 @@ static void destroy(comm_carrier_t *carrier)
     for (int i = 0; i < COMM_NUM_CHANNELS; i++) {
         comm_nccl_channel_t *c = &n->channels[i];
 
-        for (int k = 0; k < COMM_MAX_OPEN_EXCHANGES; k++) {
-            base_buffer_free(c->slots[k].in);
-            base_buffer_free(c->slots[k].out);
+        for (int k = 0; k < COMM_MAX_OPEN_EXCHANGES; k++)
             base_free(ctx, c->slots[k].peers);
-        }
+        free_staging(&c->in);
+        free_staging(&c->out);
         base_event_destroy(c->given);
         base_counter_destroy(c->done);
         base_counter_destroy(c->ready);
@@ -256,6 +261,44 @@ static void destroy(comm_carrier_t *carrier)
 
 /* ==== open ==== */
 
+/* One byte from everyone to everyone. NCCL connects two ranks when they first exchange something, which takes
+ * the hosts of both at the same time: later the pump of one could be at the first exchange of ping and that
+ * of the other at pong's, for ever. And it shows that data arrives. */
+static base_status_t greet(comm_nccl_t *n, comm_nccl_channel_t *c)
+{
+    comm_group_t *group = &n->g->group;
+    const int size = group->size, me = group->rank;
+    unsigned char *heard = base_calloc(group->ctx, size, 1, WHAT);
+    base_buffer_t *buffer = NULL;
+    base_status_t st = BASE_ERR_NOMEM;
+    int num = 0;
+
+    if (heard == NULL) return st;
+    BASE_TRY_GOTO(
+        base_buffer_alloc(group->dev, BASE_MEMORY_DEVICE, size + 1, "NCCL greeting", &buffer), st,
+        out);
+    const base_range_t all = {
+        .mem = base_mem(buffer, 0), .row_bytes = size + 1, .rows = 1, .pitch = size + 1};
+    BASE_TRY_GOTO(base_fill(c->move, &all, (uint8_t)(me + 1)), st, out);
+    for (int r = 0; r < size; r++) {
+        if (r == me) continue;
+        n->pieces[num++] = (comm_nccl_piece_t){r, 1, base_mem(buffer, size), 1};
+        n->pieces[num++] = (comm_nccl_piece_t){r, 0, base_mem(buffer, r), 1};
+    }
+    BASE_TRY_GOTO(comm_nccl_link_move(c->link, c->move, n->pieces, num), st, out);
+    BASE_TRY_GOTO(base_download(c->move, heard, base_mem(buffer, 0), size), st, out);
+    BASE_TRY_GOTO(base_stream_sync(c->move), st, out);
+    for (int r = 0; r < size && st >= 0; r++)
+        if (heard[r] != (uint8_t)(r + 1))
+            st = BASE_FAIL(group->ctx, BASE_ERR_COMM, BASE_MSG_COMM_04,
+                           "rank %d: NCCL brought %d from rank %d, which sent %d", me, heard[r], r,
+                           r + 1);
+out:
+    base_buffer_free(buffer);
+    base_free(group->ctx, heard);
+    return st;
+}
+
 static base_status_t open_channel(comm_nccl_t *n, int number, const comm_nccl_id_t *id)
 {
     comm_nccl_channel_t *c = &n->channels[number];
@@ -265,11 +308,11 @@ static base_status_t open_channel(comm_nccl_t *n, int number, const comm_nccl_id
     for (int k = 0; k < COMM_MAX_OPEN_EXCHANGES; k++) {
         c->slots[k].peers = base_calloc(group->ctx, group->size - 1, sizeof(comm_peer_t), WHAT);
         if (c->slots[k].peers == NULL) return BASE_ERR_NOMEM;
-        BASE_TRY(base_buffer_alloc(group->dev, BASE_MEMORY_DEVICE, n->most_in, "NCCL staging",
-                                   &c->slots[k].in));
-        BASE_TRY(base_buffer_alloc(group->dev, BASE_MEMORY_DEVICE, n->most_out, "NCCL staging",
-                                   &c->slots[k].out));
     }
+    BASE_TRY(base_buffer_alloc(group->dev, BASE_MEMORY_DEVICE, COMM_NCCL_STAGING_BYTES,
+                               "NCCL staging", &c->in.buffer));
+    BASE_TRY(base_buffer_alloc(group->dev, BASE_MEMORY_DEVICE, COMM_NCCL_STAGING_BYTES,
+                               "NCCL staging", &c->out.buffer));
     BASE_TRY(base_counter_create(group->dev, &c->ready));
     BASE_TRY(base_counter_create(group->dev, &c->done));
     BASE_TRY(base_event_create(group->dev, &c->given));
@@ -277,7 +320,8 @@ static base_status_t open_channel(comm_nccl_t *n, int number, const comm_nccl_id
     BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->post));
     (void)snprintf(name, sizeof name, "nccl %s", comm_channel_name(number));
     BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->move));
-    return comm_nccl_link_open(group->dev, group->rank, group->size, id, &c->link);
+    BASE_TRY(comm_nccl_link_open(group->dev, group->rank, group->size, id, &c->link));
+    return greet(n, c);
 }
 
 static base_status_t open_links(comm_nccl_t *n)
@@ -307,7 +351,6 @@ base_status_t comm_nccl_open(comm_mpi_group_t *g)
     n->carrier = (comm_carrier_t){
         .ops = &nccl_ops, .check_complete = check_complete, .end = end, .destroy = destroy};
     n->g = g;
-    n->most_in = n->most_out = STAGING_BYTES;
     n->pieces_room = 64 * g->group.size; /* of an exchange; grows */
     n->pieces = base_calloc(ctx, n->pieces_room, sizeof *n->pieces, WHAT);
     st = n->pieces == NULL ? BASE_ERR_NOMEM : open_links(n);

@@ -10,8 +10,8 @@
  *
  * begin gives the headers to MPI and has the device raise a counter when `ready` has happened. A thread,
  * the *pump*, gives the stream of the channel, in the order of the exchanges and as soon as all headers have
- * come: a wait for that counter, packing, the group, unpacking, and a counter for which the caller's
- * streams wait. NCCL is asked without blocking, so that deadlines and stops end its waits; after a stop all
+ * come and the counter is there: packing, the group, unpacking, and a counter for which the caller's
+ * streams wait. So nothing of the transport occupies the GPU before this rank has its data. NCCL is asked without blocking, so that deadlines and stops end its waits; after a stop all
  * ranks abort their communicators. */
 #ifndef CADRE_COMM_NCCL_H
 #define CADRE_COMM_NCCL_H

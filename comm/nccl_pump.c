@@ -6,11 +6,17 @@
 #include "comm/segment.h"
 #include "comm/watch.h"
 
+#include <assert.h>
 #include <inttypes.h>
+#include <sched.h>
+#include <sys/prctl.h>
 
-/* Between two looks, when nobody wakes the pump. */
-#define SLEEP_NS 1000000
-#define DRAIN_NS INT64_C(1000000000) /* for what is queued when the group stops */
+/* Between two looks. Headers wake the pump, the counter of what is ready does not: while something is begun and
+ * not given it looks often, with a GPU at first without a pause. */
+#define SLEEP_NS      1000000
+#define OPEN_SLEEP_NS 20000
+#define GPU_SPIN_NS   100000
+#define DRAIN_NS      INT64_C(1000000000) /* for what is queued when the group stops */
 
 typedef struct position {
     comm_nccl_t *n;
@@ -31,15 +37,19 @@ static base_status_t fail(comm_nccl_t *n, base_status_t st)
 
 /* ==== giving an exchange to the stream ==== */
 
-static base_status_t make_room(comm_nccl_t *n, base_buffer_t **staging, int64_t bytes,
-                               int64_t *most)
+static base_status_t make_room(comm_nccl_t *n, comm_nccl_staging_t *staging, int64_t bytes)
 {
-    if (*staging != NULL && base_buffer_bytes(*staging) >= bytes) return BASE_OK;
-    while (*most < bytes) /* what one slot needs the others will: after a microbatch none grows */
-        *most *= 2;
-    base_buffer_free(*staging);
-    *staging = NULL;
-    return base_buffer_alloc(n->g->group.dev, BASE_MEMORY_DEVICE, *most, "NCCL staging", staging);
+    base_buffer_t *larger = NULL;
+    int64_t room = base_buffer_bytes(staging->buffer);
+
+    if (room >= bytes) return BASE_OK;
+    while (room < bytes)
+        room *= 2;
+    BASE_TRY(base_buffer_alloc(n->g->group.dev, BASE_MEMORY_DEVICE, room, "NCCL staging", &larger));
+    assert(staging->num_outgrown < COMM_NCCL_MAX_OUTGROWN);
+    staging->outgrown[staging->num_outgrown++] = staging->buffer;
+    staging->buffer = larger;
+    return BASE_OK;
 }
 
 /* Bytes that the lists of one direction need in staging, and segments of both. */
@@ -99,7 +109,8 @@ static base_status_t walk(const position_t *at, pass_t pass, int *num)
         while (comm_segment_next(direct, list, length, &s)) {
             const int whole = comm_segment_is_whole(direct, list, &s);
             const base_mem_t place =
-                whole ? list[s.first].mem : base_mem(is_send ? at->slot->out : at->slot->in, used);
+                whole ? list[s.first].mem
+                      : base_mem(is_send ? at->c->out.buffer : at->c->in.buffer, used);
 
             if (s.bytes == 0) continue; /* empty on both sides */
             if (!whole && pass != PASS_RECEIVE) BASE_TRY(pack(at, list, &s, place, is_send));
@@ -118,8 +129,8 @@ static base_status_t move(const position_t *at)
     int num = 0;
 
     const int64_t out = measure(at, 1, &num), in = measure(at, 0, &num);
-    BASE_TRY(make_room(n, &at->slot->out, out, &n->most_out));
-    BASE_TRY(make_room(n, &at->slot->in, in, &n->most_in));
+    BASE_TRY(make_room(n, &c->out, out));
+    BASE_TRY(make_room(n, &c->in, in));
     if (num > n->pieces_room) {
         comm_nccl_piece_t *pieces =
             base_realloc(n->g->group.ctx, n->pieces, 2 * num, sizeof *pieces, "NCCL transport");
@@ -129,7 +140,6 @@ static base_status_t move(const position_t *at)
         n->pieces_room = 2 * num;
     }
     num = 0;
-    BASE_TRY(base_stream_wait_counter(c->move, c->ready, at->slot->sequence));
     BASE_TRY(walk(at, PASS_SEND, &num));
     BASE_TRY(walk(at, PASS_RECEIVE, &num));
     BASE_TRY(comm_nccl_link_move(c->link, c->move, n->pieces, num));
@@ -140,8 +150,10 @@ static base_status_t move(const position_t *at)
 
 /* ==== looking ==== */
 
-/* Whether all headers of the exchange have come and agree. */
-static base_status_t agreed(const position_t *at, int *yes)
+/* Whether all headers of the exchange have come and agree, and this rank has it ready. Work that waits for
+ * `ready` is not given: behind it would wait the packing of other exchanges, in a queue that can be full, and
+ * kernels of NCCL would hold multiprocessors while they wait. */
+static base_status_t can_move(const position_t *at, int *yes)
 {
     comm_mpi_group_t *g = at->n->g;
     const uint64_t sequence = at->slot->sequence;
@@ -157,6 +169,7 @@ static base_status_t agreed(const position_t *at, int *yes)
         st = comm_mpi_check_late(g, at->channel, sequence, base_clock_ns() - since_ns);
     }
     (void)pthread_mutex_unlock(&g->process->mutex);
+    *yes = *yes && base_counter_value(at->c->ready) >= sequence;
     return st == BASE_PENDING ? BASE_OK : st;
 }
 
@@ -195,7 +208,7 @@ static base_status_t look(comm_nccl_t *n, int *busy)
 
         while (c->moved < begun && yes) {
             at.slot = comm_nccl_slot(c, c->moved + 1);
-            BASE_TRY(agreed(&at, &yes));
+            BASE_TRY(can_move(&at, &yes));
             if (!yes) break;
             BASE_TRY(move(&at));
             c->moved = at.slot->sequence;
@@ -235,21 +248,38 @@ static void park(comm_nccl_t *n)
     (void)pthread_mutex_unlock(&n->g->process->mutex);
 }
 
+/* Something is begun and not given yet. */
+static int has_open(comm_nccl_t *n)
+{
+    for (int i = 0; i < COMM_NUM_CHANNELS; i++)
+        if (n->channels[i].moved < __atomic_load_n(&n->channels[i].begun, __ATOMIC_ACQUIRE))
+            return 1;
+    return 0;
+}
+
 static void *pump_main(void *arg)
 {
     comm_nccl_t *n = arg;
     comm_mpi_t *mpi = n->g->process;
+    const int on_host = base_device_kind(n->g->group.dev) != BASE_DEVICE_CUDA;
+    int64_t busy_ns = base_clock_ns();
     int ending = 0;
 
+    (void)prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL); /* sleeps of 20 us, not of 70 */
     while (!ending && !comm_mpi_is_stopped(n->g)) {
         int busy = 0;
         const base_status_t st = look(n, &busy);
+        const int open = has_open(n);
 
         if (st < 0) (void)fail(n, st);
         (void)pthread_mutex_lock(&mpi->mutex);
-        if (!busy && !n->ending) comm_mpi_sleep(mpi, &mpi->changed, SLEEP_NS);
         ending = n->ending;
+        if (busy) busy_ns = base_clock_ns();
+        const int spins = open && !on_host && base_clock_ns() - busy_ns < GPU_SPIN_NS;
+        if (!busy && !ending && !spins)
+            comm_mpi_sleep(mpi, &mpi->changed, open ? OPEN_SLEEP_NS : SLEEP_NS);
         (void)pthread_mutex_unlock(&mpi->mutex);
+        if (spins) (void)sched_yield();
     }
     park(n);
     return NULL;

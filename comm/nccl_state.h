@@ -8,21 +8,33 @@
 #include "comm/nccl.h"
 #include "comm/nccl_link.h"
 
+#define COMM_NCCL_STAGING_BYTES (INT64_C(1) << 20) /* at first; it doubles */
+#define COMM_NCCL_MAX_OUTGROWN  40
+
 typedef struct comm_nccl_slot {
     uint64_t sequence; /* 0: never used */
     comm_tag_t tag;
     int num_peers;
-    comm_peer_t *peers;      /* [size - 1] */
-    base_buffer_t *in, *out; /* staging; the pump's */
+    comm_peer_t *peers; /* [size - 1] */
     int64_t begun_ns;
 } comm_nccl_slot_t;
+
+/* Memory of the device that the packed part of an exchange goes through. All that touches it is work of the
+ * channel's stream, so one exchange follows the other in it. What it has outgrown stays allocated: to free
+ * memory of a GPU waits for all its streams, and those wait for the pump. */
+typedef struct comm_nccl_staging {
+    base_buffer_t *buffer;
+    base_buffer_t *outgrown[COMM_NCCL_MAX_OUTGROWN];
+    int num_outgrown;
+} comm_nccl_staging_t;
 
 typedef struct comm_nccl_channel {
     comm_nccl_link_t *link;
     base_stream_t *post; /* waits for `ready`; the rank's thread feeds it */
     base_stream_t *move; /* the pump feeds it */
     base_counter_t *ready, *done;
-    base_event_t *given; /* behind what the pump gave last */
+    base_event_t *given;         /* behind what the pump gave last */
+    comm_nccl_staging_t in, out; /* the pump's */
     comm_nccl_slot_t slots[COMM_MAX_OPEN_EXCHANGES];
     uint64_t begun;   /* atomic builtins */
     uint64_t moved;   /* the pump's: last exchange that is given to the stream */
@@ -34,7 +46,6 @@ typedef struct comm_nccl {
     comm_carrier_t carrier; /* first */
     comm_mpi_group_t *g;
     comm_nccl_channel_t channels[COMM_NUM_CHANNELS];
-    int64_t most_in, most_out; /* staging of a slot: what any has needed */
     comm_nccl_piece_t *pieces; /* the pump's scratch */
     int pieces_room;
     pthread_t thread;
