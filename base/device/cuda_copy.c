@@ -17,6 +17,7 @@ base_status_t base_cuda_copy(base_stream_t *s, const base_range_t *dst, const ba
     const unsigned char *from = base_mem_address(src->mem);
 
     BASE_TRY(base_cuda_enter(s->dev));
+    BASE_TRY(base_cuda_pace(s));
     /* The 2-D call limits pitches, also those that say nothing. */
     if (contiguous(dst) && contiguous(src))
         STREAM_TRY(s, "cudaMemcpyAsync",
@@ -41,6 +42,7 @@ base_status_t base_cuda_fill(base_stream_t *s, const base_range_t *dst, uint8_t 
     unsigned char *to = base_mem_address(dst->mem);
 
     BASE_TRY(base_cuda_enter(s->dev));
+    BASE_TRY(base_cuda_pace(s));
     if (contiguous(dst))
         STREAM_TRY(s, "cudaMemsetAsync",
                    cudaMemsetAsync(to, byte, (size_t)(dst->rows * dst->row_bytes), native));
@@ -67,6 +69,7 @@ static base_status_t before_pageable(base_stream_t *s, const void *host)
 base_status_t base_cuda_upload(base_stream_t *s, base_mem_t dst, const void *src, int64_t bytes)
 {
     BASE_TRY(base_cuda_enter(s->dev));
+    BASE_TRY(base_cuda_pace(s));
     if (bytes > SMALL_UPLOAD_BYTES) BASE_TRY(before_pageable(s, src));
     STREAM_TRY(s, "upload",
                cudaMemcpyAsync(base_mem_address(dst), src, (size_t)bytes, cudaMemcpyHostToDevice,
@@ -77,6 +80,7 @@ base_status_t base_cuda_upload(base_stream_t *s, base_mem_t dst, const void *src
 base_status_t base_cuda_download(base_stream_t *s, void *dst, base_mem_t src, int64_t bytes)
 {
     BASE_TRY(base_cuda_enter(s->dev));
+    BASE_TRY(base_cuda_pace(s));
     BASE_TRY(before_pageable(s, dst));
     STREAM_TRY(s, "download",
                cudaMemcpyAsync(dst, base_mem_address(src), (size_t)bytes, cudaMemcpyDefault,

@@ -145,6 +145,7 @@ base_status_t base_cuda_stream_signal(base_stream_t *s, base_counter_t *c, uint6
 {
     BASE_TRY(counter_on_gpu(s, c));
     BASE_TRY(base_cuda_enter(s->dev));
+    BASE_TRY(base_cuda_pace(s));
     const base_cuda_device_t *dev = (const base_cuda_device_t *)s->dev;
     const cudaStream_t native = ((base_cuda_stream_t *)s)->native;
     const CUdeviceptr word = ((cuda_counter_t *)c)->device;
@@ -163,6 +164,7 @@ base_status_t base_cuda_stream_wait_counter(base_stream_t *s, base_counter_t *c,
 {
     BASE_TRY(counter_on_gpu(s, c));
     BASE_TRY(base_cuda_enter(s->dev));
+    BASE_TRY(base_cuda_pace(s));
     return value_result(s,
                         ((base_cuda_device_t *)s->dev)
                             ->wait_value(((base_cuda_stream_t *)s)->native,

@@ -121,6 +121,16 @@ static base_status_t cuda_buffer_alloc(base_device_t *dev, base_memory_kind_t ki
 
 /* ==== streams ==== */
 
+static void free_native(base_cuda_stream_t *s)
+{
+    base_device_t *dev = s->base.dev;
+
+    for (int i = 0; i < BASE_CUDA_PACE_EVENTS; i++)
+        if (s->pace[i] != NULL)
+            base_cuda_drop(dev, cudaEventDestroy(s->pace[i]), "cudaEventDestroy");
+    base_cuda_drop(dev, cudaStreamDestroy(s->native), "cudaStreamDestroy");
+}
+
 static base_status_t cuda_stream_create(base_device_t *dev, base_stream_kind_t kind,
                                         const char *name, base_stream_t **s_p)
 {
@@ -141,18 +151,29 @@ static base_status_t cuda_stream_create(base_device_t *dev, base_stream_kind_t k
         return base_cuda_fail(dev->ctx, e, __FILE__, __LINE__, dev->name,
                               "cudaStreamCreateWithPriority");
     }
+    for (int i = 0; i < BASE_CUDA_PACE_EVENTS && kind == BASE_STREAM_COMPUTE; i++) {
+        const cudaError_t made = cudaEventCreateWithFlags(&s->pace[i], cudaEventDisableTiming);
+
+        if (made == cudaSuccess) continue;
+        free_native(s);
+        base_free(dev->ctx, s);
+        return base_cuda_fail(dev->ctx, made, __FILE__, __LINE__, dev->name,
+                              "cudaEventCreateWithFlags");
+    }
     *s_p = &s->base;
     return BASE_OK;
 }
 
-/* Polls until the stream is idle. What ends the poll otherwise is not recorded when `quiet`. */
-static base_status_t stream_wait_idle(base_cuda_stream_t *s, int64_t limit_ms, bool quiet)
+/* Polls until the event has happened; NULL: until the stream is idle. What ends the poll otherwise is not
+ * recorded when `quiet`. */
+static base_status_t stream_wait(base_cuda_stream_t *s, cudaEvent_t event, int64_t limit_ms,
+                                 bool quiet)
 {
     base_ctx_t *ctx = s->base.dev->ctx;
     const int64_t start = base_device_now_ns();
 
     for (;;) {
-        const cudaError_t e = cudaStreamQuery(s->native);
+        const cudaError_t e = event != NULL ? cudaEventQuery(event) : cudaStreamQuery(s->native);
         if (e == cudaSuccess) return BASE_OK;
         if (e != cudaErrorNotReady)
             return quiet ? BASE_ERR_DEVICE
@@ -182,9 +203,22 @@ base_status_t base_cuda_stream_sync(base_stream_t *base)
         (base_status_t)atomic_load_explicit(&base->status, memory_order_acquire);
     if (st < 0) return st;
     BASE_TRY(base_cuda_enter(base->dev));
-    BASE_TRY(base_stream_fail(base, stream_wait_idle((base_cuda_stream_t *)base,
-                                                     base_ctx_deadline_ms(base->dev->ctx), false)));
+    BASE_TRY(base_stream_fail(base, stream_wait((base_cuda_stream_t *)base, NULL,
+                                                base_ctx_deadline_ms(base->dev->ctx), false)));
     return base_cuda_marks_settle((base_cuda_stream_t *)base);
+}
+
+base_status_t base_cuda_pace(base_stream_t *base)
+{
+    base_cuda_stream_t *s = (base_cuda_stream_t *)base;
+    cudaEvent_t event = s->pace[s->given / BASE_CUDA_PACE_STRIDE % BASE_CUDA_PACE_EVENTS];
+
+    if (event == NULL || s->given++ % BASE_CUDA_PACE_STRIDE != 0) return BASE_OK;
+    /* One that was never recorded has happened. */
+    BASE_TRY(
+        base_stream_fail(base, stream_wait(s, event, base_ctx_deadline_ms(base->dev->ctx), false)));
+    STREAM_TRY(base, "cudaEventRecord", cudaEventRecord(event, s->native));
+    return BASE_OK;
 }
 
 static void cuda_stream_destroy(base_stream_t *base)
@@ -195,11 +229,10 @@ static void cuda_stream_destroy(base_stream_t *base)
 
     if (base_cuda_enter(dev) == BASE_OK) {
         const base_status_t st =
-            stream_wait_idle(s, failed ? DESTROY_WAIT_MS : base_ctx_deadline_ms(dev->ctx), true);
+            stream_wait(s, NULL, failed ? DESTROY_WAIT_MS : base_ctx_deadline_ms(dev->ctx), true);
         if (st == BASE_ERR_TIMEOUT) atomic_store(&((base_cuda_device_t *)dev)->stuck, true);
         base_cuda_marks_destroy(s);
-        base_cuda_drop(dev, cudaStreamDestroy(s->native),
-                       "cudaStreamDestroy"); /* returns at once in any case */
+        free_native(s); /* returns at once in any case */
     }
     base_free(dev->ctx, s);
 }
@@ -208,7 +241,10 @@ static void *cuda_stream_native(base_stream_t *s)
 {
     /* Kernels are launched by the thread that asks for this, and need the stream's device
      * current. */
-    return base_cuda_enter(s->dev) == BASE_OK ? (void *)((base_cuda_stream_t *)s)->native : NULL;
+    if (base_cuda_enter(s->dev) < 0) return NULL;
+    const base_status_t paced = base_cuda_pace(s);
+    (void)paced; /* the stream's error, which its next call returns */
+    return ((base_cuda_stream_t *)s)->native;
 }
 
 /* ==== opening ==== */

@@ -20,10 +20,20 @@ typedef struct base_cuda_device {
 
 typedef struct base_cuda_marks base_cuda_marks_t;
 
+#define BASE_CUDA_PACE_EVENTS 12
+#define BASE_CUDA_PACE_STRIDE 16
+
+/* A stream's launch queue holds about a thousand entries. A thread that finds it full waits inside the
+ * driver, and other threads' calls may wait with it: also those of a transport that would bring what the
+ * stream waits for. So a COMPUTE stream is never given more than EVENTS x STRIDE pieces of work (an op, a
+ * copy; a few launches each) that are not done: every STRIDE pieces an event is recorded, and the one
+ * that is recorded again must have happened. */
 typedef struct base_cuda_stream {
     base_stream_t base;
     cudaStream_t native;
-    base_cuda_marks_t *marks; /* NULL until the first */
+    cudaEvent_t pace[BASE_CUDA_PACE_EVENTS]; /* NULL where there is no limit */
+    uint64_t given;                          /* pieces of work; the feeding thread's */
+    base_cuda_marks_t *marks;                /* NULL until the first */
 } base_cuda_stream_t;
 
 /* Records what a call of the runtime answered, "where: what: text", and returns the status that
@@ -56,6 +66,8 @@ void base_cuda_drop(base_device_t *dev, cudaError_t e, const char *what);
 bool base_cuda_stuck(base_device_t *dev);
 
 base_status_t base_cuda_stream_sync(base_stream_t *s);
+/* Before each piece of work: waits when too much of what was given is not done. */
+base_status_t base_cuda_pace(base_stream_t *s) BASE_MUST_CHECK;
 
 /* cuda_event.c */
 base_status_t base_cuda_event_create(base_device_t *dev, base_event_t **e_p);
