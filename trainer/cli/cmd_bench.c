@@ -1,4 +1,4 @@
-/* cadre bench plan | profile | attention | step | train | overlap | links | pack: measurements that need no job. */
+/* cadre bench plan | profile | attention | step | train | overlap | links | pack | placement: measurements that need no job. */
 #include "trainer/bench/bench_plan.h"
 #include "trainer/bench/bench_plan_balance.h"
 #include "trainer/bench/bench_plan_case.h"
@@ -8,6 +8,7 @@
 #include "trainer/cli/cmd_bench_links.h"
 #include "trainer/cli/cmd_bench_overlap.h"
 #include "trainer/cli/cmd_bench_pack.h"
+#include "trainer/cli/cmd_bench_placement.h"
 #include "trainer/cli/cmd_bench_step.h"
 #include "trainer/cli/cmd_bench_train.h"
 #include "trainer/cli/options.h"
@@ -26,7 +27,8 @@ static const char PAGE[] =
     "       cadre bench train [OPTION...]\n"
     "       cadre bench overlap [OPTION...]\n"
     "       cadre bench links [OPTION...]\n"
-    "       cadre bench pack [OPTION...]\n\n"
+    "       cadre bench pack [OPTION...]\n"
+    "       cadre bench placement [OPTION...]\n\n"
     "plan     compares the planner with DistCA's on layouts drawn from its two distributions of\n"
     "         document lengths: makespan, bytes of the busiest link, time to plan, and each term\n"
     "         of the objective left out. docs/planner.md explains the columns.\n"
@@ -43,7 +45,10 @@ static const char PAGE[] =
     "         `cadre bench train --help` has its options.\n"
     "overlap  what ping-pong hides of a slow link; `cadre bench overlap --help` has its options.\n"
     "links    times the transports between ranks; `cadre bench links --help` has its options.\n"
-    "pack     compares the packer with LoRAFusion's; `cadre bench pack --help` has its options.\n\n"
+    "pack     compares the packer with LoRAFusion's; `cadre bench pack --help` has its options.\n"
+    "placement  microbatches of natural lengths on several ranks under one placement of "
+    "attention;\n"
+    "         `cadre bench placement --help` has its options.\n\n"
     "Options of plan:\n"
     "  --profile FILE     time of attention (an H200's, derived from published figures)\n"
     "  --draws N          layouts of each row, 1 to 64 (30)\n"
@@ -167,6 +172,8 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "links") == 0)
         return tr_cmd_bench_links(cli, argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "pack") == 0) return tr_cmd_bench_pack(cli, argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "placement") == 0)
+        return tr_cmd_bench_placement(cli, argc - 1, argv + 1);
     base_status_t st = tr_options_parse(cli->ctx, argc, argv, SPECS, NUM_OPTIONS, 1, &o);
     if (st < 0) return tr_cli_exit_code(st);
     if (o.help) {
@@ -178,8 +185,8 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
     else if (o.num_words == 1 && strcmp(o.words[0], "profile") == 0)
         st = bench_profile(cli->ctx, &o, &code);
     else
-        st = BASE_FAIL(
-            cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
-            "bench: say what: plan, profile, attention, step, train, overlap, links or pack");
+        st = BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
+                       "bench: say what: plan, profile, attention, step, train, overlap, links, "
+                       "pack or placement");
     return st < 0 ? tr_cli_exit_code(st) : code;
 }

@@ -2,6 +2,7 @@
 
 #include "trainer/cli/cli_error.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +73,7 @@ base_status_t tr_options_parse(base_ctx_t *ctx, int argc, char **argv,
 {
     bool only_words = false;
 
+    assert(num_specs <= TR_OPTIONS_MAX);
     *options = (tr_options_t){0};
     for (int i = 1; i < argc; i++) {
         if (!only_words && strcmp(argv[i], "--") == 0) {

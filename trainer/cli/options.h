@@ -16,7 +16,7 @@
 
 #include <stdbool.h>
 
-#define TR_OPTIONS_MAX   16
+#define TR_OPTIONS_MAX   24
 #define TR_OPTIONS_WORDS 4
 #define TR_OPTIONS_SETS  256
 
