@@ -150,10 +150,15 @@ static base_status_t wait_on(comm_copy_engine_t *e, comm_ticket_t ticket, int pe
         if (slot->links[i].lists.rank == peer)
             moves = is_arrival ? slot->links[i].lists.num_recv : slot->links[i].lists.num_send;
     if (moves == 0) return BASE_OK;
-    return comm_mpi_wait_counter(e->g, stream,
-                                 is_arrival ? e->arrived[ticket.channel][peer]
-                                            : comm_copy_consumed_by(e, ticket.channel, peer),
-                                 ticket.sequence, peer);
+    const comm_mpi_wait_t wait = {
+        .counter = is_arrival ? e->arrived[ticket.channel][peer]
+                              : comm_copy_consumed_by(e, ticket.channel, peer),
+        .value = ticket.sequence,
+        .peer = peer,
+        .tag = slot->tag,
+        .ready_ns =
+            is_arrival ? comm_copy_ready_ns(e, ticket.channel, ticket.sequence, peer) : NULL};
+    return comm_mpi_wait_counter(e->g, stream, &wait);
 }
 
 static base_status_t copy_arrived(comm_group_t *group, comm_ticket_t ticket, int peer,

@@ -79,7 +79,9 @@ static base_status_t channel_init(comm_copy_engine_t *e, int c)
     char name[48];
 
     e->arrived[c] = base_calloc(ctx, group->size, sizeof(base_counter_t *), WHAT);
-    if (e->arrived[c] == NULL) return BASE_ERR_NOMEM;
+    e->both_ready_ns[c] =
+        base_calloc(ctx, (int64_t)COMM_MAX_OPEN_EXCHANGES * group->size, sizeof(int64_t), WHAT);
+    if (e->arrived[c] == NULL || e->both_ready_ns[c] == NULL) return BASE_ERR_NOMEM;
     for (int r = 0; r < group->size; r++)
         if (e->peers[r].is_here) BASE_TRY(base_counter_create(group->dev, &e->arrived[c][r]));
     for (int i = 0; i < COMM_MAX_OPEN_EXCHANGES; i++) {
@@ -190,6 +192,7 @@ void comm_copy_deinit(comm_copy_engine_t *e)
         for (int r = 0; r < e->g->group.size && e->arrived[c] != NULL; r++)
             base_counter_destroy(e->arrived[c][r]);
         base_free(ctx, e->arrived[c]);
+        base_free(ctx, e->both_ready_ns[c]);
         for (int i = 0; i < COMM_MAX_OPEN_EXCHANGES; i++)
             base_free(ctx, e->slots[c][i].links);
     }

@@ -242,7 +242,7 @@ static void trace(const position_t *at)
 
     if (mine->recv.num > 0)
         comm_trace_transfer(e->g->group.ctx, at->channel, at->slot->name, &note,
-                            at->link->pulled_ns);
+                            *comm_copy_ready_ns(e, at->channel, at->slot->sequence, at->peer));
 }
 
 /* ==== looking ==== */
@@ -260,9 +260,11 @@ static base_status_t progress_link(const position_t *at, int64_t now, int *busy)
     if (link->compared && !link->pulled && link->lists.num_recv == 0) link->pulled = 1;
     if (link->compared && !link->pulled && at->slot->ready_ns > 0 && !e->held[at->peer] &&
         peer_is_ready(at)) {
-        if (link->due_ns == 0) link->due_ns = now + e->g->delay_ns;
+        if (link->due_ns == 0) {
+            link->due_ns = now + e->g->delay_ns;
+            __atomic_store_n(comm_copy_ready_ns(e, c, sequence, at->peer), now, __ATOMIC_RELEASE);
+        }
         if (now >= link->due_ns) {
-            link->pulled_ns = base_clock_ns();
             BASE_TRY(pull(at));
             link->pulled = 1;
         }

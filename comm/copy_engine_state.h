@@ -65,7 +65,6 @@ typedef struct comm_copy_link {
     comm_peer_t lists;
     int compared, pulled, arrived, sent; /* the pump's */
     int64_t due_ns;                      /* no earlier than this is it pulled (delay_ns) */
-    int64_t pulled_ns;
 } comm_copy_link_t;
 
 typedef struct comm_copy_slot {
@@ -109,6 +108,8 @@ typedef struct comm_copy_engine {
     base_stream_t *pull[COMM_NUM_CHANNELS];  /* copies; the pump feeds it */
     base_event_t *pulled[COMM_NUM_CHANNELS]; /* behind the last copy */
     int has_pulled[COMM_NUM_CHANNELS];
+    int64_t *
+        both_ready_ns[COMM_NUM_CHANNELS]; /* [slot][size] atomic builtins: when both had it ready */
     base_counter_t **arrived[COMM_NUM_CHANNELS]; /* [size] */
     comm_copy_slot_t slots[COMM_NUM_CHANNELS][COMM_MAX_OPEN_EXCHANGES];
     comm_peer_t *remote; /* [size - 1] of the exchange that is begun */
@@ -131,6 +132,14 @@ static inline comm_copy_slot_t *comm_copy_slot(comm_copy_engine_t *e, int channe
                                                uint64_t sequence)
 {
     return &e->slots[channel][sequence % COMM_MAX_OPEN_EXCHANGES];
+}
+
+static inline int64_t *comm_copy_ready_ns(comm_copy_engine_t *e, int channel, uint64_t sequence,
+                                          int peer)
+{
+    const int64_t slot = (int64_t)(sequence % COMM_MAX_OPEN_EXCHANGES);
+
+    return &e->both_ready_ns[channel][slot * e->g->group.size + peer];
 }
 
 /* Counters of a bank. */

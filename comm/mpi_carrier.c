@@ -1,6 +1,7 @@
 /* What the carriers of data (comm/copy_engine.h, comm/nccl.h) have in common. */
 #include "comm/mpi_state.h"
 
+#include "base/clock.h"
 #include "base/device/device_host.h"
 #include "base/memory.h"
 #include "comm/watch.h"
@@ -12,34 +13,46 @@
 
 typedef struct wait_args {
     comm_mpi_group_t *g;
-    base_counter_t *counter;
-    uint64_t value;
-    int peer;
+    base_stream_t *stream;
+    comm_mpi_wait_t wait;
 } wait_args_t;
+
+static void account(const wait_args_t *a, int64_t start_ns)
+{
+    const comm_mpi_wait_t *w = &a->wait;
+    const base_trace_note_t note = comm_note(&w->tag, w->peer, 0);
+    const int64_t ready_ns =
+        w->ready_ns != NULL ? __atomic_load_n(w->ready_ns, __ATOMIC_ACQUIRE) : start_ns;
+
+    base_stream_waited(a->stream, &note, start_ns, ready_ns);
+}
 
 /* The carrier's pump ends the wait when nothing comes; it knows what to say. */
 static base_status_t wait_work(void *args)
 {
     const wait_args_t *a = args;
     base_ctx_t *ctx = a->g->group.ctx;
+    const int64_t start_ns = base_clock_ns();
     base_status_t st;
 
-    base_ctx_waits_for(ctx, a->peer);
+    if (base_counter_value(a->wait.counter) >= a->wait.value) return BASE_OK;
+    base_ctx_waits_for(ctx, a->wait.peer);
     do {
-        st = base_counter_wait_host(ctx, a->counter, a->value, WAIT_SLICE_MS);
+        st = base_counter_wait_host(ctx, a->wait.counter, a->wait.value, WAIT_SLICE_MS);
         if (st != BASE_OK && comm_mpi_is_stopped(a->g)) st = comm_watch_stopped(ctx);
     } while (st == BASE_PENDING);
     base_ctx_waits_for(ctx, -1);
+    if (st >= 0) account(a, start_ns);
     return st;
 }
 
 base_status_t comm_mpi_wait_counter(comm_mpi_group_t *g, base_stream_t *stream,
-                                    base_counter_t *counter, uint64_t value, int peer)
+                                    const comm_mpi_wait_t *wait)
 {
-    const wait_args_t args = {.g = g, .counter = counter, .value = value, .peer = peer};
+    const wait_args_t args = {.g = g, .stream = stream, .wait = *wait};
     const base_status_t st =
         base_device_kind(g->group.dev) == BASE_DEVICE_CUDA
-            ? base_stream_wait_counter(stream, counter, value)
+            ? base_stream_wait_counter(stream, wait->counter, wait->value)
             : base_stream_submit(stream, wait_work, &args, sizeof args, NULL, 0);
 
     return comm_mpi_outcome(g, st);

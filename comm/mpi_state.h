@@ -251,11 +251,20 @@ base_status_t comm_mpi_progress_gather(comm_mpi_group_t *g, int *busy) BASE_MUST
 
 /* ==== mpi_carrier.c ==== */
 
-/* `stream` goes on when the counter is >= value, which takes `peer` (-1: several). On cpu and strict the wait returns what stopped the
- * group; on cuda the carrier has to release the counter then. */
+typedef struct comm_mpi_wait {
+    base_counter_t *counter; /* until it is >= value */
+    uint64_t value;
+    int peer; /* which that takes; -1: several */
+    comm_tag_t tag;
+    const int64_t *
+        ready_ns; /* atomic builtins: when both sides had what is waited for, once that is so; it lives
+                                as long as the group. NULL: not known, then all of the wait counts as exchange */
+} comm_mpi_wait_t;
+
+/* `stream` goes on when the counter is there. On cpu and strict the wait returns what stopped the group, and is
+ * in the stream's account; on cuda the carrier has to release the counter then. */
 base_status_t comm_mpi_wait_counter(comm_mpi_group_t *g, base_stream_t *stream,
-                                    base_counter_t *counter, uint64_t value,
-                                    int peer) BASE_MUST_CHECK;
+                                    const comm_mpi_wait_t *wait) BASE_MUST_CHECK;
 /* What a call returns that was refused because the group has stopped: what stopped it. */
 base_status_t comm_mpi_outcome(comm_mpi_group_t *g, base_status_t st) BASE_MUST_CHECK;
 

@@ -96,10 +96,13 @@ static base_status_t wait_on(comm_group_t *group, comm_ticket_t ticket, int peer
                              base_stream_t *stream, int moves)
 {
     comm_nccl_t *n = nccl_of(group);
+    comm_nccl_channel_t *c = &n->channels[ticket.channel];
+    const comm_mpi_wait_t wait = {.counter = c->done,
+                                  .value = ticket.sequence,
+                                  .peer = peer,
+                                  .tag = comm_nccl_slot(c, ticket.sequence)->tag};
 
-    if (!moves) return BASE_OK;
-    return comm_mpi_wait_counter(n->g, stream, n->channels[ticket.channel].done, ticket.sequence,
-                                 peer);
+    return moves ? comm_mpi_wait_counter(n->g, stream, &wait) : BASE_OK;
 }
 
 /* Whether any peer, or the one, sends or receives in this exchange. A slot that was used again belongs
