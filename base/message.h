@@ -56,6 +56,9 @@ extern "C" {
       "free some space, or lower train.keep_checkpoints; the checkpoints before it are as they "   \
       "were")                                                                                      \
     X(RUN, 08, "traces that cannot be put together", "record them: `cadre train --trace N`")       \
+    X(RUN, 09, "adapter that is not finite",                                                       \
+      "lower its learning_rate, or set clip_norm; when it is the first step, look for NaN in the " \
+      "model's weights: `cadre score`")                                                            \
     X(COMM, 01, "a rank has stopped",                                                              \
       "the first error is in the log of the rank that the message names")                          \
     X(COMM, 02, "a rank did not answer in time",                                                   \
@@ -102,7 +105,8 @@ extern "C" {
     X(DATA, 15, "too few documents", "lower eval_documents, or use more data")                     \
     X(DATA, 16, "folder is not empty", "choose a new folder, or remove this one first")            \
     X(DATA, 17, "value that is not finite",                                                        \
-      "the training has diverged: take an earlier checkpoint, and lower the learning rate")        \
+      "if a training made the weights, take an earlier checkpoint and lower the learning rate; "   \
+      "if not, take the files from where they come again")                                         \
     X(DATA, 20, "no Python to prepare data with",                                                  \
       "connect to the network once, or set CADRE_PYTHON to a Python that has the packages "        \
       "of data/prepare/requirements.txt")                                                          \

@@ -81,6 +81,32 @@ err 'cadre: error IO-01: qwen3/tokenizer.json'
 expect 3 score --model llama --adapter "$golden/qwen3/narrow" --data llama.h5
 err "DATA-45: $golden/qwen3/narrow"
 
+# A model whose weights hold a NaN: no mean, in text or JSON, but where it was found. Trained on, an adapter cannot even
+# make its first step.
+cp -r llama nan
+python3 - <<'PY'
+import json, struct
+data = bytearray(open("nan/model.safetensors", "rb").read())
+size = struct.unpack("<Q", data[:8])[0]
+at = 8 + size + json.loads(data[8 : 8 + size])["model.norm.weight"]["data_offsets"][0]
+data[at : at + 4] = struct.pack("<f", float("nan"))
+open("nan/model.safetensors", "wb").write(data)
+PY
+expect 3 score --model nan --data llama.h5
+err 'cadre: error DATA-17: llama.h5: document 0 (line 1 of its JSONL) has loss nan with nan'
+expect 3 score --model nan --data llama.h5 --json
+cat >nan.yaml <<'YAML'
+model: nan
+output: runs/nan
+batch: {tokens_per_trainer: 1024}
+defaults: {steps: 2, learning_rate: 1e-3, data: llama.h5}
+adapters: [{name: legal}]
+YAML
+words="train nan.yaml" got=0
+"$cadre" train nan.yaml >out 2>err || got=$?
+[ "$got" -eq 5 ] || fail "exit code $got, wanted 5"
+err 'cadre: error RUN-09: legal: the gradient of step 1 is not finite, so it is not trained further; it is exported as it began'
+
 # Everything in one pass: an adapter that is none, a dataset that is none.
 mkdir empty
 echo text >text.h5

@@ -99,6 +99,22 @@ static base_status_t print_json(base_ctx_t *ctx, const tr_score_t *s, const data
     return base_json_finish(&j, ctx, "standard output");
 }
 
+/* A mean that is no number says nothing, and JSON has none. */
+static base_status_t check_finite(base_ctx_t *ctx, const tr_score_t *s,
+                                  const data_dataset_t *dataset, const double *sums)
+{
+    for (int64_t i = 0; i < data_dataset_num_documents(dataset); i++) {
+        if (isfinite(sums[i])) continue;
+        return BASE_FAIL(ctx, BASE_ERR_FORMAT, BASE_MSG_DATA_17,
+                         "%s: document %" PRId64 " (line %" PRId64 " of its JSONL) has loss %g "
+                         "with %s%s%s",
+                         s->sources.data, i, data_dataset_line(dataset, i), sums[i],
+                         s->sources.model, s->sources.adapter != NULL ? " and " : "",
+                         s->sources.adapter != NULL ? s->sources.adapter : "");
+    }
+    return BASE_OK;
+}
+
 /* ==== the rank ==== */
 
 static base_status_t score(base_ctx_t *ctx, base_device_t *dev, comm_group_t *group,
@@ -114,6 +130,7 @@ static base_status_t score(base_ctx_t *ctx, base_device_t *dev, comm_group_t *gr
     base_status_t st = tr_scorer_losses(scorer, in->dataset, sums);
     tr_scorer_destroy(scorer);
     BASE_TRY(st);
+    BASE_TRY(check_finite(ctx, s, in->dataset, sums));
     const score_totals_t t = total(in->dataset, sums);
     if (s->json) return print_json(ctx, s, in->dataset, sums, &t);
     print_text(s, in->dataset, sums, &t);

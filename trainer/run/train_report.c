@@ -40,6 +40,28 @@ static int is_full(const tr_train_report_t *r)
     return r->inputs->config->train.mode == BASE_CONFIG_MODE_FULL;
 }
 
+/* Of the documents that the job is evaluated on. */
+static int64_t eval_supervised(const tr_job_t *job)
+{
+    int64_t sum = 0;
+
+    for (int64_t n = 0; n < job->eval_documents; n++) {
+        int64_t index;
+        const data_dataset_t *dataset = tr_job_eval_document(job, n, &index);
+
+        sum += data_dataset_supervised(dataset, index);
+    }
+    return sum;
+}
+
+/* Without those that are held out. */
+static int64_t training_supervised(const tr_job_t *job)
+{
+    const int64_t held_out = job->eval == NULL ? eval_supervised(job) : 0;
+
+    return data_dataset_num_supervised(job->data) - held_out;
+}
+
 static base_status_t print_plan(tr_train_report_t *r)
 {
     const tr_inputs_t *in = r->inputs;
@@ -52,7 +74,7 @@ static base_status_t print_plan(tr_train_report_t *r)
 
         rows[j] = (tr_run_table_plan_t){.name = job->name,
                                         .documents = job->training_documents,
-                                        .supervised_tokens = data_dataset_num_supervised(job->data),
+                                        .supervised_tokens = training_supervised(job),
                                         .steps = job->total_steps,
                                         .trainable_parameters =
                                             is_full(r) ? tr_model_parameters(r->trainer->model)
@@ -214,24 +236,35 @@ base_status_t tr_train_report_evaluated(tr_train_report_t *report, int32_t job, 
     tr_train_report_t *r = report;
     const tr_job_t *of = r->inputs->jobs[job];
     const int64_t now = base_clock_ns();
-    int64_t supervised = 0;
-
-    for (int64_t n = 0; n < of->eval_documents; n++) {
-        int64_t index;
-        const data_dataset_t *dataset = tr_job_eval_document(of, n, &index);
-        supervised += data_dataset_supervised(dataset, index);
-    }
     const tr_metrics_eval_t record = {.adapter = of->name,
                                       .step = of->step,
                                       .epoch = tr_job_epoch(of),
                                       .eval_loss = loss,
                                       .eval_documents = of->eval_documents,
-                                      .eval_supervised_tokens = supervised,
+                                      .eval_supervised_tokens = eval_supervised(of),
                                       .eval_time_s = seconds(now - r->step_ns[job]),
                                       .elapsed_s = seconds(now - r->start_ns)};
     r->step_ns[job] = now; /* the next step's time does not count the evaluation */
     base_meter_read(&r->trainer->meter, r->part_ns[job]);
     return tr_metrics_eval(r->metrics, &record);
+}
+
+/* Why an adapter was put aside, what is left of it, and what helps. */
+static void say_quarantined(const tr_train_report_t *r, const tr_job_t *job)
+{
+    base_error_t error = {.status = BASE_ERR_FORMAT, .message = BASE_MSG_RUN_09};
+    char kept[64];
+
+    if (!isnan(job->best_eval))
+        (void)snprintf(kept, sizeof kept, "its best evaluation is exported");
+    else if (job->step > 0)
+        (void)snprintf(kept, sizeof kept, "it is exported as of step %lld", (long long)job->step);
+    else
+        (void)snprintf(kept, sizeof kept, "it is exported as it began");
+    (void)snprintf(error.text, sizeof error.text,
+                   "%s: the gradient of step %lld is not finite, so it is not trained further; %s",
+                   job->name, (long long)job->step + 1, kept);
+    base_log_error(base_ctx_log(r->ctx), &error);
 }
 
 base_status_t tr_train_report_ended(tr_train_report_t *report, int32_t job)
@@ -240,6 +273,7 @@ base_status_t tr_train_report_ended(tr_train_report_t *report, int32_t job)
     const tr_job_t *of = r->inputs->jobs[job];
 
     tr_progress_job_end(r->progress, job, tr_job_state_word(of->state));
+    if (of->state == TR_JOB_QUARANTINED) say_quarantined(r, of);
     if (is_full(r)) {
         r->folders[job] =
             base_strdup(r->ctx, tr_run_folder_path(r->folder, TR_RUN_MODEL), "report");
