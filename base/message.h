@@ -76,7 +76,7 @@ extern "C" {
     X(DATA, 01, "not a model folder",                                                              \
       "give a Hugging Face folder with config.json and model.safetensors, or its shards and "      \
       "their index")                                                                               \
-    X(DATA, 02, "not valid JSON", "take the file from the model's repository again")               \
+    X(DATA, 02, "not valid JSON", "correct the file, or take it from where it comes again")        \
     X(DATA, 03, "missing key in a model's file",                                                   \
       "take the file from the model's repository, or add the key")                                 \
     X(DATA, 04, "value of the wrong type or out of range in a model's file",                       \
@@ -85,7 +85,7 @@ extern "C" {
       "use a dense Llama, Mistral, Qwen2 or Qwen3 checkpoint; docs/operations.md says what is "    \
       "read")                                                                                      \
     X(DATA, 06, "damaged safetensors file",                                                        \
-      "take the file from the model's repository again and compare its size")                      \
+      "take the file from where it comes again and compare its size")                              \
     X(DATA, 07, "missing tensor",                                                                  \
       "check that all shards are there and that config.json belongs to them")                      \
     X(DATA, 08, "tensor that the model does not have",                                             \

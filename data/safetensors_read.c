@@ -338,6 +338,13 @@ static base_status_t read_length(data_safetensors_t *file, base_error_list_t *er
                    "has %" PRId64 " bytes, a header has at least %d", got, LENGTH_BYTES);
         return BASE_ERR_FORMAT;
     }
+    if (memcmp(length, "version ", LENGTH_BYTES) == 0) {
+        DATA_ERROR(errors, BASE_MSG_DATA_06, file->path,
+                   "is a Git LFS pointer of %" PRId64 " bytes in the place of the file: `git lfs "
+                   "pull` fetches it",
+                   file->file_bytes);
+        return BASE_ERR_FORMAT;
+    }
     for (int i = LENGTH_BYTES - 1; i >= 0; i--)
         n = n << 8 | length[i];
     if (n > (uint64_t)DATA_SAFETENSORS_MAX_HEADER) {

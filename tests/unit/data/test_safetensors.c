@@ -180,6 +180,22 @@ static void all_faulty_tensors_are_reported(void **state)
     fixture_ctx_end(ctx);
 }
 
+/* What git leaves where Git LFS was not installed. */
+static void a_pointer_of_git_lfs(void **state)
+{
+    static const char text[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
+    base_ctx_t *ctx = fixture_ctx();
+    data_safetensors_t *file = NULL;
+
+    (void)state;
+    assert_int_equal(base_file_write(ctx, PATH, text, strlen(text)), BASE_OK);
+    assert_int_equal(data_safetensors_open(ctx, PATH, NULL, &file), BASE_ERR_FORMAT);
+    fixture_expect_error(ctx, BASE_ERR_FORMAT, "DATA-06",
+                         PATH ": is a Git LFS pointer of 63 bytes");
+    assert_int_equal(unlink(PATH), 0);
+    fixture_ctx_end(ctx);
+}
+
 static void files_without_a_header(void **state)
 {
     base_ctx_t *ctx = fixture_ctx();
@@ -392,6 +408,7 @@ int main(void)
         cmocka_unit_test(an_empty_list_is_a_file),
         cmocka_unit_test(faults_name_tensor_and_numbers),
         cmocka_unit_test(all_faulty_tensors_are_reported),
+        cmocka_unit_test(a_pointer_of_git_lfs),
         cmocka_unit_test(files_without_a_header),
         cmocka_unit_test(the_writer_keeps_the_reference_order),
         cmocka_unit_test(the_writer_refuses_what_is_wrong),
