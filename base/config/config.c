@@ -169,6 +169,36 @@ static base_status_t load_tree(const char *name, const char *text, size_t bytes,
     return BASE_OK;
 }
 
+/* What a shell takes apart stands in single quotes. */
+static char *add_word(base_text_pool_t *pool, const char *words, const char *between,
+                      const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                "0123456789_-./+:@,=";
+
+    if (word[0] != '\0' && word[strspn(word, plain)] == '\0')
+        return base_text_pool_format(pool, "%s%s%s", words, between, word);
+    char *all = base_text_pool_format(pool, "%s%s'", words, between);
+    for (const char *next = word; all != NULL && next != NULL;) {
+        const char *quote = strchr(next, '\'');
+        const int length = quote != NULL ? (int)(quote - next) : (int)strlen(next);
+
+        all = base_text_pool_format(pool, "%s%.*s%s", all, length, next,
+                                    quote != NULL ? "'\\''" : "'");
+        next = quote != NULL ? quote + 1 : NULL;
+    }
+    return all;
+}
+
+static base_status_t keep_words(base_config_t *config, const char *name, const char *const *sets,
+                                size_t num_sets)
+{
+    config->words = add_word(&config->pool, "", "", name);
+    for (size_t i = 0; i < num_sets && config->words != NULL; i++)
+        config->words = add_word(&config->pool, config->words, " --set ", sets[i]);
+    return config->words != NULL ? BASE_OK : BASE_ERR_NOMEM;
+}
+
 static base_status_t load_with(base_ctx_t *ctx, const char *name, const char *text, size_t bytes,
                                const char *const *sets, size_t num_sets, base_error_list_t *errors,
                                base_config_t **config_p)
@@ -187,6 +217,11 @@ static base_status_t load_with(base_ctx_t *ctx, const char *name, const char *te
      * already. */
     if (st == BASE_OK || st == BASE_ERR_CONFIG) st = base_error_list_finish(errors);
     if (st == BASE_OK) st = build(ctx, root, &pool, errors, config_p);
+    if (st == BASE_OK) st = keep_words(*config_p, name, sets, num_sets);
+    if (st < 0) {
+        base_config_destroy(*config_p);
+        *config_p = NULL;
+    }
     base_text_pool_deinit(&pool);
     return st;
 }

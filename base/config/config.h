@@ -128,6 +128,7 @@ typedef struct base_config_adapter {
 } base_config_adapter_t;
 
 typedef struct base_config {
+    char *words; /* the file and its sets as words of a shell: `run.yaml --set output=runs/b` */
     char *model;
     char *output;
     char *data; /* mode full only, equal to full.data */

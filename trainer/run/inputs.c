@@ -43,11 +43,12 @@ static base_status_t read_profile(tr_inputs_t *in, base_error_list_t *errors)
 
 /* Path of a set that is ready; NULL with the fault in `errors`, or when the job names none. */
 static base_status_t find_set(tr_inputs_t *in, int32_t j, tr_prepared_set_t set,
-                              const char *config_path, base_error_list_t *errors, char **path_p)
+                              const char *prepare_words, base_error_list_t *errors, char **path_p)
 {
     *path_p = NULL;
     if (tr_prepared_source(in->configs[j], set) == NULL) return BASE_OK;
-    return tr_prepared_check(in->ctx, in->config, in->configs[j], set, config_path, errors, path_p);
+    return tr_prepared_check(in->ctx, in->config, in->configs[j], set, prepare_words, errors,
+                             path_p);
 }
 
 static void note_dataset(tr_inputs_t *in, int32_t j, const char *use, const data_dataset_t *data)
@@ -64,7 +65,7 @@ static void note_dataset(tr_inputs_t *in, int32_t j, const char *use, const data
                                 .supervised_tokens = data_dataset_num_supervised(data)};
 }
 
-static base_status_t open_job(tr_inputs_t *in, int32_t j, const char *config_path,
+static base_status_t open_job(tr_inputs_t *in, int32_t j, const char *prepare_words,
                               base_error_list_t *errors)
 {
     const base_config_adapter_t *config = in->configs[j];
@@ -72,8 +73,8 @@ static base_status_t open_job(tr_inputs_t *in, int32_t j, const char *config_pat
     char *data = NULL, *eval = NULL;
     base_status_t st;
 
-    BASE_TRY_GOTO(find_set(in, j, TR_PREPARED_DATA, config_path, errors, &data), st, out);
-    BASE_TRY_GOTO(find_set(in, j, TR_PREPARED_EVAL, config_path, errors, &eval), st, out);
+    BASE_TRY_GOTO(find_set(in, j, TR_PREPARED_DATA, prepare_words, errors, &data), st, out);
+    BASE_TRY_GOTO(find_set(in, j, TR_PREPARED_EVAL, prepare_words, errors, &eval), st, out);
     /* Without a model there is nothing to compare datasets with. */
     if (in->spec == NULL || data == NULL || (config->eval != NULL && eval == NULL)) goto out;
     BASE_TRY_GOTO(tr_job_open(in->ctx, config, name, data, eval, in->tokenizer_sha256,
@@ -89,7 +90,7 @@ out:
     return st;
 }
 
-static base_status_t open_all(tr_inputs_t *in, const char *config_path, base_error_list_t *errors)
+static base_status_t open_all(tr_inputs_t *in, const char *prepare_words, base_error_list_t *errors)
 {
     const base_config_t *c = in->config;
     const int full = c->train.mode == BASE_CONFIG_MODE_FULL;
@@ -103,19 +104,20 @@ static base_status_t open_all(tr_inputs_t *in, const char *config_path, base_err
     BASE_TRY(read_profile(in, errors));
     for (int32_t j = 0; j < in->num_jobs; j++) {
         in->configs[j] = full ? &c->full : &c->adapters[j];
-        BASE_TRY(open_job(in, j, config_path, errors));
+        BASE_TRY(open_job(in, j, prepare_words, errors));
     }
     return data_errors_finish(errors);
 }
 
-base_status_t tr_inputs_open(base_ctx_t *ctx, const base_config_t *config, const char *config_path,
-                             base_error_list_t *errors, tr_inputs_t **inputs_p)
+base_status_t tr_inputs_open(base_ctx_t *ctx, const base_config_t *config,
+                             const char *prepare_words, base_error_list_t *errors,
+                             tr_inputs_t **inputs_p)
 {
     tr_inputs_t *in = base_calloc(ctx, 1, sizeof *in, "inputs");
     if (in == NULL) return BASE_ERR_NOMEM;
     in->ctx = ctx;
     in->config = config;
-    const base_status_t st = open_all(in, config_path, errors);
+    const base_status_t st = open_all(in, prepare_words, errors);
     if (st < 0) {
         tr_inputs_close(in);
         return st;

@@ -33,8 +33,9 @@ typedef struct tr_inputs {
 /* Faults of what the user brings go to `errors` (initialised by the caller): then the status is
  * that of base_error_list_finish, the first fault is recorded in the context and *inputs_p is not
  * set. Other errors are recorded and returned. The caller closes *inputs_p. */
-base_status_t tr_inputs_open(base_ctx_t *ctx, const base_config_t *config, const char *config_path,
-                             base_error_list_t *errors, tr_inputs_t **inputs_p) BASE_MUST_CHECK;
+base_status_t tr_inputs_open(base_ctx_t *ctx, const base_config_t *config,
+                             const char *prepare_words, base_error_list_t *errors,
+                             tr_inputs_t **inputs_p) BASE_MUST_CHECK;
 void tr_inputs_close(tr_inputs_t *inputs); /* NULL is legal */
 
 /* Whether every document fits into a microbatch of `trainers` trainers that hold `rows` rows each

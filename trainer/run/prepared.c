@@ -175,7 +175,7 @@ free_path:
 
 base_status_t tr_prepared_check(base_ctx_t *ctx, const base_config_t *config,
                                 const base_config_adapter_t *job, tr_prepared_set_t set,
-                                const char *config_path, base_error_list_t *errors, char **path_p)
+                                const char *prepare_words, base_error_list_t *errors, char **path_p)
 {
     tr_prepared_state_t state = TR_PREPARED_MISSING;
     char reason[TR_PREPARED_REASON_BYTES];
@@ -190,14 +190,18 @@ base_status_t tr_prepared_check(base_ctx_t *ctx, const base_config_t *config,
     }
     const bool missing = state == TR_PREPARED_MISSING;
     const base_message_t message = missing ? BASE_MSG_DATA_35 : BASE_MSG_DATA_36;
-    const char *why = missing ? "not there" : reason;
+    const char *source = tr_prepared_source(job, set);
 
+    if (missing && base_file_kind(source) == BASE_FILE_NONE)
+        (void)snprintf(reason, sizeof reason, "not there, and neither is %s, of which it is made",
+                       source);
+    const char *why = reason[0] != '\0' ? reason : "not there";
     st = BASE_OK;
     if (errors != NULL)
-        DATA_ERROR(errors, message, path, "%s; run `cadre prepare %s`", why, config_path);
+        DATA_ERROR(errors, message, path, "%s; run `cadre prepare %s`", why, prepare_words);
     else
         st = BASE_FAIL(ctx, BASE_ERR_FORMAT, message, "%s: %s; run `cadre prepare %s`", path, why,
-                       config_path);
+                       prepare_words);
     base_free(ctx, path);
     return st;
 }

@@ -56,13 +56,13 @@ base_status_t tr_prepared_look(base_ctx_t *ctx, const base_config_t *config,
                                char reason[TR_PREPARED_REASON_BYTES]) BASE_MUST_CHECK;
 
 /* For verbs that read it: *path_p is owned, and set when it can be used. Otherwise DATA-35 (not
- * prepared) or DATA-36 (out of date); the text holds the command for `config_path`, the file that
- * the configuration was read from. With `errors` such a fault is added there, the status is BASE_OK
+ * prepared) or DATA-36 (out of date); the text holds the command, of which
+ * `prepare_words` (config->words) says what follows `cadre prepare`. With `errors` such a fault is added there, the status is BASE_OK
  * and *path_p stays as it was, so that all jobs are looked at; with NULL it is recorded. Other
  * faults are recorded and returned in any case. */
 base_status_t tr_prepared_check(base_ctx_t *ctx, const base_config_t *config,
                                 const base_config_adapter_t *job, tr_prepared_set_t set,
-                                const char *config_path, base_error_list_t *errors,
+                                const char *prepare_words, base_error_list_t *errors,
                                 char **path_p) BASE_MUST_CHECK;
 
 #ifdef __cplusplus
