@@ -123,6 +123,19 @@ static int64_t exporting(const planned_t *p)
            tensors * TENSOR_BYTES;
 }
 
+/* Every trainer writes checkpoints: a whole vector at a time, of a model that of its largest weight;
+ * rank 0 also all values of the best evaluation in one piece. */
+static int64_t saving(const planned_t *p)
+{
+    const int leads = base_ctx_rank(p->ctx) == 0;
+    int64_t most = p->full ? tr_model_largest_weight(p->trainer->model) : largest_adapter(p);
+
+    if (p->trainer->index < 0) return 0;
+    if (leads && p->full && p->inputs->jobs[0]->eval_documents > 0)
+        most = tr_model_parameters(p->trainer->model);
+    return (leads ? LEADER_BYTES : 0) + most * kern_dtype_bytes(p->trainer->model->acc);
+}
+
 /* ==== what stays ==== */
 
 static base_status_t open_inputs(planned_t *p)
@@ -132,7 +145,7 @@ static base_status_t open_inputs(planned_t *p)
 
     base_error_list_init(&errors, p->ctx);
     const base_status_t st =
-        tr_inputs_open(p->ctx, args->config, args->config_path, &errors, &p->inputs);
+        tr_inputs_open(p->ctx, args->config, args->config->words, &errors, &p->inputs);
     if (st < 0 && base_ctx_rank(p->ctx) == 0 && errors.count > 1) {
         base_error_list_print(&errors, args->err);
         args->reported = true;
@@ -197,7 +210,7 @@ static tr_memory_rank_t count(const planned_t *p)
     const int64_t host = base_memory_bytes(memory, BASE_RESOURCE_HOST);
     const int64_t peak = base_memory_peak(memory, BASE_RESOURCE_HOST);
     const int64_t before = p->before_loop + larger(loading(p), beginning(p));
-    const int64_t after = host + exporting(p);
+    const int64_t after = host + larger(exporting(p), saving(p));
 
     return (tr_memory_rank_t){.device = base_arena_bytes(p->trainer->arena) + landing(p) +
                                         base_memory_bytes(memory, BASE_RESOURCE_DEVICE) +

@@ -4,7 +4,7 @@
  * calls; only the device arena is laid out instead of allocated. So what the run holds on the host
  * is counted, not estimated (base/memory.h), and what the arena takes follows from the same
  * declarations. Added to that is what comes and goes beside them: staging while weights are loaded,
- * adapters begin, and results are exported. A test compares with the counters of a real run. */
+ * adapters begin, checkpoints are written, and results are exported. A test compares with the counters of a real run. */
 #ifndef CADRE_TRAINER_RUN_MEMORY_PLAN_H
 #define CADRE_TRAINER_RUN_MEMORY_PLAN_H
 

@@ -7,14 +7,17 @@
 #include "comm/threads.h"
 #include "data/dataset_write.h"
 #include "data/hf_folder.h"
+#include "data/hf_write.h"
 #include "trainer/run/memory_plan.h"
 #include "trainer/run/train_run.h"
 
 #include <math.h>
 #include <sys/stat.h>
 
-#define MAX_RANKS 2
-#define TOLERANCE 0.02
+#define MAX_RANKS    2
+#define TOLERANCE    0.02
+#define GOLDEN_VOCAB 97
+#define LARGE_VOCAB  150000
 
 /* ==== a run and its counters ==== */
 
@@ -45,7 +48,7 @@ static void threads(int num_ranks, comm_rank_fn fn, void *user)
         fail_msg("%s:%d: %s", error.file, error.line, error.text);
 }
 
-static void make_dataset(base_ctx_t *ctx, const char *path)
+static void make_dataset(base_ctx_t *ctx, const char *path, int64_t vocab)
 {
     enum { DOCUMENTS = 60, LONGEST = 300 };
     static int32_t tokens[DOCUMENTS * LONGEST];
@@ -69,7 +72,7 @@ static void make_dataset(base_ctx_t *ctx, const char *path)
                                                            .source = "memory",
                                                            .source_sha256 = sha256,
                                                            .settings = "{}",
-                                                           .vocab_size = 97,
+                                                           .vocab_size = vocab,
                                                            .eos_id = 2,
                                                            .bos_id = -1,
                                                            .num_documents = DOCUMENTS},
@@ -79,7 +82,35 @@ static void make_dataset(base_ctx_t *ctx, const char *path)
     assert_int_equal(data_dataset_write(ctx, path, &content), BASE_OK);
 }
 
-static void make_place(base_ctx_t *ctx)
+static base_status_t ones(void *arg, int64_t index, const data_model_tensor_t *tensor, int64_t row,
+                          int64_t num_rows, float *to)
+{
+    const int64_t cols = tensor->rank == 1 ? 1 : tensor->shape[1];
+
+    (void)arg;
+    (void)index;
+    (void)row;
+    for (int64_t i = 0; i < num_rows * cols; i++)
+        to[i] = 1.0f / 64;
+    return BASE_OK;
+}
+
+/* Instead of the golden model one with so many tokens that its embedding is the largest thing by far. */
+static void grow_vocabulary(base_ctx_t *ctx, int32_t vocab)
+{
+    const data_hf_write_options_t options = {.dtype = DATA_F32, .files_from = "model"};
+    data_hf_folder_t *folder;
+
+    assert_int_equal(data_hf_folder_open(ctx, "model", NULL, &folder), BASE_OK);
+    data_model_spec_t spec = *data_hf_folder_spec(folder);
+    data_hf_folder_close(folder);
+    spec.vocab = vocab;
+    spec.tied = true;
+    assert_int_equal(data_hf_write(ctx, "grown", &spec, &options, ones, NULL), BASE_OK);
+    assert_int_equal(system("rm -r model && mv grown model"), 0);
+}
+
+static void make_place(base_ctx_t *ctx, int32_t vocab)
 {
     char command[1024];
 
@@ -88,7 +119,8 @@ static void make_place(base_ctx_t *ctx)
                    ">model/tokenizer.json",
                    getenv("CADRE_SOURCE_DIR"));
     assert_int_equal(system(command), 0);
-    make_dataset(ctx, "data.h5");
+    if (vocab != GOLDEN_VOCAB) grow_vocabulary(ctx, vocab);
+    make_dataset(ctx, "data.h5", vocab);
 }
 
 static void expect_near(const char *what, int rank, int64_t foretold, int64_t taken)
@@ -100,14 +132,14 @@ static void expect_near(const char *what, int rank, int64_t foretold, int64_t ta
     if (fabs(error) > TOLERANCE) fail_msg("%s of rank %d is foretold wrongly", what, rank);
 }
 
-static void compare(const run_place_t *p, const char *yaml, int num_ranks)
+static void compare_with(const run_place_t *p, const char *yaml, int num_ranks, int32_t vocab)
 {
     tr_memory_rank_t ranks[MAX_RANKS] = {{0}};
     const char *const argv[] = {"cadre", "train", "run.yaml"};
     FILE *null = fopen("/dev/null", "w");
 
     assert_non_null(null);
-    make_place(p->ctx);
+    make_place(p->ctx, vocab);
     base_config_t *config = run_config(p->ctx, yaml);
     tr_memory_plan_t plan = {
         .config = config, .config_path = "run.yaml", .out = null, .err = null, .ranks = ranks};
@@ -127,6 +159,11 @@ static void compare(const run_place_t *p, const char *yaml, int num_ranks)
     }
     base_config_destroy(config);
     (void)fclose(null);
+}
+
+static void compare(const run_place_t *p, const char *yaml, int num_ranks)
+{
+    compare_with(p, yaml, num_ranks, GOLDEN_VOCAB);
 }
 
 #define ADAPTERS                                                                                   \
@@ -162,6 +199,17 @@ static void whole_model(void **state)
             "train:\n  mode: full\ndefaults:\n  steps: 4\n  global_batch_documents: 8\n  "
             "learning_rate: 1e-3\n",
             1);
+}
+
+/* A checkpoint holds a whole weight in one piece, more than exports do; and of the best evaluation all. */
+static void whole_model_of_many_tokens(void **state)
+{
+    const char *const yaml =
+        "model: model\noutput: out\ndata: data.h5\nbatch:\n  tokens_per_trainer: 512\n"
+        "train:\n  mode: full\ndefaults:\n  steps: 1\n  global_batch_documents: 1\n  "
+        "learning_rate: 1e-3\n  eval_documents: 1\n";
+
+    compare_with(*state, yaml, 1, LARGE_VOCAB);
 }
 
 /* ==== the limit ==== */
@@ -214,8 +262,9 @@ static void limits(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(adapters), TEST(adapters_of_high_rank), TEST(two_ranks),
-                                       TEST(whole_model), TEST(limits)};
+    const struct CMUnitTest tests[] = {
+        TEST(adapters),    TEST(adapters_of_high_rank),      TEST(two_ranks),
+        TEST(whole_model), TEST(whole_model_of_many_tokens), TEST(limits)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
