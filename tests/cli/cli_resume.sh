@@ -154,12 +154,27 @@ grep -q 'resume: batch.tokens_per_trainer is 512 now, was 256' runs/part/logs/ra
 
 run 0 train calm.yaml --set output=runs/longer --set defaults.steps=9
 cp -r runs/calm runs/part9
-run 0 train calm.yaml --set output=runs/part9 --set defaults.steps=9 --resume --trace 2
+run 0 train calm.yaml --set output=runs/part9 --set defaults.steps=9 --resume --trace 2 --dump-gradients next.safetensors
 same runs/longer runs/part9 1e-5 # other microbatches: what comes after the sixth step is planned earlier
 run 0 trace runs/part9
 grep -q '"name":"dense ping forward"' runs/part9/trace/trace.json || fail "no microbatch in the trace"
 cp runs/calm/metrics.jsonl before.jsonl
-run 0 train calm.yaml --set output=runs/calm --resume # nothing is left to do
+# The gradients that were asked for are those of the first steps that were made now.
+python3 - <<'PY' || fail "gradients of a resumed run"
+import array, json, struct
+first = {}
+for record in map(json.loads, open("runs/part9/metrics.jsonl")):
+    if "grad_norm" in record and record["step"] > 6:
+        first.setdefault(record["adapter"], record["grad_norm"])
+assert sorted(first) == ["code", "plain"], first
+for name, norm in first.items():
+    data = open(f"next.{name}.safetensors", "rb").read()
+    values = array.array("f", data[8 + struct.unpack("<Q", data[:8])[0] :])
+    found = sum(v * v for v in values) ** 0.5
+    assert abs(found - norm) <= 1e-5 * norm, (name, found, norm)
+PY
+run 0 train calm.yaml --set output=runs/calm --resume --dump-gradients none.safetensors # nothing is left to do
+err 'code: ended without another global batch, so it has no gradient to write'
 cmp -s before.jsonl runs/calm/metrics.jsonl || fail "metrics.jsonl changed"
 [ "$(state runs/calm)" = "done" ] || fail "state $(state runs/calm)"
 

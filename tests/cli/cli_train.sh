@@ -67,6 +67,26 @@ assert run["config"]["adapters"][0]["rank"] == 4 and len(run["model"]["hash"]) =
 assert run["command"][0].endswith("cadre") and run["command"][1] == "train", run["command"]
 PY
 
+# A gradient that could not be written is said before anything is trained.
+expect 3 train llama.yaml --set output=runs/new --dump-gradients no/where.safetensors
+err 'IO-02: --dump-gradients: no/where.safetensors: cannot create: No such file or directory'
+[ ! -e runs/new ] || fail "a run was begun"
+# What has to be prepared is said with the words that do it: the file, its sets, and what is missing besides.
+expect 3 train llama.yaml --set output=runs/new --set "adapters.wide.data=it's.jsonl"
+err "runs/new/prepared/wide.h5: not there, and neither is it's.jsonl, of which it is made; run \`cadre prepare llama.yaml \
+--set output=runs/new --set 'adapters.wide.data=it'\\''s.jsonl'\`"
+# The table counts what is trained on: the dataset without what is held out.
+words="train llama.yaml with documents held out"
+"$cadre" train llama.yaml --set output=runs/held --set defaults.steps=2 --set adapters.wide.eval_documents=2 \
+    --set defaults.warmup_steps=1 --set adapters.wide.eval_every_steps=1 >out 2>err || fail "exit code $?"
+python3 - <<'PY' || fail "supervised tokens of the table"
+import json
+shown = next(int(line.split()[2].replace(",", "")) for line in open("err") if line.startswith("wide "))
+held = next(r["eval_supervised_tokens"] for r in map(json.loads, open("runs/held/metrics.jsonl")) if "eval_loss" in r)
+whole = json.load(open("runs/held/run.json"))["datasets"][0]["supervised_tokens"]
+assert shown == whole - held < whole, (shown, whole, held)
+PY
+
 # bf16: the same losses but for the rounding, 2^-8 of an activation, and a mean over many of them.
 words="train llama.yaml in bf16"
 "$cadre" train llama.yaml --set output=runs/bf16 --set train.dtype=bf16 >out 2>err || fail "exit code $?"

@@ -7,9 +7,11 @@
 #include "lora/export_peft.h"
 #include "trainer/model/hf_weights.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ==== adapters ==== */
 
@@ -210,5 +212,22 @@ base_status_t tr_train_dump_gradients(tr_trainer_t *trainer, const tr_inputs_t *
     else
         st = dump_adapter(trainer, inputs, job, full);
     base_free(inputs->ctx, full);
+    return st;
+}
+
+base_status_t tr_train_check_dump(base_ctx_t *ctx, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const size_t bytes = slash == NULL ? 0 : (size_t)(slash - path);
+    char *folder = base_strdup(ctx, bytes == 0 ? (slash == NULL ? "." : "/") : path, "path");
+    base_status_t st = BASE_OK;
+
+    if (folder == NULL) return BASE_ERR_NOMEM;
+    if (bytes > 0) folder[bytes] = '\0';
+    errno = ENOTDIR;
+    if (access(folder, W_OK | X_OK) != 0 || base_file_kind(folder) != BASE_FILE_FOLDER)
+        st = BASE_FAIL(ctx, BASE_ERR_IO, BASE_MSG_IO_02, "--dump-gradients: %s: cannot create: %s",
+                       path, strerror(errno));
+    base_free(ctx, folder);
     return st;
 }

@@ -25,4 +25,7 @@ bool tr_train_exported(const tr_inputs_t *inputs, int32_t job, const tr_run_fold
 base_status_t tr_train_dump_gradients(tr_trainer_t *trainer, const tr_inputs_t *inputs, int32_t job,
                                       const char *path) BASE_MUST_CHECK;
 
+/* Whether such a file could be made there, before anything is trained. IO-02. */
+base_status_t tr_train_check_dump(base_ctx_t *ctx, const char *path) BASE_MUST_CHECK;
+
 #endif

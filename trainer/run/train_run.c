@@ -46,6 +46,7 @@ typedef struct run {
     tr_train_checkpoints_t checkpoints;
     int64_t from;           /* the microbatch it is resumed after; -1: it begins */
     int64_t *since_step_ns; /* [num_jobs] at that time */
+    bool *dumped;           /* [num_jobs] its gradient is written, with dump_gradients */
     tr_run_folder_t *folder;
     tr_train_report_t *report; /* the leader's */
 } run_t;
@@ -69,7 +70,7 @@ static base_status_t open_inputs(run_t *r)
 
     base_error_list_init(&errors, r->ctx);
     const base_status_t st =
-        tr_inputs_open(r->ctx, r->args->config, r->args->config_path, &errors, &r->inputs);
+        tr_inputs_open(r->ctx, r->args->config, r->args->config->words, &errors, &r->inputs);
     return report_faults(r, &errors, st);
 }
 
@@ -149,6 +150,15 @@ static base_status_t init_adapters(run_t *r)
     return tr_agreement_check_start(r->ctx, r->group, r->trainer->index >= 0, all);
 }
 
+/* What gradients are written to, before anything is trained. */
+static base_status_t prepare_dump(run_t *r)
+{
+    if (r->args->dump_gradients == NULL) return BASE_OK;
+    r->dumped = base_calloc(r->ctx, r->inputs->num_jobs, sizeof *r->dumped, "dumped gradients");
+    if (r->dumped == NULL) return BASE_ERR_NOMEM;
+    return r->leader ? tr_train_check_dump(r->ctx, r->args->dump_gradients) : BASE_OK;
+}
+
 /* ==== what happens while it runs ==== */
 
 /* Microbatches of the run that this start found done. */
@@ -180,8 +190,8 @@ static base_status_t on_gradient(void *user, int32_t job)
 {
     const run_t *r = user;
 
-    if (!r->leader || r->args->dump_gradients == NULL || r->inputs->jobs[job]->step > 0)
-        return BASE_OK;
+    if (!r->leader || r->args->dump_gradients == NULL || r->dumped[job]) return BASE_OK;
+    r->dumped[job] = true;
     return tr_train_dump_gradients(r->trainer, r->inputs, job, r->args->dump_gradients);
 }
 
@@ -200,8 +210,21 @@ static base_status_t on_evaluated(void *user, int32_t job, double loss, int best
     return r->leader ? tr_train_report_evaluated(r->report, job, loss) : BASE_OK;
 }
 
+/* Of a job that was resumed when nothing was left to do. */
+static void say_not_dumped(const run_t *r, int32_t job)
+{
+    const char *name = r->inputs->jobs[job]->name;
+    char key[BASE_LOG_KEY_BYTES];
+
+    if (r->args->dump_gradients == NULL || r->dumped[job]) return;
+    (void)snprintf(key, sizeof key, "dump:%.40s", name);
+    base_log_warn(base_ctx_log(r->ctx), key,
+                  "%s: ended without another global batch, so it has no gradient to write", name);
+}
+
 static base_status_t note_ended(run_t *r, int32_t job)
 {
+    say_not_dumped(r, job);
     if (r->inputs->jobs[job]->state == TR_JOB_QUARANTINED) r->args->num_quarantined++;
     return tr_train_report_ended(r->report, job);
 }
@@ -446,6 +469,7 @@ static base_status_t run_all(run_t *r, base_device_t *dev)
     BASE_TRY(tr_agreement_check(r->ctx, r->group, &agreement));
     BASE_TRY(tr_setup_topology(r->ctx, r->args->config, r->group, &r->topology));
     BASE_TRY(check_rows(r));
+    BASE_TRY(prepare_dump(r));
     BASE_TRY(make_folder(r));
     BASE_TRY(make_trainer(r, dev));
     BASE_TRY(init_adapters(r));
@@ -483,6 +507,7 @@ base_status_t tr_train_run_rank(comm_group_t *group, base_ctx_t *ctx, base_devic
     const base_status_t traced = tr_run_trace_close(r.trace, st);
     tr_trainer_destroy(r.trainer);
     tr_run_folder_destroy(r.folder);
+    base_free(ctx, r.dumped);
     base_free(ctx, r.since_step_ns);
     base_free(ctx, r.adapters);
     as_topology_destroy(r.topology);

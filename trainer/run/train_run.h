@@ -21,8 +21,9 @@ typedef struct tr_train_run {
     const char *config_path;
     int argc; /* the command line, for the manifest */
     const char *const *argv;
-    const char *dump_gradients;  /* safetensors file for the gradients of the first global batch of
-                                   each job (PEFT's names, not clipped), or NULL */
+    const char *
+        dump_gradients; /* safetensors file for the gradient of the first global batch that each job completes
+                                    here (PEFT's names, not clipped), or NULL */
     int64_t trace_microbatches;  /* of which OUTPUT/trace is written (run_trace.h); 0: none */
     bool resume;                 /* go on with the run that `output` holds, if there is one */
     const tr_signals_t *signals; /* that ask to save and stop; NULL: none */
