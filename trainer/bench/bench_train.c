@@ -16,7 +16,6 @@
 #include <string.h>
 
 #define SEED          UINT64_C(7)
-#define WARM          2
 #define RESERVE_BYTES (INT64_C(2) << 30) /* as in trainer/run/run_setup.c */
 
 typedef struct bench {
@@ -223,13 +222,14 @@ static base_status_t measure(bench_t *b)
     int64_t sorted[TR_BENCH_TRAIN_REPEAT], given;
     double loss;
 
-    for (int i = 0; i < WARM; i++)
+    for (int64_t i = 0; i < b->args->warm; i++)
         BASE_TRY(run_step(b, &sorted[0], &given, i == 0 ? &r->loss[0] : &loss));
     BASE_TRY(measure_steps(b));
     memcpy(sorted, r->step_ns, (size_t)repeat * sizeof *sorted);
     qsort(sorted, (size_t)repeat, sizeof *sorted, by_value);
     r->median_ns = sorted[repeat / 2];
 
+    if (b->args->steps_only) return BASE_OK;
     tr_op_clock_init_stream(&r->clock, b->trainer->stream);
     base_ctx_set_observer(b->ctx, &r->clock.observer);
     const base_status_t st = run_step(b, &r->serial_ns, &given, &loss);

@@ -2,8 +2,8 @@
  * on one device, by the wall clock: forward, backward and the optimizer of every adapter, as in a
  * run.
  *
- * Two steps warm up (on a GPU the algorithms of matrix products are searched in the first), `repeat`
- * are measured, and one more runs op by op, waiting for the device after each, which says where the
+ * `warm` steps are not measured (on a GPU what was not searched yet is searched in the first), `repeat`
+ * are, and one more runs op by op, waiting for the device after each, which says where the
  * time goes. What is measured besides: the parts of the compute stream's time (base/meter.h), where
  * idle includes the beginning of each step, which the host gives when the step before is over, and
  * waits and allocations inside microbatches. A step is one microbatch: `documents` documents of `rows` rows, dealt out to the
@@ -25,11 +25,12 @@
 typedef struct tr_bench_train {
     const char *shape; /* model_shape.h */
     int64_t layers;    /* 0: the shape's */
-    int64_t documents, rows, adapters, rank, repeat;
+    int64_t documents, rows, adapters, rank, warm, repeat;
     kern_dtype_t dtype;
     int recompute_auto; /* the least that fits, from `recompute` on */
     tr_recompute_t recompute;
     int follow_servers; /* as tr_build_t: what a run does on a GPU */
+    bool steps_only;    /* no step op by op */
     bool memory;        /* only say what each policy takes; nothing is allocated on the device */
     bool json;
     FILE *out;

@@ -1,4 +1,5 @@
-/* cadre bench plan | profile | attention | step | train | overlap | links | pack | placement: measurements that need no job. */
+/* cadre bench plan | profile | attention | step | train | load | overlap | links | pack | placement:
+ * measurements that need no job. */
 #include "trainer/bench/bench_plan.h"
 #include "trainer/bench/bench_plan_balance.h"
 #include "trainer/bench/bench_plan_case.h"
@@ -6,6 +7,7 @@
 #include "trainer/cli/cli_error.h"
 #include "trainer/cli/cmd_bench_attention.h"
 #include "trainer/cli/cmd_bench_links.h"
+#include "trainer/cli/cmd_bench_load.h"
 #include "trainer/cli/cmd_bench_overlap.h"
 #include "trainer/cli/cmd_bench_pack.h"
 #include "trainer/cli/cmd_bench_placement.h"
@@ -25,6 +27,7 @@ static const char PAGE[] =
     "       cadre bench attention [OPTION...]\n"
     "       cadre bench step [OPTION...]\n"
     "       cadre bench train [OPTION...]\n"
+    "       cadre bench load --model DIR [OPTION...]\n"
     "       cadre bench overlap [OPTION...]\n"
     "       cadre bench links [OPTION...]\n"
     "       cadre bench pack [OPTION...]\n"
@@ -43,6 +46,8 @@ static const char PAGE[] =
     "         its options.\n"
     "train    tokens a second of a known model's shape on one device, a GPU mostly;\n"
     "         `cadre bench train --help` has its options.\n"
+    "load     how fast a model folder reaches the device; `cadre bench load --help` has its "
+    "options.\n"
     "overlap  what ping-pong hides of a slow link; `cadre bench overlap --help` has its options.\n"
     "links    times the transports between ranks; `cadre bench links --help` has its options.\n"
     "pack     compares the packer with LoRAFusion's; `cadre bench pack --help` has its options.\n"
@@ -167,6 +172,7 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "step") == 0) return tr_cmd_bench_step(cli, argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "train") == 0)
         return tr_cmd_bench_train(cli, argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "load") == 0) return tr_cmd_bench_load(cli, argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "overlap") == 0)
         return tr_cmd_bench_overlap(cli, argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "links") == 0)
@@ -186,7 +192,7 @@ int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv)
         st = bench_profile(cli->ctx, &o, &code);
     else
         st = BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
-                       "bench: say what: plan, profile, attention, step, train, overlap, links, "
-                       "pack or placement");
+                       "bench: say what: plan, profile, attention, step, train, load, overlap, "
+                       "links, pack or placement");
     return st < 0 ? tr_cli_exit_code(st) : code;
 }

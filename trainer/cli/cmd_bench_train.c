@@ -23,7 +23,9 @@ static const char PAGE[] =
     "  --adapters N        the documents are dealt out to them (1)\n"
     "  --rank N            of each, on all seven linears (16)\n"
     "  --recompute NAME    none, qkv, block or auto: the least that fits on a GPU (auto)\n"
-    "  --repeat N          measured steps, 1 to 50 (10); two more warm up, one more runs op by op\n"
+    "  --repeat N          measured steps, 1 to 50 (10); one more runs op by op\n"
+    "  --warm N            steps before them, 1 to 50 (2)\n"
+    "  --steps-only        no step op by op\n"
     "  --memory            only say what each --recompute takes on the device, and stop\n"
     "  --json              one JSON object instead of text";
 
@@ -38,6 +40,8 @@ enum {
     ADAPTERS,
     RANK,
     REPEAT,
+    WARM,
+    STEPS_ONLY,
     MEMORY,
     JSON,
     NUM_SPECS
@@ -48,6 +52,7 @@ static const tr_option_spec_t SPECS[NUM_SPECS] = {
     [LAYERS] = {"--layers", true},     [DOCUMENTS] = {"--documents", true},
     [ROWS] = {"--rows", true},         [ADAPTERS] = {"--adapters", true},
     [RANK] = {"--rank", true},         [REPEAT] = {"--repeat", true},
+    [WARM] = {"--warm", true},         [STEPS_ONLY] = {"--steps-only", false},
     [MEMORY] = {"--memory", false},    [JSON] = {"--json", false},
 };
 
@@ -56,12 +61,16 @@ static base_status_t take_numbers(base_ctx_t *ctx, const tr_options_t *o, tr_ben
     const struct {
         int64_t *to, min, max;
     } numbers[] = {
-        [LAYERS] = {&b->layers, 1, 128},  [DOCUMENTS] = {&b->documents, 1, 4096},
-        [ROWS] = {&b->rows, 16, 1 << 20}, [ADAPTERS] = {&b->adapters, 1, TR_BENCH_TRAIN_ADAPTERS},
-        [RANK] = {&b->rank, 1, 256},      [REPEAT] = {&b->repeat, 1, TR_BENCH_TRAIN_REPEAT},
+        [LAYERS] = {&b->layers, 1, 128},
+        [DOCUMENTS] = {&b->documents, 1, 4096},
+        [ROWS] = {&b->rows, 16, 1 << 20},
+        [ADAPTERS] = {&b->adapters, 1, TR_BENCH_TRAIN_ADAPTERS},
+        [RANK] = {&b->rank, 1, 256},
+        [REPEAT] = {&b->repeat, 1, TR_BENCH_TRAIN_REPEAT},
+        [WARM] = {&b->warm, 1, TR_BENCH_TRAIN_REPEAT},
     };
 
-    for (int i = LAYERS; i <= REPEAT; i++)
+    for (int i = LAYERS; i <= WARM; i++)
         if (o->values[i] != NULL)
             BASE_TRY(tr_options_number(ctx, SPECS[i].name, o->values[i], numbers[i].min,
                                        numbers[i].max, numbers[i].to));
@@ -105,6 +114,7 @@ int tr_cmd_bench_train(const tr_cli_t *cli, int argc, char **argv)
                               .rows = 4096,
                               .adapters = 1,
                               .rank = 16,
+                              .warm = 2,
                               .repeat = 10,
                               .out = stdout};
     base_status_t st = tr_options_parse(cli->ctx, argc, argv, SPECS, NUM_SPECS, 0, &o);
@@ -121,6 +131,7 @@ int tr_cmd_bench_train(const tr_cli_t *cli, int argc, char **argv)
     if (o.values[SHAPE] != NULL) bench.shape = o.values[SHAPE];
     bench.follow_servers = device == BASE_DEVICE_CUDA;
     bench.memory = o.values[MEMORY] != NULL;
+    bench.steps_only = o.values[STEPS_ONLY] != NULL;
     bench.json = o.values[JSON] != NULL;
     return tr_one_rank_run(device, tr_bench_train_rank, &bench, NULL);
 }
