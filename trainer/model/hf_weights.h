@@ -23,8 +23,8 @@ void tr_hf_model_config(const data_model_spec_t *spec, kern_dtype_t dtype, int64
  * pieces of up to TR_HF_LOAD_SLOT_BYTES, or of one row, in the weights' dtype, while others are
  * uploaded. Waits for the stream. Values are rounded to the weights' dtype (F32 from F32, F16 and
  * BF16, BF16 from BF16: exact; F64 to BF16 by way of F32). */
-#define TR_HF_LOAD_THREADS    4
-#define TR_HF_LOAD_SLOTS      8
+#define TR_HF_LOAD_THREADS    8
+#define TR_HF_LOAD_SLOTS      12
 #define TR_HF_LOAD_SLOT_BYTES (INT64_C(8) << 20)
 int64_t tr_hf_load_slot_bytes(const tr_model_t *model); /* as large as a slot is */
 base_status_t tr_hf_weights_load(const tr_weights_t *weights, const data_hf_folder_t *folder,
