@@ -29,17 +29,12 @@ static int by_work(const void *a, const void *b, const void *arg)
     return c != 0 ? c : base_compare_i64(i, j);
 }
 
-static int64_t speed_of(const as_machine_t *m, int32_t server)
-{
-    return m->speed != NULL ? m->speed[server] : AS_SPEED_ONE;
-}
-
 /* Every trainer is a server of the same speed: the servers are those that the cuts were made for. */
 static int as_reference(const as_machine_t *m)
 {
     if (m->topology->placement != AS_IN_PLACE) return 0;
     for (int32_t s = 1; s < m->topology->num_servers; s++)
-        if (speed_of(m, s) != speed_of(m, 0)) return 0;
+        if (as_machine_speed(m, s) != as_machine_speed(m, 0)) return 0;
     return 1;
 }
 
@@ -51,7 +46,7 @@ static int32_t least_loaded(const as_planner_t *p, int64_t work)
     int32_t chosen = 0;
 
     for (int32_t s = 0; s < m->topology->num_servers; s++) {
-        const int64_t end = as_at_speed(p->goal[s] + work, speed_of(m, s));
+        const int64_t end = as_at_speed(p->goal[s] + work, as_machine_speed(m, s));
 
         if (end < least) {
             least = end;
@@ -71,7 +66,7 @@ static void assign_free(as_planner_t *p, as_plan_t *plan)
 
     memset(p->goal, 0, (size_t)m->topology->num_servers * sizeof *p->goal);
     for (int32_t s = 0; s < m->topology->num_servers; s++)
-        speeds += speed_of(m, s);
+        speeds += as_machine_speed(m, s);
     for (int32_t i = 0; i < plan->num_tasks; i++) {
         p->order[i] = i;
         total += task_work(p, &plan->tasks[i]);
@@ -81,7 +76,7 @@ static void assign_free(as_planner_t *p, as_plan_t *plan)
         as_task_t *task = &plan->tasks[p->order[i]];
         const int64_t work = task_work(p, task);
         const int32_t near = p->trainer_nearest[p->batch->pieces[task->piece].trainer];
-        const int64_t share = total / speeds * speed_of(m, near);
+        const int64_t share = total / speeds * as_machine_speed(m, near);
 
         task->server = p->goal[near] + work <= share ? near : least_loaded(p, work);
         p->goal[task->server] += work;

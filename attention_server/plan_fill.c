@@ -14,7 +14,8 @@ typedef struct filler {
     as_planner_t *p;
     int32_t document, half;
     int64_t left; /* work of the document not yet placed */
-    int64_t per_mille, over;
+    int64_t per_mille;
+    int forced;
     int32_t server; /* taking now; -1: none */
     int64_t room;
     int64_t key_row; /* keys of this document and head that it holds so far */
@@ -93,7 +94,9 @@ static int take_resident(filler_t *f)
         const int32_t at = find_room(p, &room);
 
         if (at == p->num_rooms || p->rooms[at].server != s) continue;
-        if (room.room < p->rooms[p->num_rooms - 1].room / 4 * 3 && room.room < f->left) continue;
+        if (room.room < p->rooms[p->num_rooms - 1].room / 4 * 3 &&
+            room.room < f->left + as_task_constant(p))
+            continue;
         (void)remove_room(p, at);
         f->server = s;
         f->room = room.room;
@@ -133,7 +136,7 @@ static int32_t first_server(const as_planner_t *p)
 static int take_room(filler_t *f)
 {
     as_planner_t *p = f->p;
-    const as_room_t wanted = {f->left, INT32_MAX};
+    const as_room_t wanted = {f->left + as_task_constant(p), INT32_MAX};
     int32_t at = find_room(p, &wanted);
 
     if (p->num_rooms == 0) return 0;
@@ -162,16 +165,30 @@ static int next_server(filler_t *f)
 
 /* ==== taking ==== */
 
-static void add_fragment(filler_t *f, int32_t server, int64_t a, int64_t b, int64_t work)
+/* 1 when units from a on of the head at hand, all up to b, will be one task with the piece's
+ * fragment before them: the same units of the next head. */
+static int joins_last(const filler_t *f, int32_t server, int64_t a, int64_t b)
+{
+    const as_keep_t *k = &f->p->keep[f->piece];
+    const as_fragment_t *last = &f->p->fragments[k->fragment];
+
+    return k->fragment >= 0 && last->server == server && last->head == f->head + 1 &&
+           last->a == a && last->b == b;
+}
+
+static void add_fragment(filler_t *f, int32_t server, int64_t a, int64_t b)
 {
     as_planner_t *p = f->p;
     as_keep_t *k = &p->keep[f->piece];
+    const int64_t work = as_unit_work(p, &p->batch->pieces[f->piece], a, b);
+    const int64_t constant = joins_last(f, server, a, b) ? 0 : as_task_constant(p);
 
     p->fragments[p->num_fragments] = (as_fragment_t){
         .server = server, .piece = f->piece, .head = f->head, .next = k->fragment, .a = a, .b = b};
     k->fragment = p->num_fragments++;
-    p->load[f->half][server] += work;
+    p->load[f->half][server] += work + constant;
     f->left -= work;
+    f->room -= work + constant;
 }
 
 /* Scratch bytes that units [a, b) take on the server, about. */
@@ -197,26 +214,33 @@ static int has_memory(const filler_t *f, int64_t a, int64_t b)
     return p->memory[f->server] + stretch_bytes(f, a, b) <= p->limit[f->server];
 }
 
+/* Beyond its room, when that is nearer to it. */
+static int64_t may_exceed(const filler_t *f)
+{
+    return f->forced ? INT64_MAX : f->p->goal[f->server] * f->per_mille / 1000;
+}
+
 /* The last unit up to which the server can take from a; a: none. */
 static int64_t reach(const filler_t *f, int64_t a, int64_t end)
 {
     const as_planner_t *p = f->p;
     const data_piece_t *piece = &p->batch->pieces[f->piece];
+    const int64_t room = f->room - (joins_last(f, f->server, a, end) ? 0 : as_task_constant(p));
     int64_t low = a, high = end;
 
     while (low < high) {
         const int64_t middle = low + (high - low + 1) / 2;
 
-        if (as_unit_work(p, piece, a, middle) <= f->room && has_memory(f, a, middle))
+        if (as_unit_work(p, piece, a, middle) <= room && has_memory(f, a, middle))
             low = middle;
         else
             high = middle - 1;
     }
     if (low < end && has_memory(f, a, low + 1)) {
-        const int64_t under = f->room - as_unit_work(p, piece, a, low);
-        const int64_t excess = as_unit_work(p, piece, a, low + 1) - f->room;
+        const int64_t under = low == a ? f->room : room - as_unit_work(p, piece, a, low);
+        const int64_t excess = as_unit_work(p, piece, a, low + 1) - room;
 
-        if (excess <= f->over && excess < under) low++;
+        if (excess <= may_exceed(f) && excess < under) low++;
     }
     return low;
 }
@@ -247,17 +271,14 @@ static void place(filler_t *f, int64_t a, int64_t end)
 
     while (a < end) {
         if (f->server < 0 && !next_server(f)) {
-            add_fragment(f, last_resort(f, a, end), a, end, as_unit_work(p, piece, a, end));
+            add_fragment(f, last_resort(f, a, end), a, end);
             return;
         }
         const int64_t b = reach(f, a, end);
         if (b > a) {
-            const int64_t work = as_unit_work(p, piece, a, b);
-
             p->memory[f->server] += stretch_bytes(f, a, b);
             f->key_row = as_most(f->key_row, as_unit_row(p, piece, b));
-            f->room -= work;
-            add_fragment(f, f->server, a, b, work);
+            add_fragment(f, f->server, a, b);
         }
         a = b;
         /* A remainder that is not worth the document's keys stays empty. */
@@ -304,7 +325,7 @@ static int by_work(const void *a, const void *b, const void *unused)
     return c != 0 ? c : base_compare_i64(x->document, y->document);
 }
 
-void as_plan_fill(as_planner_t *p, int64_t per_mille, int64_t over)
+void as_plan_fill(as_planner_t *p, int64_t per_mille, int forced)
 {
     for (int32_t i = 0; i < p->num_offers; i++)
         p->offered[2 * p->offers[i].document + p->offers[i].half] = -1;
@@ -315,7 +336,7 @@ void as_plan_fill(as_planner_t *p, int64_t per_mille, int64_t over)
                       .half = p->offers[i].half,
                       .left = p->offers[i].work,
                       .per_mille = per_mille,
-                      .over = over};
+                      .forced = forced};
 
         if (i == 0 || p->offers[i - 1].half != f.half) list_rooms(p, f.half);
         fill_document(&f);

@@ -100,11 +100,6 @@ int64_t as_at_speed(int64_t ns, int64_t speed)
     return ns / speed * AS_SPEED_ONE + (ns % speed * AS_SPEED_ONE + speed - 1) / speed;
 }
 
-static int64_t speed_of(const as_machine_t *m, int32_t server)
-{
-    return m->speed != NULL ? m->speed[server] : AS_SPEED_ONE;
-}
-
 /* The dearest rows between two places where a piece may be cut: its last ones, or the tile row
  * before them. */
 static int64_t dearest_rows(const as_cost_t *cost, as_cost_kind_t kind, const data_piece_t *piece)
@@ -127,8 +122,8 @@ void as_bounds_of(const as_machine_t *machine, const as_cost_t *cost, int32_t nu
     int32_t dearest = 0;
 
     for (int32_t s = 0; s < machine->topology->num_servers; s++) {
-        speeds += speed_of(machine, s);
-        fastest = max_i64(fastest, speed_of(machine, s));
+        speeds += as_machine_speed(machine, s);
+        fastest = max_i64(fastest, as_machine_speed(machine, s));
     }
     /* Among pieces of a tile row or more the one that ends last has the dearest rows; without a
      * window the first that ends there serves. */
@@ -140,22 +135,20 @@ void as_bounds_of(const as_machine_t *machine, const as_cost_t *cost, int32_t nu
             dearest = p;
         }
     }
-    for (int kind = 0; kind < AS_COST_KINDS; kind++) {
-        const as_cost_kind_t k = (as_cost_kind_t)kind;
-        int64_t total = 0;
-
-        if (kind < AS_COST_BOTH)
-            for (int32_t d = 0; d < batch->num_documents; d++)
-                total += as_cost_rows(cost, k, 0, batch->documents[d].rows);
-        else
-            total = (bounds->ns[AS_COST_FORWARD] + bounds->ns[AS_COST_BACKWARD]);
-        bounds->ns[kind] = kind < AS_COST_BOTH ? total * num_kv_heads : total;
+    int64_t total[AS_COST_KINDS] = {0};
+    for (int pass = 0; pass < AS_COST_BOTH; pass++) {
+        for (int32_t d = 0; d < batch->num_documents; d++)
+            total[pass] += as_cost_rows(cost, (as_cost_kind_t)pass, 0, batch->documents[d].rows);
+        total[pass] = total[pass] * num_kv_heads + batch->num_documents * cost->task_ns[pass];
+        total[AS_COST_BOTH] += total[pass];
     }
-    for (int kind = 0; kind < AS_COST_KINDS; kind++)
+    for (int kind = 0; kind < AS_COST_KINDS; kind++) {
+        const int64_t undivided =
+            cost->task_ns[kind] + dearest_rows(cost, (as_cost_kind_t)kind, &batch->pieces[dearest]);
+
         bounds->ns[kind] =
-            max_i64(as_at_speed(bounds->ns[kind], speeds),
-                    as_at_speed(dearest_rows(cost, (as_cost_kind_t)kind, &batch->pieces[dearest]),
-                                fastest));
+            max_i64(as_at_speed(total[kind], speeds), as_at_speed(undivided, fastest));
+    }
 }
 
 /* The rank whose exchange takes longest; links of different tiers and directions work at once. */
@@ -182,7 +175,7 @@ static int64_t pass_ns(const as_judge_t *j, int pass)
     int64_t done_a = 0, done_b = 0;
 
     for (int32_t s = 0; s < j->machine.topology->num_servers; s++) {
-        const int64_t speed = speed_of(&j->machine, s);
+        const int64_t speed = as_machine_speed(&j->machine, s);
         const int64_t end_a =
             max_i64(2 * dense, in_a) + as_at_speed(as_judge_busy(j, pass, a)[s], speed);
         const int64_t end_b =
@@ -284,7 +277,7 @@ int64_t as_judge_server_ns(const as_judge_t *j, int32_t server)
     for (int pass = 0; pass < 2; pass++)
         for (int half = 0; half < DATA_NUM_HALVES; half++)
             ns += as_judge_busy(j, pass, half)[server];
-    return as_at_speed(ns, speed_of(&j->machine, server));
+    return as_at_speed(ns, as_machine_speed(&j->machine, server));
 }
 
 int64_t as_judge_flow_bytes(const as_judge_t *j, int32_t rank, data_half_t half, as_flow_t flow,

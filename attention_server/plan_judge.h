@@ -67,6 +67,11 @@ typedef struct as_machine {
     as_wire_t wire;
 } as_machine_t;
 
+static inline int32_t as_machine_speed(const as_machine_t *machine, int32_t server)
+{
+    return machine->speed != NULL ? machine->speed[server] : AS_SPEED_ONE;
+}
+
 typedef struct as_score {
     /* Compute, forward and backward together, both halves. */
     int64_t compute_ns; /* of the server that is busy longest */
@@ -91,16 +96,17 @@ base_status_t as_judge_create(base_ctx_t *ctx, const as_machine_t *machine, int3
 void as_judge_destroy(as_judge_t *judge);
 
 /* What no plan for these servers can beat: compute_ns and, of each pass alone, its compute. All
- * documents' rows over all speeds, or the dearest rows that no plan divides on the fastest server
- * (of one KV head when the model has several, since those may be divided). */
+ * documents, each as one task, over all speeds, or on the fastest server the dearest rows that no plan
+ * divides (of one KV head when the model has several, since those may be divided). */
 typedef struct as_bounds {
     int64_t ns[AS_COST_KINDS];
 } as_bounds_t;
 void as_bounds_of(const as_machine_t *machine, const as_cost_t *cost, int32_t num_kv_heads,
                   const data_batch_t *batch, as_bounds_t *bounds);
 
-/* Tasks in the order of a finished plan; `bounds` of the same machine and batch. With own_grid != 0 a task's tile rows begin at its first
- * row instead of lying on the document's grid (kernels that know no document). */
+/* Tasks in the order of a finished plan; `bounds` of the same machine and batch. With own_grid != 0 a
+ * task's tile rows begin at its first row instead of lying on the document's grid (kernels that know
+ * no document). */
 void as_judge_run(as_judge_t *judge, const as_cost_t *cost, const data_batch_t *batch,
                   const as_bounds_t *bounds, const as_task_t *tasks, int32_t num_tasks,
                   int own_grid, as_score_t *score);

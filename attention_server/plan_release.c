@@ -6,13 +6,6 @@
 
 /* ==== survey ==== */
 
-static int64_t speed_of(const as_planner_t *p, int32_t server)
-{
-    const int32_t *speed = p->config.machine->speed;
-
-    return p->config.cuts_follow_servers && speed != NULL ? speed[server] : AS_SPEED_ONE;
-}
-
 static void keep_all(as_planner_t *p, int32_t i)
 {
     const data_piece_t *piece = &p->batch->pieces[i];
@@ -90,20 +83,20 @@ void as_plan_survey(as_planner_t *p, int64_t joint_per_mille)
     memset(p->load[DATA_PONG], 0, bytes);
     memset(p->memory, 0, bytes);
     for (int32_t s = 0; s < p->num_servers; s++)
-        speeds += speed_of(p, s);
+        speeds += as_plan_speed(p, s);
     for (int32_t i = 0; i < p->batch->num_pieces; i++) {
         const data_piece_t *piece = &p->batch->pieces[i];
         as_keep_t *k = &p->keep[i];
 
         keep_all(p, i);
-        p->load[piece->half][k->home] += k->work * p->heads;
-        total[piece->half] += k->work * p->heads;
+        p->load[piece->half][k->home] += k->work * p->heads + as_task_constant(p);
+        total[piece->half] += k->work * p->heads + as_task_constant(p);
     }
     list_homes(p);
     for (int32_t s = 0; p->limited && s < p->num_servers; s++)
         p->memory[s] = home_memory(p, s);
     for (int32_t s = 0; s < p->num_servers; s++) {
-        const int64_t speed = speed_of(p, s);
+        const int64_t speed = as_plan_speed(p, s);
 
         p->goal[s] = share_of(total[DATA_PING] + total[DATA_PONG], speed, speeds);
         for (int half = 0; half < DATA_NUM_HALVES; half++) {
@@ -134,42 +127,58 @@ static int64_t release_bytes(const as_planner_t *p, const data_piece_t *piece, c
     return p->width * (rows * row + (end - begin) * as_most(servers, heads) * key);
 }
 
+/* Work that moves for each byte when the piece is released, `over` of it at most; -1: it cannot be. */
+static int64_t release_value(const as_planner_t *p, int32_t index, int64_t over, int64_t max_unit)
+{
+    const data_piece_t *piece = &p->batch->pieces[index];
+    const as_keep_t *k = &p->keep[index];
+    const int64_t last = k->heads < p->heads && k->to > k->begin ? k->to : k->end;
+    const int64_t work = as_kept_work(p, index);
+
+    if (work == 0) return -1;
+    const int64_t unit = as_unit_work(p, piece, last - 1, last);
+    if (unit > max_unit - as_task_constant(p) || unit == 0) return -1;
+    if (p->config.without & AS_WITHOUT_LINKS) return 0;
+    /* With heads all rows of the piece go, on average at half its context; else its last. */
+    const int64_t mean = p->heads > 1 ? k->work / (k->end - k->begin) : unit;
+    const int64_t bytes = release_bytes(p, piece, k, as_least(work, over), mean + 1);
+
+    return as_least(work + as_task_constant(p), over) * 1024 / (bytes / 1024 + 1);
+}
+
+/* Where the search for a server's best piece goes on: those before `at` are worth less than `value`
+ * (-1: nothing is known). So a server that gives away many pieces that are worth the same looks at
+ * each once. */
+typedef struct search {
+    int64_t value;
+    int32_t at;
+} search_t;
+
 /* The piece of server s in the half (-1: in any) whose release moves most work for each byte; -1:
  * none is left. */
 static int32_t choose_piece(const as_planner_t *p, int32_t s, int half, int64_t over,
-                            int64_t max_unit)
+                            int64_t max_unit, search_t *search)
 {
+    const int32_t begin = p->home_first[s], end = p->home_first[s + 1];
     int64_t best = -1;
-    int32_t chosen = -1;
+    int32_t at = -1;
 
-    for (int32_t i = p->home_first[s]; i < p->home_first[s + 1]; i++) {
+    for (int32_t i = search->value < 0 ? begin : search->at; i < end; i++) {
         const int32_t index = p->home_pieces[i];
-        const data_piece_t *piece = &p->batch->pieces[index];
-        const as_keep_t *k = &p->keep[index];
 
-        if (half >= 0 && piece->half != half) continue;
-        const int32_t left = k->heads < p->heads ? 1 : 0;
-        const int64_t last = left && k->to > k->begin ? k->to : k->end;
-        int64_t work = k->work * k->heads;
-
-        if (left) work += as_unit_work(p, piece, k->begin, k->to);
-        if (work == 0) continue;
-        const int64_t unit = as_unit_work(p, piece, last - 1, last);
-        if (unit > max_unit || unit == 0) continue;
-        if (work > over) work = over;
-        /* With heads all rows of the piece go, on average at half its context; else its last. */
-        const int64_t mean = p->heads > 1 ? k->work / (k->end - k->begin) : unit;
-        const int64_t value =
-            p->config.without & AS_WITHOUT_LINKS
-                ? 0
-                : work * 1024 / (release_bytes(p, piece, k, work, mean + 1) / 1024 + 1);
-
-        if (value > best) {
-            best = value;
-            chosen = index;
-        }
+        if (half >= 0 && p->batch->pieces[index].half != half) continue;
+        const int64_t value = release_value(p, index, over, max_unit);
+        if (value <= best) continue;
+        best = value;
+        at = i;
+        if (search->value >= 0 && value >= search->value) break;
     }
-    return chosen;
+    if (best < search->value) {
+        search->value = -1;
+        return choose_piece(p, s, half, over, max_unit, search);
+    }
+    *search = (search_t){best, at};
+    return at < 0 ? -1 : p->home_pieces[at];
 }
 
 /* Keeps `work` of the piece, or up to `more` above it when that is nearer to a unit; gives what it
@@ -201,16 +210,7 @@ static int64_t keep_part(const as_planner_t *p, int32_t index, int64_t work, int
         k->heads++;
         k->to = k->begin;
     }
-    return k->work * k->heads + (k->heads < p->heads ? as_unit_work(p, piece, k->begin, k->to) : 0);
-}
-
-static int64_t kept_work(const as_planner_t *p, int32_t index)
-{
-    const as_keep_t *k = &p->keep[index];
-    int64_t work = k->work * k->heads;
-
-    if (k->heads < p->heads) work += as_unit_work(p, &p->batch->pieces[index], k->begin, k->to);
-    return work;
+    return as_kept_work(p, index);
 }
 
 static void offer(as_planner_t *p, const data_piece_t *piece, int64_t work)
@@ -243,7 +243,7 @@ static int64_t typical_room(const as_planner_t *p)
 /* Releases `over` of the piece, about. Gives the work released. */
 static int64_t release_piece(as_planner_t *p, int32_t i, int64_t over, int64_t more)
 {
-    const int64_t had = kept_work(p, i);
+    const int64_t had = as_kept_work(p, i);
     int64_t kept = 0;
 
     if (had > over) {
@@ -253,7 +253,8 @@ static int64_t release_piece(as_planner_t *p, int32_t i, int64_t over, int64_t m
         p->keep[i].to = p->keep[i].begin;
     }
     if (kept >= had) return 0;
-    p->load[p->batch->pieces[i].half][p->keep[i].home] -= had - kept;
+    p->load[p->batch->pieces[i].half][p->keep[i].home] -=
+        had - kept + (kept == 0 ? as_task_constant(p) : 0);
     offer(p, &p->batch->pieces[i], had - kept);
     return had - kept;
 }
@@ -305,8 +306,9 @@ int64_t as_plan_release(as_planner_t *p, int64_t per_mille, int64_t max_unit)
     p->typical_room = typical_room(p);
     for (int32_t s = 0; s < p->num_servers; s++) {
         const int64_t more = p->goal[s] * per_mille / 1000;
+        search_t search = {.value = -1};
         int64_t over, done = 1;
-        int half;
+        int half, half_before = -1;
 
         while (done > 0) {
             done = release_for_memory(p, s);
@@ -314,7 +316,9 @@ int64_t as_plan_release(as_planner_t *p, int64_t per_mille, int64_t max_unit)
         }
         done = 1;
         while (done > 0 && (over = excess(p, s, more, &half)) > 0) {
-            const int32_t i = choose_piece(p, s, half, over, max_unit);
+            if (half != half_before) search.value = -1;
+            half_before = half;
+            const int32_t i = choose_piece(p, s, half, over, max_unit, &search);
 
             done = i >= 0 ? release_piece(p, i, over, more) : 0;
             released += done;

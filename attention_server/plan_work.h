@@ -8,7 +8,9 @@
  *   assign    tasks to servers, when the cuts were not made for them
  *
  * Rows are counted in units of `grain` rows on the document's grid; the ends of a piece need not be
- * on it. Work is nanoseconds at AS_SPEED_ONE, forward and backward together. */
+ * on it. Work is nanoseconds at AS_SPEED_ONE, forward and backward together. That of rows and heads
+ * does not hold the constant of a task, loads do: one for what a server keeps of a piece, and one for
+ * each fragment that will be a task. */
 #ifndef CADRE_ATTENTION_SERVER_PLAN_WORK_H
 #define CADRE_ATTENTION_SERVER_PLAN_WORK_H
 
@@ -111,6 +113,28 @@ static inline int64_t as_unit_work(const as_planner_t *p, const data_piece_t *pi
     return p->width * as_cost_rows(p->config.cost, AS_COST_BOTH, q0, q1);
 }
 
+/* The constant of a task. */
+static inline int64_t as_task_constant(const as_planner_t *p)
+{
+    return p->config.cost->task_ns[AS_COST_BOTH];
+}
+
+/* Of a server that cuts are made for. */
+static inline int32_t as_plan_speed(const as_planner_t *p, int32_t server)
+{
+    return p->config.cuts_follow_servers ? as_machine_speed(p->config.machine, server)
+                                         : AS_SPEED_ONE;
+}
+
+/* What a piece's home keeps of it, the constant not counted. */
+static inline int64_t as_kept_work(const as_planner_t *p, int32_t index)
+{
+    const as_keep_t *k = &p->keep[index];
+
+    return k->work * k->heads +
+           (k->heads < p->heads ? as_unit_work(p, &p->batch->pieces[index], k->begin, k->to) : 0);
+}
+
 /* First released unit of planned head h of a piece; its end when nothing is. */
 static inline int64_t as_released_from(const as_keep_t *k, int32_t h)
 {
@@ -123,11 +147,13 @@ static inline int64_t as_released_from(const as_keep_t *k, int32_t h)
  * 1000: only their sum counts. */
 void as_plan_survey(as_planner_t *p, int64_t joint_per_mille);
 /* Makes the offers; servers give away what is above goal + goal * per_mille / 1000, of pieces whose
- * last unit is at most max_unit. Returns the work released. */
+ * last unit, as a task, is at most max_unit. Returns the work released. */
 int64_t as_plan_release(as_planner_t *p, int64_t per_mille, int64_t max_unit);
-/* A server may take up to `over` more than it has room for when that is nearer. */
-void as_plan_fill(as_planner_t *p, int64_t per_mille, int64_t over);
-/* Single units, while a server is more than per_mille above its goal. */
+/* A server may take up to goal * per_mille / 1000 more than it has room for when that is nearer, or
+ * with `forced` whatever is nearer. */
+void as_plan_fill(as_planner_t *p, int64_t per_mille, int forced);
+/* At most AS_POLISH_MOVES moves, while a server is more than per_mille above its goal. */
+#define AS_POLISH_MOVES 64 /* enough for few servers, where it matters, and little time for many */
 void as_plan_polish(as_planner_t *p, int64_t per_mille);
 base_status_t as_plan_emit(as_planner_t *p, as_plan_t *plan) BASE_MUST_CHECK;
 void as_plan_assign(as_planner_t *p, as_plan_t *plan);

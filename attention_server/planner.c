@@ -12,7 +12,6 @@
  * of a tile row left over, with documents whose tile rows are shorter. */
 #define MAX_ROUNDS 6
 #define FINE_GRAIN 16
-#define MAX_MOVES  64 /* of as_plan_polish */
 /* Plans that are made before one is said not to fit. */
 #define MAX_TRIES 8
 
@@ -105,7 +104,7 @@ static void set_capacity(as_planner_t *p)
     const int64_t servers = as_most(t->num_servers, t->num_trainers);
     const int64_t most = (int64_t)p->config.max_pieces * p->heads +
                          MAX_ROUNDS * (2 * servers + 2 * (int64_t)p->config.max_documents) +
-                         MAX_MOVES;
+                         AS_POLISH_MOVES * ((int64_t)p->heads + 1);
 
     p->max_fragments = (int32_t)as_least(most, INT32_MAX / 4);
     p->max_tasks = (int32_t)as_least(
@@ -237,11 +236,8 @@ static int64_t largest_room(const as_planner_t *p)
  * server that has not enough room, and this one gives away something shorter. */
 static void level(as_planner_t *p, int64_t joint_per_mille)
 {
-    int64_t over;
-
     p->num_fragments = 0;
     as_plan_survey(p, joint_per_mille);
-    over = p->goal[0] * SLACK_PER_MILLE / 1000;
     if (p->config.machine->topology->placement == AS_LOCAL && p->config.cuts_follow_servers) return;
     for (int round = 0; round < MAX_ROUNDS; round++) {
         const int forced = round == 3;
@@ -249,7 +245,7 @@ static void level(as_planner_t *p, int64_t joint_per_mille)
 
         if (forced && worst_excess(p) == 0) break;
         if (as_plan_release(p, SLACK_PER_MILLE, max_unit) > 0)
-            as_plan_fill(p, SLACK_PER_MILLE, forced ? INT64_MAX : over);
+            as_plan_fill(p, SLACK_PER_MILLE, forced);
     }
     as_plan_polish(p, SLACK_PER_MILLE);
 }
@@ -258,11 +254,10 @@ static void level(as_planner_t *p, int64_t joint_per_mille)
  * bound. */
 static int64_t aim(const as_planner_t *p)
 {
-    const int32_t *speed = p->config.cuts_follow_servers ? p->config.machine->speed : NULL;
     int64_t most = 0;
 
     for (int32_t s = 0; s < p->num_servers; s++)
-        most = as_most(most, as_at_speed(p->goal[s], speed != NULL ? speed[s] : AS_SPEED_ONE));
+        most = as_most(most, as_at_speed(p->goal[s], as_plan_speed(p, s)));
     return most + most * SLACK_PER_MILLE / 800;
 }
 
