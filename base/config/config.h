@@ -127,15 +127,22 @@ typedef struct base_config_adapter {
     int order; /* base_config_order_t */
 } base_config_adapter_t;
 
+/* A list of numbers, of the configuration's memory. */
+typedef struct base_config_numbers {
+    int64_t count;
+    const double *of; /* [count] */
+} base_config_numbers_t;
+
 typedef struct base_config {
     char *words; /* the file and its sets as words of a shell: `run.yaml --set output=runs/b` */
     char *model;
     char *output;
     char *data; /* mode full only, equal to full.data */
     struct {
-        int placement;            /* base_config_placement_t */
-        int64_t servers_per_host; /* 0 unless placement is pool */
-        char *cost_profile;       /* NULL: built in */
+        int placement;                              /* base_config_placement_t */
+        int64_t servers_per_host;                   /* 0 unless placement is pool */
+        char *cost_profile;                         /* NULL: built in */
+        const base_config_numbers_t *server_speeds; /* NULL: all alike */
         int64_t retain_mib;
     } attention;
     struct {

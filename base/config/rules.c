@@ -62,16 +62,19 @@ static void check_servers(const base_yaml_node_t *root, base_error_list_t *error
 {
     const base_yaml_node_t *attention = base_yaml_get(root, "attention");
     const base_yaml_entry_t *servers = base_yaml_entry(attention, "servers_per_host");
-    const base_yaml_node_t *placement = base_yaml_get(attention, "placement");
+    const base_yaml_entry_t *speeds = base_yaml_entry(attention, "server_speeds");
+    const base_yaml_node_t *node = base_yaml_get(attention, "placement");
+    const char *placement =
+        node == NULL || node->kind != BASE_YAML_SCALAR ? "in_place" : node->text;
 
-    if (servers == NULL) return;
-    if (placement == NULL || placement->kind != BASE_YAML_SCALAR ||
-        strcmp(placement->text, "pool") != 0)
+    if (servers != NULL && strcmp(placement, "pool") != 0)
         base_error_list_add(
             errors, BASE_MSG_CONF_06, servers->key->place,
-            "attention.servers_per_host needs attention.placement: pool, which is %s",
-            placement == NULL || placement->kind != BASE_YAML_SCALAR ? "in_place"
-                                                                     : placement->text);
+            "attention.servers_per_host needs attention.placement: pool, which is %s", placement);
+    if (speeds != NULL && strcmp(placement, "local") == 0)
+        base_error_list_add(errors, BASE_MSG_CONF_06, speeds->key->place,
+                            "attention.server_speeds needs attention.placement: in_place or pool, "
+                            "which is local");
 }
 
 /* Required keys, epochs or steps, and what early stopping needs, of one job. */

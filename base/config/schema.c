@@ -68,6 +68,12 @@ static const base_schema_key_t KEYS[] = {
      "Times of core attention on this machine, as `cadre bench profile` and `cadre bench attention "
      "--profile` write them, by which work is divided among servers. Not given: built-in ones.",
      ROOT(attention.cost_profile)},
+    {"attention", "server_speeds", BASE_SCHEMA_NUMBERS, OPTIONAL, NULL, 0.1, 10, NULL, NULL,
+     BASE_SCHEMA_TAKE, "",
+     "Speeds of the attention servers, where they are unlike: one number for each server in the "
+     "order of their ranks, 1 for the device that cost_profile was measured on. A server of 0.5 is "
+     "given half the work. Not with placement local. Not given: all are alike.",
+     ROOT(attention.server_speeds)},
     {"attention", "retain_mib", BASE_SCHEMA_INT, 0, "256", 0, 16777216, NULL, NULL,
      BASE_SCHEMA_TAKE, "MiB",
      "Memory in which a server keeps what came from other ranks in the forward until the backward, "
@@ -311,6 +317,10 @@ const char *base_schema_wants(const base_schema_key_t *key, char *buffer, size_t
         break;
     case BASE_SCHEMA_PAIR:
         append(buffer, bytes, "a list of two numbers, each");
+        append_range(buffer, bytes, key);
+        break;
+    case BASE_SCHEMA_NUMBERS:
+        append(buffer, bytes, "a list of numbers, each");
         append_range(buffer, bytes, key);
         break;
     case BASE_SCHEMA_ENUM:

@@ -23,7 +23,8 @@ extern "C" {
     X(ENUM, int, "word")                                                                           \
     X(WORD_OR_PATH, char *, "word, or a path with a slash")                                        \
     X(TARGETS, uint32_t, "all-linear, or a list of layers")                                        \
-    X(PAIR, double[2], "list of two numbers")
+    X(PAIR, double[2], "list of two numbers")                                                      \
+    X(NUMBERS, const base_config_numbers_t *, "list of numbers")
 
 typedef enum base_schema_type {
 #define X(name, field, words) BASE_SCHEMA_##name,

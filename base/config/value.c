@@ -34,7 +34,8 @@ static int shown(const char *text)
 
 static bool is_number_type(base_schema_type_t type)
 {
-    return type == BASE_SCHEMA_INT || type == BASE_SCHEMA_DOUBLE || type == BASE_SCHEMA_PAIR;
+    return type == BASE_SCHEMA_INT || type == BASE_SCHEMA_DOUBLE || type == BASE_SCHEMA_PAIR ||
+           type == BASE_SCHEMA_NUMBERS;
 }
 
 static bool is_digit(char c)
@@ -168,6 +169,20 @@ static bool parse_pair(const base_schema_key_t *key, const base_yaml_node_t *nod
     return true;
 }
 
+static bool parse_numbers(const base_schema_key_t *key, const base_yaml_node_t *node,
+                          base_value_t *value, const base_yaml_node_t **culprit)
+{
+    double real;
+
+    if (node->kind != BASE_YAML_SEQUENCE || node->count == 0) return false;
+    for (size_t i = 0; i < node->count; i++) {
+        *culprit = node->entries[i].value;
+        if (!parse_real(key, *culprit, &real)) return false;
+    }
+    value->list = node;
+    return true;
+}
+
 static bool parse_targets(const base_schema_key_t *key, const base_yaml_node_t *node,
                           base_value_t *value, const base_yaml_node_t **culprit)
 {
@@ -214,6 +229,8 @@ static bool parse_typed(const base_schema_key_t *key, const base_yaml_node_t *no
         return parse_real(key, node, &value->real[0]);
     case BASE_SCHEMA_PAIR:
         return parse_pair(key, node, value, culprit);
+    case BASE_SCHEMA_NUMBERS:
+        return parse_numbers(key, node, value, culprit);
     case BASE_SCHEMA_ENUM:
         return node->kind == BASE_YAML_SCALAR &&
                parse_word(key->words, node->text, &value->integer);
@@ -256,12 +273,27 @@ static void put(const base_schema_key_t *key, void *object, const void *field, s
     memcpy((char *)object + key->offset, field, bytes);
 }
 
+/* Of a list that parse_numbers has looked at. */
+static const base_config_numbers_t *copy_numbers(base_text_pool_t *pool,
+                                                 const base_yaml_node_t *list)
+{
+    base_config_numbers_t *numbers = base_text_pool_take(pool, sizeof *numbers);
+    double *of = base_text_pool_take(pool, list->count * sizeof *of);
+
+    if (numbers == NULL || of == NULL) return NULL;
+    for (size_t i = 0; i < list->count; i++)
+        (void)parse_double(list->entries[i].value->text, &of[i]);
+    *numbers = (base_config_numbers_t){(int64_t)list->count, of};
+    return numbers;
+}
+
 base_status_t base_value_store(const base_schema_key_t *key, const base_value_t *value,
                                base_text_pool_t *pool, void *object)
 {
     const bool yes = value->integer != 0;
     const int word = (int)value->integer;
     const uint32_t bits = (uint32_t)value->integer;
+    const base_config_numbers_t *numbers;
     const char *text;
 
     switch (key->type) {
@@ -276,6 +308,11 @@ base_status_t base_value_store(const base_schema_key_t *key, const base_value_t 
         break;
     case BASE_SCHEMA_PAIR:
         put(key, object, value->real, sizeof value->real);
+        break;
+    case BASE_SCHEMA_NUMBERS:
+        numbers = copy_numbers(pool, value->list);
+        if (numbers == NULL) return BASE_ERR_NOMEM;
+        put(key, object, &numbers, sizeof numbers);
         break;
     case BASE_SCHEMA_ENUM:
         put(key, object, &word, sizeof word);
@@ -329,6 +366,11 @@ static base_value_t fetch(const base_schema_key_t *key, const void *object)
     case BASE_SCHEMA_PAIR:
         memcpy(value.real, (const char *)object + key->offset, sizeof value.real);
         break;
+    case BASE_SCHEMA_NUMBERS: {
+        GET(const base_config_numbers_t *, numbers);
+        value.numbers = numbers;
+        break;
+    }
     case BASE_SCHEMA_STRING:
     case BASE_SCHEMA_PATH:
     case BASE_SCHEMA_WORD_OR_PATH: {
@@ -352,12 +394,21 @@ bool base_value_is_set(const base_schema_key_t *key, const void *object)
     const base_value_t value = fetch(key, object);
 
     if ((key->flags & BASE_SCHEMA_OPTIONAL) == 0) return true;
-    return value.integer != 0 || value.text != NULL || value.real[0] > 0 || value.real[0] < 0;
+    return value.integer != 0 || value.text != NULL || value.numbers != NULL || value.real[0] > 0 ||
+           value.real[0] < 0;
 }
 
 static bool same_number(double a, double b)
 {
     return !(a < b) && !(a > b); /* no value here is NaN */
+}
+
+static bool same_numbers(const base_config_numbers_t *a, const base_config_numbers_t *b)
+{
+    if (a == NULL || b == NULL || a->count != b->count) return a == b;
+    for (int64_t i = 0; i < a->count; i++)
+        if (!same_number(a->of[i], b->of[i])) return false;
+    return true;
 }
 
 bool base_value_equal(const base_schema_key_t *key, const void *a, const void *b)
@@ -366,7 +417,7 @@ bool base_value_equal(const base_schema_key_t *key, const void *a, const void *b
 
     if (x.text != NULL && y.text != NULL) return strcmp(x.text, y.text) == 0;
     return x.text == y.text && x.integer == y.integer && same_number(x.real[0], y.real[0]) &&
-           same_number(x.real[1], y.real[1]);
+           same_number(x.real[1], y.real[1]) && same_numbers(x.numbers, y.numbers);
 }
 
 /* ==== write ==== */
@@ -455,6 +506,16 @@ static void write_targets(const base_schema_key_t *key, const base_writer_t *wri
     base_writer_text(writer, "]");
 }
 
+static void write_numbers(const base_writer_t *writer, const double *real, int64_t count)
+{
+    base_writer_text(writer, "[");
+    for (int64_t i = 0; i < count; i++) {
+        if (i > 0) base_writer_text(writer, ", ");
+        write_double(writer, real[i]);
+    }
+    base_writer_text(writer, "]");
+}
+
 void base_value_write(const base_schema_key_t *key, const void *object, const base_writer_t *writer)
 {
     const base_value_t value = fetch(key, object);
@@ -478,11 +539,10 @@ void base_value_write(const base_schema_key_t *key, const void *object, const ba
         write_double(writer, value.real[0]);
         break;
     case BASE_SCHEMA_PAIR:
-        base_writer_text(writer, "[");
-        write_double(writer, value.real[0]);
-        base_writer_text(writer, ", ");
-        write_double(writer, value.real[1]);
-        base_writer_text(writer, "]");
+        write_numbers(writer, value.real, 2);
+        break;
+    case BASE_SCHEMA_NUMBERS:
+        write_numbers(writer, value.numbers->of, value.numbers->count);
         break;
     case BASE_SCHEMA_STRING:
     case BASE_SCHEMA_PATH:

@@ -15,9 +15,11 @@ extern "C" {
 #define BASE_VALUE_MAX_TEXT 4095
 
 typedef struct base_value {
-    int64_t integer;  /* BOOL, INT, ENUM, TARGETS */
-    double real[2];   /* DOUBLE, PAIR */
-    const char *text; /* STRING, PATH, WORD_OR_PATH; borrowed from the node */
+    int64_t integer;                      /* BOOL, INT, ENUM, TARGETS */
+    double real[2];                       /* DOUBLE, PAIR */
+    const char *text;                     /* STRING, PATH, WORD_OR_PATH; borrowed from the node */
+    const base_yaml_node_t *list;         /* NUMBERS as they were read; borrowed */
+    const base_config_numbers_t *numbers; /* NUMBERS of an object */
 } base_value_t;
 
 typedef struct base_value_fault {
@@ -32,8 +34,8 @@ bool base_value_parse(const base_schema_key_t *key, const base_yaml_node_t *node
 /* A key without a value behind it (`defaults:`), ~ or null. */
 bool base_value_is_nothing(const base_yaml_node_t *node);
 
-/* Writes the value into the field of `object`, the struct that key->offset belongs to; texts are
- * copied into `pool`. Returns BASE_ERR_NOMEM. */
+/* Writes the value into the field of `object`, the struct that key->offset belongs to; texts and
+ * lists are copied into `pool`. Returns BASE_ERR_NOMEM. */
 base_status_t base_value_store(const base_schema_key_t *key, const base_value_t *value,
                                base_text_pool_t *pool, void *object) BASE_MUST_CHECK;
 

@@ -70,6 +70,17 @@ plans = json.load(open("out"))["plans"]
 assert 0 < len(plans) <= 8 and all(p["makespan_ns"] >= p["bound_ns"] > 0 for p in plans), plans
 assert any(p["remote_tasks"] > 0 for p in plans) and all(p["tasks"] >= p["remote_tasks"] for p in plans), plans
 PY
+# Where servers are unlike, by their speeds: two of them faster make all faster.
+cat >sum.py <<'PY'
+import json
+
+print(sum(p["makespan_ns"] for p in json.load(open("out"))["plans"]))
+PY
+alike=$(python3 sum.py)
+expect 0 plan two.yaml --json --threads 4 --set batch.tokens_per_trainer=256 --set attention.server_speeds=[2,1,1,3]
+[ $((3 * $(python3 sum.py))) -lt $((2 * alike)) ] || fail "speeds of servers"
+expect 2 plan two.yaml --threads 4 --set attention.server_speeds=[2,1,1]
+err 'CONF-04: attention.server_speeds: 3 numbers, want one for each of 4 servers'
 expect 0 plan two.yaml --json
 python3 -c 'import json; assert all(p["remote_tasks"] == 0 for p in json.load(open("out"))["plans"])' || fail "one server"
 # By another machine's times; that file's faults.

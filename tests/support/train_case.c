@@ -76,6 +76,7 @@ static base_status_t run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_
                               .topology = topology,
                               .tokens_per_trainer = c->tokens_per_trainer,
                               .longest = c->longest,
+                              .server_speeds = c->server_speeds,
                               .optimizer = 1,
                               .num_adapters = c->num_adapters,
                               .adapters = c->adapters,

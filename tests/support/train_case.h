@@ -46,12 +46,13 @@ typedef struct train_case {
     const double *const *values; /* [num_adapters]; NULL, or one of them: train_values */
     int32_t rank_columns;        /* 0: the sum of the ranks */
     int64_t tokens_per_trainer, longest;
-    int num_ranks;            /* 0: one */
-    comm_mpi_t *mpi;          /* num_ranks of its processes; NULL: threads */
-    as_placement_t placement; /* with AS_POOL one server */
-    int64_t retain_bytes;     /* what a server may keep for the backward; 0: 65536 */
-    int serial;               /* without ping-pong */
-    int64_t delay_ns;         /* of every message */
+    int num_ranks;               /* 0: one */
+    comm_mpi_t *mpi;             /* num_ranks of its processes; NULL: threads */
+    as_placement_t placement;    /* with AS_POOL one server */
+    const double *server_speeds; /* NULL: all alike */
+    int64_t retain_bytes;        /* what a server may keep for the backward; 0: 65536 */
+    int serial;                  /* without ping-pong */
+    int64_t delay_ns;            /* of every message */
     train_body_fn body;
     void *user;
 } train_case_t;

@@ -17,6 +17,7 @@ struct tr_attention_plans {
     base_ctx_t *ctx;
     int32_t num_kinds;
     int64_t *scratch, *retain; /* [servers], all alike */
+    int32_t *speed;            /* [servers]; NULL: all alike */
     int64_t trainer_scratch;   /* of a rank that only trains */
     as_machine_t machine;
     as_cost_t *cost[AS_MAX_KINDS];
@@ -83,6 +84,7 @@ static void make_machine(tr_attention_plans_t *p, const tr_attention_plans_optio
     const int64_t *links = o->dtype == KERN_BF16 ? gpu_links : cpu_links;
 
     p->machine = (as_machine_t){.topology = o->topology,
+                                .speed = p->speed,
                                 .scratch_bytes = p->scratch,
                                 .trainer_scratch_bytes = &p->trainer_scratch,
                                 .retain_bytes = p->retain,
@@ -122,6 +124,17 @@ static void limit_scratch(tr_attention_plans_t *p, const tr_attention_plans_opti
     p->trainer_scratch = most.trainer;
 }
 
+/* Where speeds are unlike; a number of the configuration becomes the same integer everywhere. */
+static base_status_t set_speeds(tr_attention_plans_t *p, const tr_attention_plans_options_t *o)
+{
+    if (o->server_speeds == NULL) return BASE_OK;
+    p->speed = base_calloc(p->ctx, o->topology->num_servers, sizeof *p->speed, "plans");
+    if (p->speed == NULL) return BASE_ERR_NOMEM;
+    for (int32_t s = 0; s < o->topology->num_servers; s++)
+        p->speed[s] = (int32_t)(o->server_speeds[s] * AS_SPEED_ONE + 0.5);
+    return BASE_OK;
+}
+
 base_status_t tr_attention_plans_create(base_ctx_t *ctx,
                                         const tr_attention_plans_options_t *options,
                                         tr_attention_plans_t **plans_p)
@@ -137,6 +150,7 @@ base_status_t tr_attention_plans_create(base_ctx_t *ctx,
     p->retain = base_calloc(ctx, servers, sizeof *p->retain, "plans");
     p->scratch = base_calloc(ctx, servers, sizeof *p->scratch, "plans");
     if (p->retain == NULL || p->scratch == NULL) goto err_destroy;
+    BASE_TRY_GOTO(set_speeds(p, options), st, err_destroy);
     for (int32_t s = 0; s < servers; s++)
         p->retain[s] = retain_limit(options);
     if (options->profile != NULL)
@@ -161,6 +175,7 @@ void tr_attention_plans_destroy(tr_attention_plans_t *plans)
         as_planner_destroy(plans->planner[k]);
         as_cost_destroy(plans->cost[k]);
     }
+    base_free(plans->ctx, plans->speed);
     base_free(plans->ctx, plans->scratch);
     base_free(plans->ctx, plans->retain);
     base_free(plans->ctx, plans);

@@ -17,6 +17,8 @@
 typedef struct tr_attention_plans_options {
     const as_topology_t *topology;
     const as_profile_t *profile; /* borrowed for creation; NULL: built in (builtin_profile.h) */
+    /* [servers] 1: that of the profile's device; borrowed for creation. NULL: all 1 */
+    const double *server_speeds;
     kern_dtype_t dtype;
     int32_t group, head_dim, num_kv_heads;
     int32_t num_layers, num_kinds;

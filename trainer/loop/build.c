@@ -20,6 +20,7 @@ tr_lot_options_t tr_build_lots(const tr_build_t *build, const tr_model_t *model,
     tr_lot_options_t lots = {
         .plans = {.topology = build->topology,
                   .profile = build->profile,
+                  .server_speeds = build->server_speeds,
                   .dtype = c->dtype,
                   .group = c->num_q_heads / c->num_kv_heads,
                   .head_dim = c->head_dim,

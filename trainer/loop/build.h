@@ -28,6 +28,7 @@ typedef struct tr_build {
     int32_t rank_columns;
     /* Planning: tr_attention_plans_options_t. */
     const as_profile_t *profile;
+    const double *server_speeds;
     int64_t retain_bytes;
     int follow_servers; /* 1: cuts_follow_servers and sums_per_server: fast; 0: a run has the same bits
                            whichever servers compute */

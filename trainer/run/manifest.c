@@ -62,9 +62,18 @@ static void put_targets(base_json_t *j, uint32_t targets)
     base_json_end(j);
 }
 
+static void put_numbers(base_json_t *j, const double *of, int64_t count)
+{
+    base_json_begin_array(j);
+    for (int64_t i = 0; i < count; i++)
+        base_json_double(j, of[i]);
+    base_json_end(j);
+}
+
 static void put_value(base_json_t *j, const base_schema_key_t *key, const void *object)
 {
     const void *field = (const char *)object + key->offset;
+    const base_config_numbers_t *numbers;
 
     base_json_key(j, key->name);
     switch (key->type) {
@@ -96,10 +105,11 @@ static void put_value(base_json_t *j, const base_schema_key_t *key, const void *
         put_targets(j, *(const uint32_t *)field);
         return;
     case BASE_SCHEMA_PAIR:
-        base_json_begin_array(j);
-        base_json_double(j, ((const double *)field)[0]);
-        base_json_double(j, ((const double *)field)[1]);
-        base_json_end(j);
+        put_numbers(j, field, 2);
+        return;
+    case BASE_SCHEMA_NUMBERS:
+        numbers = *(const base_config_numbers_t *const *)field;
+        put_numbers(j, numbers->of, numbers->count);
         return;
     case BASE_SCHEMA_TYPE_COUNT:
         break;

@@ -2,6 +2,8 @@
 
 #include "base/memory.h"
 
+#include <inttypes.h>
+
 base_status_t tr_setup_topology(base_ctx_t *ctx, const base_config_t *config, comm_group_t *group,
                                 as_topology_t **topology_p)
 {
@@ -9,9 +11,21 @@ base_status_t tr_setup_topology(base_ctx_t *ctx, const base_config_t *config, co
                                                 [BASE_CONFIG_PLACEMENT_POOL] = AS_POOL,
                                                 [BASE_CONFIG_PLACEMENT_LOCAL] = AS_LOCAL};
 
-    return as_topology_create(ctx, placements[config->attention.placement], comm_group_size(group),
-                              comm_group_hosts(group), (int32_t)config->attention.servers_per_host,
-                              topology_p);
+    const base_config_numbers_t *speeds = config->attention.server_speeds;
+    as_topology_t *t = NULL;
+
+    BASE_TRY(as_topology_create(ctx, placements[config->attention.placement],
+                                comm_group_size(group), comm_group_hosts(group),
+                                (int32_t)config->attention.servers_per_host, &t));
+    *topology_p = t;
+    if (speeds == NULL || speeds->count == t->num_servers) return BASE_OK;
+    const base_status_t st = BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CONF_04,
+                                       "attention.server_speeds: %" PRId64
+                                       " numbers, want one for each of %" PRId32 " servers",
+                                       speeds->count, t->num_servers);
+    as_topology_destroy(t);
+    *topology_p = NULL;
+    return st;
 }
 
 base_device_kind_t tr_setup_device(const base_config_t *config)
@@ -105,20 +119,21 @@ tr_build_t tr_setup_build(const tr_inputs_t *inputs, const as_topology_t *topolo
                           const lora_adapter_options_t *adapters, int64_t free_bytes)
 {
     const base_config_t *c = inputs->config;
-    tr_build_t build = {.spec = inputs->spec,
-                        .dtype = tr_setup_dtype(c),
-                        .topology = topology,
-                        .tokens_per_trainer = c->batch.tokens_per_trainer,
-                        .longest = inputs->longest,
-                        .full = is_full(inputs),
-                        .optimizer = 1,
-                        .num_adapters = is_full(inputs) ? 0 : inputs->num_jobs,
-                        .adapters = adapters,
-                        .rank_columns = (int32_t)c->batch.max_rank_columns,
-                        .profile = inputs->profile,
-                        .retain_bytes = c->attention.retain_mib << 20,
-                        .follow_servers =
-                            tr_setup_device(c) == BASE_DEVICE_CUDA && !c->train.deterministic};
+    tr_build_t build = {
+        .spec = inputs->spec,
+        .dtype = tr_setup_dtype(c),
+        .topology = topology,
+        .tokens_per_trainer = c->batch.tokens_per_trainer,
+        .longest = inputs->longest,
+        .full = is_full(inputs),
+        .optimizer = 1,
+        .num_adapters = is_full(inputs) ? 0 : inputs->num_jobs,
+        .adapters = adapters,
+        .rank_columns = (int32_t)c->batch.max_rank_columns,
+        .profile = inputs->profile,
+        .server_speeds = c->attention.server_speeds != NULL ? c->attention.server_speeds->of : NULL,
+        .retain_bytes = c->attention.retain_mib << 20,
+        .follow_servers = tr_setup_device(c) == BASE_DEVICE_CUDA && !c->train.deterministic};
 
     set_recompute(c, free_bytes, &build);
     return build;

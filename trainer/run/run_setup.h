@@ -15,7 +15,8 @@ kern_dtype_t tr_setup_dtype(const base_config_t *config);
 /* BASE_ERR_UNSUPPORTED (DEV-01) when mode, dtype and device do not go together. */
 base_status_t tr_setup_check(base_ctx_t *ctx, const base_config_t *config) BASE_MUST_CHECK;
 
-/* Roles of the group's ranks as attention.placement says. The caller frees *topology_p. */
+/* Roles of the group's ranks as attention.placement says. The caller frees *topology_p. CONF-04 when
+ * servers_per_host leaves no trainer, or server_speeds has another number of servers. */
 base_status_t tr_setup_topology(base_ctx_t *ctx, const base_config_t *config, comm_group_t *group,
                                 as_topology_t **topology_p) BASE_MUST_CHECK;
 

@@ -381,8 +381,9 @@ static void tiny_cases_are_near_the_optimum(void **state)
         best_sum += best;
         close_planner(&r);
     }
-    print_message("%lld of %lld within 1 %% of the optimum, all together %.4f of the optima's sum\n",
-                  (long long)num_best, (long long)num_cases, (double)sum / (double)best_sum);
+    print_message(
+        "%lld of %lld within 1 %% of the optimum, all together %.4f of the optima's sum\n",
+        (long long)num_best, (long long)num_cases, (double)sum / (double)best_sum);
     /* Rows as short as these leave a few tile rows a server: rounding, not planning. 136 of the 200
      * are within 1 % of the optimum, and all together 2.5 % above. */
     assert_true(num_best * 100 >= num_cases * 65);

@@ -24,6 +24,7 @@ static void what_is_printed_loads_back(void **state)
     round_trip(CONFIG_SHORT, NULL);
     round_trip(base_print_example(), NULL);
     round_trip(CONFIG_SHORT, "attention={placement: pool, servers_per_host: 3}");
+    round_trip(CONFIG_SHORT, "attention={server_speeds: [1, 0.1, 3.3333333333333335]}");
     round_trip(CONFIG_SHORT, "train={checkpoint_every_microbatches: 3, deterministic: true}");
     round_trip(CONFIG_SHORT, "defaults={betas: [0.1, 0.3], eps: 1.2345678901234567e-9, "
                              "warmup_steps: 0, rslora: true, targets: [down_proj]}");

@@ -36,6 +36,7 @@ enum { NUM_DOCUMENTS = sizeof lengths / sizeof lengths[0] };
 
 typedef struct balance {
     int64_t longest;
+    const double *speeds;   /* NULL: all alike */
     int64_t counted[RANKS]; /* ns of the cost model that its kernels' tasks take */
     int64_t planned[RANKS]; /* of the tasks that the plan gives it */
     as_score_t score[RANKS];
@@ -139,9 +140,9 @@ out:
     return st;
 }
 
-static balance_t run(as_placement_t placement, int64_t longest)
+static balance_t run(as_placement_t placement, int64_t longest, const double *speeds)
 {
-    balance_t b = {.longest = longest};
+    balance_t b = {.longest = longest, .speeds = speeds};
     const train_case_t c = {.spec = &spec,
                             .weight_seed = 2,
                             .dtype = KERN_F32,
@@ -152,6 +153,7 @@ static balance_t run(as_placement_t placement, int64_t longest)
                             .longest = longest,
                             .num_ranks = RANKS,
                             .placement = placement,
+                            .server_speeds = speeds,
                             .body = body,
                             .user = &b};
 
@@ -179,7 +181,7 @@ static double over_mean(const int64_t *ns)
 
 static void test_four_servers_share_as_planned(void **state)
 {
-    const balance_t b = run(AS_IN_PLACE, 3000);
+    const balance_t b = run(AS_IN_PLACE, 3000, NULL);
 
     (void)state;
     for (int r = 0; r < RANKS; r++) {
@@ -194,10 +196,33 @@ static void test_four_servers_share_as_planned(void **state)
     assert_true((double)b.score[0].compute_ns < 1.2 * (double)b.score[0].bound_ns);
 }
 
+/* Each server's time is its work over its speed. Cuts follow the layout here, so that none is made for
+ * the slow one: a task is up to a quarter of a server's mean. */
+static void test_unlike_servers_share_by_speed(void **state)
+{
+    static const double speeds[RANKS] = {1, 0.5, 2, 1};
+    const balance_t b = run(AS_IN_PLACE, 3000, speeds);
+    int64_t work = 0;
+    double last = 0;
+
+    (void)state;
+    for (int r = 0; r < RANKS; r++) {
+        const double ns = (double)b.counted[r] / speeds[r];
+
+        assert_int_equal(b.counted[r], b.planned[r]);
+        assert_true(b.hash[r] == b.hash[0]);
+        last = ns > last ? ns : last;
+        work += b.counted[r];
+    }
+    assert_true(last <= (double)(LAYERS * (b.score[0].compute_ns + 1)));
+    assert_true(last < 1.15 * (double)work / 4.5);
+    assert_true(b.counted[2] > 3 * b.counted[1]);
+}
+
 /* What sharing is for: whole documents, each where its rows are. */
 static void test_whole_documents_are_not_shared(void **state)
 {
-    const balance_t b = run(AS_LOCAL, TOKENS);
+    const balance_t b = run(AS_LOCAL, TOKENS, NULL);
 
     (void)state;
     for (int r = 0; r < RANKS; r++)
@@ -209,6 +234,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_four_servers_share_as_planned),
+        cmocka_unit_test(test_unlike_servers_share_by_speed),
         cmocka_unit_test(test_whole_documents_are_not_shared),
     };
 
