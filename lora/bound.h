@@ -3,9 +3,12 @@
  *   volume   rows over capacity
  *   L2       Martello and Toth (1990): documents above half the capacity cannot share, and what is
  *            not small does not fit beside them
+ *   dual     Fekete and Schepers' (2001) dual feasible functions: documents just above a third (a
+ *            fourth, ...) of the capacity share with one (two, ...) of their like at most
  *   chain    of each adapter: its batches need microbatches of their own, one batch after another,
- *            with stages - 1 between
- *   columns  batches need at least so many microbatches, each with the adapter's rank
+ *            with stages - 1 between; and others' documents that stand alone need theirs beside
+ *   columns  batches need at least so many microbatches, each with the adapter's rank: L2 and dual of
+ *            ranks in columns; and adapters beside whose rank no other fits share with none
  *
  * Pure functions in integers. */
 #ifndef CADRE_LORA_BOUND_H
@@ -18,7 +21,7 @@ extern "C" {
 #endif
 
 typedef struct lora_bounds {
-    int64_t volume, l2, chain, columns;
+    int64_t volume, l2, dual, chain, columns;
     int64_t best; /* the largest */
 } lora_bounds_t;
 
@@ -28,10 +31,13 @@ int64_t lora_bound_volume(const int64_t *rows, int64_t num, int64_t capacity);
  * volume bound. Linear. */
 int64_t lora_bound_l2(const int64_t *sorted, int64_t num, int64_t capacity);
 
+/* In any order; linear. */
+int64_t lora_bound_dual(const int64_t *rows, int64_t num, int64_t capacity);
+
 /* Bounds of a whole window. Allocates its scratch. Errors: BASE_ERR_NOMEM. */
 base_status_t lora_bound_window(base_ctx_t *ctx, const lora_window_t *window,
                                 lora_bounds_t *bounds) BASE_MUST_CHECK;
-/* The same in the caller's scratch, of num_documents numbers. */
+/* The same in the caller's scratch, of 2 * num_documents numbers. */
 void lora_bound_window_in(const lora_window_t *window, int64_t *scratch, lora_bounds_t *bounds);
 
 #ifdef __cplusplus

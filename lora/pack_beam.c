@@ -18,7 +18,7 @@ static const lora_pack_policy_t policies[] = {
     {.order = LORA_LEAST_FAR, .slack_shift = 12, .together = 0, .start = 2},
     {.order = LORA_LEAST_FAR, .slack_shift = 12, .together = 0, .start = 3},
     {.order = LORA_LONGEST_CHAIN, .slack_shift = 6, .together = 1},
-    {.order = LORA_LONGEST_CHAIN, .slack_shift = 9, .together = 1, .unsplit = 1},
+    {.order = LORA_LONGEST_CHAIN, .slack_shift = 9, .together = 1, .unsplit = LORA_UNSPLIT_ALL},
 };
 enum { NUM_POLICIES = sizeof policies / sizeof policies[0] };
 

@@ -1,12 +1,15 @@
 #include "lora/pack_fill.h"
 
 #include "base/memory.h"
+#include "lora/pack_window.h"
 
 #include <assert.h>
 #include <string.h>
 
 #define WORDS     (LORA_FILL_BITS / 64 + 1)
-#define MAX_UNITS 512 /* room / align, with align > 1 */
+#define MAX_UNITS LORA_WINDOW_PADDED_UNITS /* room / align, with align > 1 */
+
+_Static_assert(LORA_WINDOW_PADDED_CAPACITY <= LORA_FILL_BITS, "padded sums are exact");
 
 struct lora_fill {
     base_ctx_t *ctx;

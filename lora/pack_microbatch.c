@@ -110,9 +110,11 @@ static int fits_whole(const lora_pack_state_t *s, int32_t num_groups, int32_t gr
 /* 1 when the batch's rest has to stay together. */
 static int keep_whole(const lora_pack_state_t *s, const lora_pack_policy_t *policy, int32_t group)
 {
-    return policy->unsplit &&
-           lora_window_align(s->window, s->adapters[s->groups[group]].left_rows) <=
-               s->window->capacity;
+    const int kept = policy->unsplit == LORA_UNSPLIT_ALL ||
+                     (policy->unsplit == LORA_UNSPLIT_FIRST && group == 0);
+
+    return kept && lora_window_align(s->window, s->adapters[s->groups[group]].left_rows) <=
+                       s->window->capacity;
 }
 
 /* The document that the microbatch starts with: so none waits for ever, and long ones come while

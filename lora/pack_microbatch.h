@@ -13,11 +13,18 @@ typedef enum lora_pack_order {
     LORA_LONGEST_CHAIN /* by the microbatches that its batches still need one after another */
 } lora_pack_order_t;
 
+/* Batches that fit into one microbatch and are never divided. */
+typedef enum lora_pack_unsplit {
+    LORA_SPLIT_ANY,
+    LORA_UNSPLIT_FIRST, /* that of the adapter that the microbatch starts with */
+    LORA_UNSPLIT_ALL
+} lora_pack_unsplit_t;
+
 typedef struct lora_pack_policy {
     lora_pack_order_t order;
     int slack_shift; /* capacity >> this many rows may stay empty before more adapters come in */
     int together;    /* 1: batches that fit whole come first */
-    int unsplit;     /* 1: a batch that fits into one microbatch is never divided */
+    lora_pack_unsplit_t unsplit;
     int start; /* which adapter's longest document the microbatch starts with: 0 the first's */
 } lora_pack_policy_t;
 

@@ -147,7 +147,7 @@ base_status_t lora_pack_process(base_ctx_t *ctx, const lora_window_t *window, in
 {
     question_t question;
     lora_bounds_t bounds;
-    int64_t scratch[MAX];
+    int64_t scratch[2 * MAX];
     answer_t answer;
 
     if (window->num_documents > MAX || window->num_batches > MAX || window->num_adapters > MAX)

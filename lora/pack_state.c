@@ -59,13 +59,17 @@ static int by_rows(const void *a, const void *b, const void *arg)
     return c != 0 ? c : base_compare_i64(i, j);
 }
 
-static int64_t batch_rows(const lora_window_t *w, int32_t batch)
+/* Rows of the batch, and the microbatches that they fill: a document that stands alone fills one. */
+static int64_t batch_rows(const lora_window_t *w, int32_t batch, int64_t *full_p)
 {
     const lora_window_batch_t *b = &w->batches[batch];
-    int64_t rows = 0;
+    int64_t rows = 0, counted = 0;
 
-    for (int32_t d = b->first_document; d < b->first_document + b->num_documents; d++)
+    for (int32_t d = b->first_document; d < b->first_document + b->num_documents; d++) {
         rows += w->rows[d];
+        counted += w->rows[d] < w->capacity ? w->rows[d] : w->capacity;
+    }
+    *full_p = (counted + w->capacity - 1) / w->capacity;
     return rows;
 }
 
@@ -77,8 +81,10 @@ static void begin_adapter(lora_pack_state_t *s, int32_t adapter)
     int64_t chain = 0;
 
     for (int32_t b = a->first_batch + a->num_batches - 1; b >= a->first_batch; b--) {
-        s->batch_rows[b] = batch_rows(w, b);
-        chain += (s->batch_rows[b] + w->capacity - 1) / w->capacity + w->stages - 1;
+        int64_t full;
+
+        s->batch_rows[b] = batch_rows(w, b, &full);
+        chain += full + w->stages - 1;
         s->chain[b] = chain;
     }
     *at = (lora_pack_adapter_t){.batch = a->first_batch, .ready = a->not_before};

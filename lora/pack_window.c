@@ -20,6 +20,9 @@ static base_status_t check_shape(base_ctx_t *ctx, const lora_window_t *w)
         return fail_shape(ctx, "capacity", w->capacity);
     if (w->adapter_align < 1 || w->capacity % w->adapter_align != 0)
         return fail_shape(ctx, "adapter_align", w->adapter_align);
+    if (w->adapter_align > 1 && (w->capacity > LORA_WINDOW_PADDED_CAPACITY ||
+                                 w->capacity / w->adapter_align > LORA_WINDOW_PADDED_UNITS))
+        return fail_shape(ctx, "with padded adapters: capacity", w->capacity);
     if (w->stages < 1) return fail_shape(ctx, "stages", w->stages);
     for (int32_t a = 0; a < w->num_adapters; a++) {
         const lora_window_adapter_t *adapter = &w->adapters[a];

@@ -26,6 +26,10 @@
 extern "C" {
 #endif
 
+/* Where adapters are padded a microbatch has so many rows and units of adapter_align at most. */
+#define LORA_WINDOW_PADDED_CAPACITY 16384
+#define LORA_WINDOW_PADDED_UNITS    512
+
 typedef struct lora_window_adapter {
     int64_t rank;
     int64_t done, total; /* global batches behind it, and of the whole job; total > 0 */

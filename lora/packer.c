@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/sort.h"
+#include "lora/bound.h"
 #include "lora/pack_beam.h"
 #include "lora/pack_level.h"
 #include "lora/pack_microbatch.h"
@@ -18,6 +19,7 @@ struct lora_packer {
     lora_pack_state_t state;
     int32_t *trial; /* [max_documents] microbatches under a policy */
     lora_pack_beam_t *beam;
+    int64_t *sizes; /* [2 max_documents] for the bound */
     int64_t *level; /* [lora_level_scratch(max_documents)] */
 };
 
@@ -26,7 +28,7 @@ static const lora_pack_policy_t policies[] = {
     {.order = LORA_LEAST_FAR, .slack_shift = 6, .together = 1},
     {.order = LORA_LEAST_FAR, .slack_shift = 9, .together = 1},
     {.order = LORA_LEAST_FAR, .slack_shift = 12, .together = 0},
-    {.order = LORA_LONGEST_CHAIN, .slack_shift = 9, .together = 1, .unsplit = 1},
+    {.order = LORA_LONGEST_CHAIN, .slack_shift = 9, .together = 1, .unsplit = LORA_UNSPLIT_FIRST},
 };
 enum { NUM_POLICIES = sizeof policies / sizeof policies[0] };
 
@@ -42,7 +44,8 @@ base_status_t lora_packer_create(base_ctx_t *ctx, const lora_packer_limits_t *li
     p->trial = base_calloc(ctx, limits->max_documents, sizeof *p->trial, "packer");
     p->level =
         base_calloc(ctx, lora_level_scratch(limits->max_documents), sizeof *p->level, "packer");
-    if (p->trial == NULL || p->level == NULL) goto err_destroy;
+    p->sizes = base_calloc(ctx, 2 * (int64_t)limits->max_documents, sizeof *p->sizes, "packer");
+    if (p->trial == NULL || p->level == NULL || p->sizes == NULL) goto err_destroy;
     BASE_TRY_GOTO(lora_pack_state_init(ctx, limits, &p->state), st, err_destroy);
     BASE_TRY_GOTO(lora_pack_beam_create(ctx, limits, &p->beam), st, err_destroy);
     *packer_p = p;
@@ -58,6 +61,7 @@ void lora_packer_destroy(lora_packer_t *packer)
     lora_pack_beam_destroy(packer->beam);
     lora_pack_state_deinit(&packer->state);
     base_free(packer->ctx, packer->level);
+    base_free(packer->ctx, packer->sizes);
     base_free(packer->ctx, packer->trial);
     base_free(packer->ctx, packer);
 }
@@ -72,26 +76,6 @@ static base_status_t check(lora_packer_t *p, const lora_window_t *w)
                          w->num_adapters, w->num_batches, w->num_documents, p->limits.max_adapters,
                          p->limits.max_batches, p->limits.max_documents);
     return lora_window_check(p->ctx, w);
-}
-
-/* No schedule can have fewer; lora/bound.h has better ones that need memory. */
-static int64_t quick_bound(const lora_pack_state_t *s)
-{
-    const lora_window_t *w = s->window;
-    int64_t rows = 0, bound = 0;
-
-    for (int32_t b = 0; b < w->num_batches; b++)
-        rows += lora_window_align(w, s->batch_rows[b]);
-    for (int32_t a = 0; a < w->num_adapters; a++) {
-        const lora_window_adapter_t *adapter = &w->adapters[a];
-        const int64_t chain =
-            adapter->num_batches > 0
-                ? adapter->not_before + s->chain[adapter->first_batch] - (w->stages - 1)
-                : 0;
-
-        if (chain > bound) bound = chain;
-    }
-    return bound > rows / w->capacity ? bound : (rows + w->capacity - 1) / w->capacity;
 }
 
 /* One policy from end to end; kept when it is better than what the schedule has. */
@@ -115,15 +99,17 @@ static void try_policy(lora_packer_t *p, const lora_window_t *w, const lora_pack
 base_status_t lora_packer_run(lora_packer_t *p, const lora_window_t *w, lora_schedule_t *schedule)
 {
     int64_t adapters = INT64_MAX;
+    lora_bounds_t bounds;
 
     BASE_TRY(check(p, w));
     schedule->num_microbatches = INT32_MAX;
     for (int i = 0; i < NUM_POLICIES; i++)
         try_policy(p, w, &policies[i], schedule, &adapters);
-    lora_pack_state_begin(&p->state, w, p->trial);
-    const int64_t bound = quick_bound(&p->state);
-    if (schedule->num_microbatches > bound + bound / WORTH_IT)
+    lora_bound_window_in(w, p->sizes, &bounds);
+    if (schedule->num_microbatches > bounds.best + bounds.best / WORTH_IT) {
+        lora_pack_state_begin(&p->state, w, p->trial);
         lora_pack_beam_search(p->beam, &p->state, schedule);
+    }
     lora_level_supervised(w, schedule, p->level);
     return BASE_OK;
 }

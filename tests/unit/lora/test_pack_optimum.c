@@ -118,7 +118,8 @@ static void test_bounds(void **state)
 {
     static const int64_t over_half[] = {60, 60, 55, 55, 51};
     static const int64_t beside[] = {70, 70, 40, 40, 40}; /* 40 does not fit beside 70 */
-    static const int64_t thirds[] = {34, 34, 34};         /* three do not fit: L2 does not see it */
+    static const int64_t thirds[] = {34, 34, 34};         /* three do not fit */
+    static const int64_t halves[] = {50, 50, 50, 50}, fourths[] = {26, 26, 26, 26, 26, 26, 26};
     static const int64_t long_ones[] = {150, 60, 40};
 
     (void)state;
@@ -129,6 +130,13 @@ static void test_bounds(void **state)
     assert_int_equal(lora_bound_l2(thirds, 3, 100), 2);
     assert_int_equal(lora_bound_l2(long_ones, 3, 100), 2);
     assert_int_equal(lora_bound_l2(thirds, 0, 100), 0);
+    assert_int_equal(lora_bound_dual(over_half, 5, 100), 5);
+    assert_int_equal(lora_bound_dual(thirds, 3, 100), 2);
+    assert_int_equal(lora_bound_dual(halves, 4, 100), 2);
+    assert_int_equal(lora_bound_l2(fourths, 7, 100), 2);
+    assert_int_equal(lora_bound_dual(fourths, 7, 100), 3);
+    assert_int_equal(lora_bound_dual(long_ones, 3, 100), 2);
+    assert_int_equal(lora_bound_dual(thirds, 0, 100), 0);
 }
 
 int main(void)

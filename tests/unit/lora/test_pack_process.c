@@ -58,7 +58,7 @@ static void draw_open(base_ctx_t *ctx, pack_case_t *c)
 {
     lora_packer_t *packer = pack_case_packer(ctx);
 
-    pack_case_begin(c, 6, 4, 1, 6, 4096, 4096);
+    pack_case_begin(c, 108, 4, 1, 6, 4096, 4096);
     c->window.rank_columns = 32;
     assert_int_equal(lora_packer_run(packer, &c->window, &c->schedule), BASE_OK);
     lora_packer_destroy(packer);
