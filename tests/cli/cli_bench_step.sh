@@ -48,6 +48,6 @@ err 'CLI-02: --repeat: found "21", wanted a whole number from 1 to 20'
 expect 2 bench step --hiden 256
 err 'nearest is "--hidden"'
 expect 2 bench stp
-err 'CLI-02: bench: say what: plan, profile, attention, step, train, overlap, links, pack or placement'
+err 'CLI-02: bench: say what: plan, profile, attention, step, train, load, overlap, links, pack or placement'
 
 finish "all steps measured"

@@ -8,6 +8,7 @@
 #include "trainer/loop/build.h"
 #include "trainer/loop/gradients.h"
 #include "trainer/loop/microbatch.h"
+#include "trainer/model/product_search.h"
 #include "trainer/run/run_trace.h"
 
 #include <math.h>
@@ -171,6 +172,7 @@ static base_status_t make_trainer(placement_t *p, base_device_t *dev)
     if (p->trainer->index < 0) return BASE_OK;
     BASE_TRY(kern_gemm_search_new(p->trainer->stream, 1));
     BASE_TRY(tr_weights_repeat(p->trainer->weights, p->trainer->stream, SEED));
+    if (tr_product_has_choice(&p->trainer->graph)) BASE_TRY(tr_product_search(&p->trainer->graph));
     BASE_TRY(init_adapter(p));
     return tr_gradients_zero(p->trainer);
 }
