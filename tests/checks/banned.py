@@ -28,7 +28,28 @@ MEMORY = re.compile(
 )
 # Receives are posted before sends, each for a known sender, tag and size (comm/mpi.h).
 WILDCARD = re.compile(r"\b(MPI_ANY_SOURCE|MPI_ANY_TAG|MPI_I?M?[Pp]robe|MPI_Waitany|MPI_Wait(?:all|some)?)\b")
+# What runs on CUDA's default stream, or waits for all of a device: streams do not wait for it, and nothing may wait there.
+DEFAULT_STREAM = re.compile(
+    r"(?<![\w.>])(cudaDeviceSynchronize|cudaCtxSynchronize|cudaStreamSynchronize|cudaMemcpy(?:2D|3D|Peer|ToSymbol|FromSymbol)?|"
+    r"cudaMemset(?:2D|3D)?|cudaLaunchHostFunc)\s*\("
+)
+LAUNCH = re.compile(r"<<<(.*?)>>>", re.DOTALL)
 BANNED = re.compile(r"(?<![\w.>])(" + "|".join(NOWHERE) + r")\s*\(")
+
+
+def num_arguments(text):
+    depth = commas = 0
+    for c in text:
+        depth += (c in "([{") - (c in ")]}")
+        commas += c == "," and depth == 0
+    return commas + 1
+
+
+def check_launches(path, code):
+    for match in LAUNCH.finditer(code):
+        if num_arguments(match[1]) != 4:
+            number = code.count("\n", 0, match.start()) + 1
+            yield f"{path}:{number}: a launch without a stream: <<<blocks, threads, shared bytes, stream>>>"
 
 
 def check(root):
@@ -36,7 +57,10 @@ def check(root):
     for path in source_tree.files(root):
         if not path.endswith(source_tree.SOURCE):
             continue
-        for number, line in enumerate(source_tree.code_lines(source_tree.read(root, path)), 1):
+        lines = source_tree.code_lines(source_tree.read(root, path))
+        if not path.startswith("tests/"):
+            findings.extend(check_launches(path, "\n".join(lines)))
+        for number, line in enumerate(lines, 1):
             place = f"{path}:{number}"
             for match in BANNED.finditer(line):
                 findings.append(f"{place}: {match[1]}: use {NOWHERE[match[1]]}")
@@ -45,6 +69,9 @@ def check(root):
             match = WILDCARD.search(line)
             if match:
                 findings.append(f"{place}: {match[1]}: messages are expected, and waits are the progress thread's looks")
+            match = DEFAULT_STREAM.search(line)
+            if match and not path.startswith("tests/"):
+                findings.append(f"{place}: {match[1]}: work is given to a stream, and waits have a deadline (base/device)")
             match = MEMORY.search(line)
             if match and not path.startswith(MEMORY_PLACES):
                 findings.append(f"{place}: {match[1]}: memory comes from base/memory.h")
@@ -68,6 +95,11 @@ CASES = [
     ({"data/a.h": "free (p);\n"}, "free: memory comes from"),
     ({"comm/a.c": "s = strdup(t);\n"}, "strdup: memory comes from"),
     ({"kernels/cuda/a.cu": "cudaMallocAsync(&p, n, s);\n"}, "cudaMallocAsync: memory comes from"),
+    ({"kernels/cuda/a.cu": "k<<<f(a, b), 256, 0,\n    s>>>(p); cudaMemcpyAsync(a, b, n, k, s); cudaMemset2DAsync(a, s);\n"}, None),
+    ({"kernels/cuda/a.cu": "\nk<<<blocks,\n 256>>>(p);\n"}, "a.cu:2: a launch without a stream"),
+    ({"kernels/cuda/a.cu": "cudaMemcpy(a, b, n, k);\n"}, "cudaMemcpy: work is given to a stream"),
+    ({"base/device/a.c": "e = cudaDeviceSynchronize();\n"}, "cudaDeviceSynchronize: work is given"),
+    ({"tests/gpu/a.cu": "k<<<1, 1>>>(); cudaDeviceSynchronize();\n"}, None),
     ({"trainer/cli/a.c": '/* text\n */ char c = \'"\'; strcpy(a, b); char d = \'"\';\n'}, "a.c:2: strcpy"),
 ]
 

@@ -82,7 +82,8 @@ static base_status_t run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_
                               .adapters = c->adapters,
                               .rank_columns = all_ranks(c),
                               .retain_bytes = c->retain_bytes > 0 ? c->retain_bytes : 65536,
-                              .serial = c->serial};
+                              .serial = c->serial,
+                              .follow_servers = c->device == BASE_DEVICE_CUDA}; /* as a run */
     BASE_TRY_GOTO(tr_build_trainer(ctx, dev, group, &build, &rank.lots, &rank.trainer), st, out);
     st = run_body(c, &rank);
     if (st >= 0) st = comm_barrier(group);
