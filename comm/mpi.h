@@ -79,6 +79,10 @@ typedef struct comm_mpi_options {
 base_status_t comm_mpi_run(comm_mpi_t *mpi, const comm_mpi_options_t *options, comm_rank_fn fn,
                            void *user, base_error_t *error) BASE_MUST_CHECK;
 
+/* After comm_mpi_run: who is to tell the user. Rank 0; when that has not ended for seconds after a
+ * stop (it hangs, its host is gone) the lowest rank that has. */
+int comm_mpi_speaker(const comm_mpi_t *mpi);
+
 #ifdef __cplusplus
 }
 #endif

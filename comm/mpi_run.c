@@ -13,10 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* After a stop: how long a rank waits for the others to say that they stop too. */
-#define STOP_WAIT_NS INT64_C(2000000000)
-#define POLL_NS      20000000
-#define OPEN_MS      60000
+/* After a stop: how long a rank waits for the others to say that they stop too; for rank 0, which
+ * tells the user, a twelfth of the deadline (10 s of 120) if that is longer. */
+#define STOP_WAIT_NS    INT64_C(2000000000)
+#define FIRST_WAIT_PART 12
+#define POLL_NS         20000000
+#define OPEN_MS         60000
 
 typedef struct runner {
     comm_mpi_t *mpi;
@@ -36,6 +38,23 @@ static int all_left(const comm_mpi_group_t *g)
     for (int r = 0; r < g->group.size; r++)
         if (r != g->group.rank && g->ended[r].magic == 0) return 0;
     return 1;
+}
+
+/* The lowest rank that is known to have ended, this one included. */
+static int first_ended(const comm_mpi_group_t *g)
+{
+    int r = 0;
+
+    while (r < g->group.rank && g->ended[r].magic == 0)
+        r++;
+    return r;
+}
+
+static int waited_enough(const comm_mpi_group_t *g, int64_t since_stop_ns)
+{
+    const int64_t first_ns = base_ctx_deadline_ms(g->group.ctx) * 1000000 / FIRST_WAIT_PART;
+
+    return since_stop_ns > STOP_WAIT_NS && (first_ended(g) == 0 || since_stop_ns > first_ns);
 }
 
 /* Its lists and buffers are gone when its function returns, so an exchange that is still open is a
@@ -62,9 +81,10 @@ static void end_rank(runner_t *run)
     comm_mpi_end(g);
     while (!all_left(g)) {
         if (comm_mpi_is_stopped(g) && stopped_ns == 0) stopped_ns = base_clock_ns();
-        if (stopped_ns > 0 && base_clock_ns() - stopped_ns > STOP_WAIT_NS) break;
+        if (stopped_ns > 0 && waited_enough(g, base_clock_ns() - stopped_ns)) break;
         comm_mpi_sleep(mpi, &mpi->changed, POLL_NS);
     }
+    mpi->speaker = first_ended(g);
     (void)pthread_mutex_unlock(&mpi->mutex);
     for (int c = 0; c < COMM_NUM_CHANNELS; c++) {
         const base_status_t sync = g->stream[c] != NULL ? base_stream_sync(g->stream[c]) : BASE_OK;
@@ -231,6 +251,11 @@ out_free:
     if (st < 0 && error != NULL && error->status == BASE_OK) comm_watch_error(ctx, st, error);
     base_free(mpi->ctx, g);
     return st;
+}
+
+int comm_mpi_speaker(const comm_mpi_t *mpi)
+{
+    return mpi->speaker;
 }
 
 const char *comm_transport_name(comm_transport_t transport)

@@ -182,6 +182,7 @@ struct comm_mpi {
     int asked, state; /* comm_mpi_work_t */
     int open_ranks;   /* COMM_MPI_OPEN: ranks of the group */
     int failed;       /* some group was stopped: MPI may not finalize */
+    int speaker;      /* comm_mpi_speaker */
     int stuck; /* the progress thread does not come back: nothing of the group may be freed */
     base_status_t status;
     comm_mpi_group_t *group;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 typedef struct seen {
     int rank, size, host;
@@ -96,6 +97,33 @@ static base_status_t gather_much(comm_group_t *group, base_ctx_t *ctx, base_devi
     return BASE_OK;
 }
 
+/* Rank 0 does not come until rank 1 has given it up and ended: DONE is there. */
+#define DONE "mpi_process.done"
+static base_status_t wait_for_rank_0(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
+                                     void *user)
+{
+    (void)ctx, (void)dev, (void)user;
+    if (comm_group_rank(group) == 1) return comm_barrier(group);
+    for (int i = 0; i < 6000 && access(DONE, F_OK) != 0; i++)
+        (void)usleep(10000);
+    return comm_barrier(group);
+}
+
+static void a_rank_speaks_for_another(comm_mpi_t *mpi)
+{
+    const comm_mpi_options_t options = {.device = BASE_DEVICE_CPU, .deadline_ms = 1000};
+    base_error_t error;
+
+    assert_true(comm_mpi_run(mpi, &options, wait_for_rank_0, NULL, &error) < 0);
+    if (comm_mpi_rank(mpi) == 1) {
+        assert_int_equal(error.status, BASE_ERR_TIMEOUT);
+        FILE *file = fopen(DONE, "w");
+        assert_non_null(file);
+        (void)fclose(file);
+    }
+    assert_int_equal(comm_mpi_speaker(mpi), comm_mpi_rank(mpi));
+}
+
 static void test_process(void **state)
 {
     base_ctx_t *ctx = fixture_ctx();
@@ -165,6 +193,10 @@ static void test_process(void **state)
     assert_int_equal(comm_mpi_run(mpi, &alike, look, &seen, &error), BASE_OK);
     assert_string_equal(seen.transport, "copy_engine");
     test_fall_back(mpi, rank);
+    assert_int_equal(comm_mpi_speaker(mpi), 0);
+    if (rank == 0) (void)unlink(DONE);
+    assert_int_equal(comm_mpi_run(mpi, &options, look, &seen, &error), BASE_OK); /* it is gone */
+    a_rank_speaks_for_another(mpi);
     comm_mpi_destroy(mpi);
     comm_mpi_destroy(NULL);
     fixture_ctx_end(ctx);

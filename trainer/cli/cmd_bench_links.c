@@ -129,7 +129,7 @@ static base_status_t run(base_ctx_t *ctx, const char *threads, links_call_t *cal
         ranks.transport = call->transports[i];
         st = tr_run_ranks(&ranks, tr_bench_links_rank, &call->bench, &error);
     }
-    if (st < 0 && ranks.rank == 0) tr_cli_error_print(stderr, &error);
+    if (st < 0) tr_run_ranks_report(&ranks, &error);
     tr_run_ranks_close(&ranks);
     return st;
 }

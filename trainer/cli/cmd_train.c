@@ -134,7 +134,7 @@ static int run_ranks(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
     }
     st = tr_run_ranks(&ranks, train_rank, call, &error);
     if (st < 0 && call->loaded < 0) error = call->why; /* not another rank's copy of the same */
-    if (st < 0 && !call->run.reported && ranks.rank == 0) tr_cli_error_print(stderr, &error);
+    if (st < 0 && !call->run.reported) tr_run_ranks_report(&ranks, &error);
     tr_run_ranks_close(&ranks);
     if (st < 0) return tr_cli_exit_code(st);
     if (call->run.saved) return TR_EXIT_SAVED;

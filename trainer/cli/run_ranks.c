@@ -1,6 +1,7 @@
 #include "trainer/cli/run_ranks.h"
 
 #include "base/memory.h"
+#include "trainer/cli/cli_error.h"
 #include "trainer/cli/options.h"
 #include "trainer/cli/verb.h"
 
@@ -114,4 +115,12 @@ base_status_t tr_run_ranks(tr_run_ranks_t *ranks, comm_rank_fn fn, void *user, b
                                             .log = ranks->log,
                                             .hosts = ranks->hosts};
     return comm_threads_run(&options, fn, user, error);
+}
+
+void tr_run_ranks_report(const tr_run_ranks_t *ranks, const base_error_t *error)
+{
+    if (ranks->threads > 0 || comm_mpi_speaker(ranks->mpi) == ranks->rank)
+        tr_cli_error_print(stderr, error);
+    else
+        base_log_error(ranks->log, error);
 }

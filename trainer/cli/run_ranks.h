@@ -43,4 +43,8 @@ void tr_run_ranks_close(tr_run_ranks_t *ranks);
 base_status_t tr_run_ranks(tr_run_ranks_t *ranks, comm_rank_fn fn, void *user,
                            base_error_t *error) BASE_MUST_CHECK;
 
+/* Prints the error of a run that failed, on the one rank that is to (comm_mpi_speaker); the others
+ * write it into their logs. */
+void tr_run_ranks_report(const tr_run_ranks_t *ranks, const base_error_t *error);
+
 #endif
