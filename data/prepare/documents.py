@@ -239,15 +239,16 @@ class Builder:
         if options.double_bos == "error" and vocabulary.bos_id >= 0 and len(ids) > 1:
             if ids[0] == vocabulary.bos_id and ids[1] == vocabulary.bos_id:
                 raise self._fault("DATA-29", row, f"begins with two {quote(vocabulary.bos_spelling)}")
-        if len(ids) > options.max_tokens:
+        whole = len(ids)
+        if whole > options.max_tokens:
             if options.overlong != "truncate":
-                raise self._fault("DATA-28", row, f"{len(ids)} tokens; at most {options.max_tokens}")
+                raise self._fault("DATA-28", row, f"{whole} tokens; at most {options.max_tokens}")
             # No end token is put there: the text does not end there.
             ids, mask, ended = ids[: options.max_tokens], mask[: options.max_tokens], False
             self.notes.truncated += 1
         if not mask.any():
-            cut = "" if ended else f" within the first {options.max_tokens}"
-            raise self._fault("DATA-27", row, f"no supervised token among {len(ids)}{cut}")
+            where = f"within the first {len(ids)} of {whole}" if len(ids) < whole else f"among {whole}"
+            raise self._fault("DATA-27", row, f"no supervised token {where}")
         return Document(row.line, ids, mask, ended)
 
 

@@ -175,6 +175,7 @@ for name, norm in first.items():
 PY
 run 0 train calm.yaml --set output=runs/calm --resume --dump-gradients none.safetensors # nothing is left to do
 err 'code: ended without another global batch, so it has no gradient to write'
+if grep -q 'where the time went' out; then fail "a table of no time"; fi
 cmp -s before.jsonl runs/calm/metrics.jsonl || fail "metrics.jsonl changed"
 [ "$(state runs/calm)" = "done" ] || fail "state $(state runs/calm)"
 

@@ -78,7 +78,9 @@ err "runs/new/prepared/wide.h5: not there, and neither is it's.jsonl, of which i
 # The table counts what is trained on: the dataset without what is held out.
 words="train llama.yaml with documents held out"
 "$cadre" train llama.yaml --set output=runs/held --set defaults.steps=2 --set adapters.wide.eval_documents=2 \
-    --set defaults.warmup_steps=1 --set adapters.wide.eval_every_steps=1 >out 2>err || fail "exit code $?"
+    --set defaults.warmup_steps=1 --set adapters.wide.eval_every_steps=1 \
+    --set adapters.narrow.global_batch_documents=1000 >out 2>err || fail "exit code $?"
+err "cadre: warning: narrow: global_batch_documents is 1000, there are "
 python3 - <<'PY' || fail "supervised tokens of the table"
 import json
 shown = next(int(line.split()[2].replace(",", "")) for line in open("err") if line.startswith("wide "))

@@ -221,7 +221,7 @@ class Masks(model_folders.PrepareTest):
         self.assertEqual(result.lines, [2])
         self.assertIn("refused       1 rows\n    line 1: no supervised token", result.text)
         # Cut before the answer: the same fault.
-        self.refused([{"prompt": "hello " * 20, "completion": "yes"}], "DATA-27", "within the first 8",
+        self.refused([{"prompt": "hello " * 20, "completion": "yes"}], "DATA-27", "no supervised token within the first 8 of ",
                      "--max-tokens", "8", "--overlong", "truncate")
         self.assertEqual(self.prepare([rows[0]], "--masked", "skip", output="none.h5").ids, ["DATA-34"])
 

@@ -88,6 +88,24 @@ static base_status_t print_plan(tr_train_report_t *r)
     return BASE_OK;
 }
 
+/* A global batch never reaches over the end of an epoch: one larger than the dataset is not what it says. */
+static void warn_of_short_batches(const tr_train_report_t *r)
+{
+    for (int32_t j = 0; j < r->inputs->num_jobs; j++) {
+        const tr_job_t *job = r->inputs->jobs[j];
+        const int64_t wanted = job->config->global_batch_documents;
+        char key[BASE_LOG_KEY_BYTES];
+
+        if (wanted <= job->training_documents) continue;
+        (void)snprintf(key, sizeof key, "batch:%.40s", job->name);
+        base_log_warn(base_ctx_log(r->ctx), key,
+                      "%s: global_batch_documents is %lld, there are %lld documents to train on: "
+                      "each step has %lld and is an epoch",
+                      job->name, (long long)wanted, (long long)job->training_documents,
+                      (long long)job->training_documents);
+    }
+}
+
 static base_status_t start_progress(tr_train_report_t *r)
 {
     const tr_inputs_t *in = r->inputs;
@@ -138,6 +156,7 @@ static base_status_t start(tr_train_report_t *r, const tr_checkpoint_clock_t *pa
         r->part_ns == NULL)
         return BASE_ERR_NOMEM;
     BASE_TRY(print_plan(r));
+    warn_of_short_batches(r);
     BASE_TRY(open_metrics(r, past));
     BASE_TRY(tr_run_status_create(r->ctx, tr_run_folder_path(r->folder, TR_RUN_STATUS),
                                   base_clock_ns, r->microbatch, &r->status));
@@ -316,8 +335,10 @@ static base_status_t print_results(tr_train_report_t *r)
                                           .folder = r->folders[j]};
     }
     tr_run_table_results(r->out, rows, in->num_jobs, in->config->model, is_full(r), data);
-    if (r->num_splits > 0) (void)fputs("\nwhere the time went:\n", r->out);
-    if (r->num_splits > 0) tr_run_table_split(r->out, r->splits, r->num_splits);
+    if (r->num_splits > 0 && r->splits[0].microbatches > 0) {
+        (void)fputs("\nwhere the time went:\n", r->out);
+        tr_run_table_split(r->out, r->splits, r->num_splits);
+    }
     (void)fprintf(r->out, "\nhost waits between microbatches: %lld; for late results: %lld\n",
                   (long long)r->waits.all, (long long)r->waits.results);
     base_free(r->ctx, rows);
