@@ -118,7 +118,14 @@ def main():
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
-    variants = [attempt(args, *variant) for variant in VARIANTS]
+    variants = []
+    for variant in VARIANTS:  # the file has what there is, if this program is ended
+        variants.append(attempt(args, *variant))
+        write(args, variants)
+    sys.exit(0 if any("tokens_per_s" in v for v in variants) else 1)
+
+
+def write(args, variants):
     ran = [v for v in variants if "tokens_per_s" in v]
     result = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -135,7 +142,6 @@ def main():
     with open(args.file, "w") as file:
         json.dump(result, file, indent=1)
         file.write("\n")
-    sys.exit(0 if ran else 1)
 
 
 if __name__ == "__main__":
