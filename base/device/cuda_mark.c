@@ -156,6 +156,7 @@ base_status_t base_cuda_stream_mark(base_stream_t *base, const base_mark_t *mark
     BASE_TRY(base_cuda_enter(base->dev));
     if (s->marks == NULL) BASE_TRY(make_marks(s));
     BASE_TRY(make_room(s));
+    BASE_TRY(base_cuda_pace(base));
     mark_entry_t *entry = &s->marks->ring[s->marks->head % RING];
     STREAM_TRY(base, "cudaEventRecord of a mark", cudaEventRecord(entry->event, s->native));
     entry->mark = *mark;
