@@ -123,7 +123,7 @@ victim=$(pgrep -f "^$cadre train run.yaml --set output=$dir/runs/dies" | tail -1
 kill -9 "$victim"
 ended 5 dies
 named=$took
-grep -qE "^launch/run: killed by signal 9: rank [01] \((trainer|server) 0, process $victim\), after [0-9]+ microbatches, in layer -?[0-9] of (ping|pong)(, waiting for rank [01])?$" err ||
+grep -qE "^launch/run: killed by signal 9: rank [01] \((trainer|server) 0, process $victim\), after [0-9]+ microbatches, (in layer [0-9] of (ping|pong)|between microbatches)(, waiting for rank [01])?$" err ||
     fail "it does not say which rank"
 [ "$(grep -cE '^(launch/run|cadre|mpirun)' err)" -eq 2 ] || fail "more than one line about it"
 

@@ -43,9 +43,11 @@ static void place_text(const tr_rank_state_t *s, char *text, size_t room)
     const int32_t peer = __atomic_load_n(&s->place.peer, __ATOMIC_RELAXED);
     char in[64] = "", waits[64] = "";
 
-    if (half >= 0)
+    if (half >= 0 && layer >= 0)
         (void)snprintf(in, sizeof in, ", in layer %" PRId32 " of %s", layer,
                        half == 0 ? "ping" : "pong");
+    else if (half >= 0) /* sums over trainers, control records */
+        (void)snprintf(in, sizeof in, ", between microbatches");
     if (peer >= 0) (void)snprintf(waits, sizeof waits, ", waiting for rank %" PRId32, peer);
     (void)snprintf(text, room, "%s%s", in, waits);
 }
