@@ -80,13 +80,14 @@ static void test_optimum(void **state)
     fixture_ctx_end(ctx);
 }
 
-/* Where columns are scarce the bounds are weak (here by a quarter), so that only the exact packer
- * says how near the packer comes. */
+/* Where columns are scarce the packer meets the bound mostly; the exact packer says of the others how
+ * near it comes. */
 static void test_columns(void **state)
 {
     base_ctx_t *ctx = fixture_ctx();
     lora_packer_t *packer = pack_case_packer(ctx);
-    int64_t ours = 0, optima = 0, bound = 0;
+    int64_t ours = 0, optima = 0;
+    int windows = 0, open = 0;
     static pack_case_t c;
 
     (void)state;
@@ -99,15 +100,17 @@ static void test_columns(void **state)
         if (c.window.num_documents < 10 || c.window.num_documents > 14) continue;
         assert_int_equal(lora_packer_run(packer, &c.window, &c.schedule), BASE_OK);
         assert_int_equal(lora_bound_window(ctx, &c.window, &bounds), BASE_OK);
+        windows++;
         if (c.schedule.num_microbatches == bounds.best) continue;
+        open++;
         ours += c.schedule.num_microbatches;
-        bound += bounds.best;
         assert_int_equal(lora_pack_exact(ctx, &c.window, &limits, &c.schedule, &exact), BASE_OK);
         assert_int_equal(lora_schedule_judge(ctx, &c.window, &c.schedule, NULL), BASE_OK);
         assert_true(exact.proven && exact.bound == c.schedule.num_microbatches);
         optima += exact.bound;
     }
-    assert_true(bound > 0 && 6 * bound < 5 * optima);
+    /* Of 27 windows 4 are open, and the packer has the optimum of them. */
+    assert_true(windows > 20 && open > 0 && 5 * open <= windows);
     assert_true(ours <= optima + 1);
     lora_packer_destroy(packer);
     fixture_ctx_end(ctx);
