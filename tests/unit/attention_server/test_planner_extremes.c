@@ -153,8 +153,10 @@ static void memory_may_be_just_enough(void **state)
         high = r.score.scratch_bytes;
         assert_int_equal(plan_with(&r, high), BASE_OK);
         assert_int_equal(r.score.at_home, 0);
+        if (layouts[i].count > 1000)
+            continue; /* as many pieces take long to give away for memory */
         assert_int_equal(plan_with(&r, low), BASE_ERR_NOMEM);
-        for (int step = 0; step < (layouts[i].count < 1000 ? 8 : 2); step++) {
+        for (int step = 0; step < 8; step++) {
             const int64_t middle = low + (high - low) / 2;
 
             if (plan_with(&r, middle) == BASE_OK)
