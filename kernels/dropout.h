@@ -4,10 +4,11 @@
  *
  *   const base_philox_key_t key = kern_dropout_key(seed, step, layer, module);
  *   const uint32_t threshold = kern_dropout_threshold(p);
- *   const base_philox_t r = kern_dropout_words(key, document, position, column / 4);
- *   if (kern_dropout_keeps(r.word[column % 4], threshold)) ...
+ *   const base_philox_t r = kern_dropout_words(key, document, position, column / 8);
+ *   if (kern_dropout_keeps(kern_dropout_number(r, column % 8), threshold)) ...
  *
- * One block of Philox serves four columns. p = 0 has threshold 0 and keeps all. */
+ * One block of Philox serves eight columns, 16 bits each, since a GPU that makes a mask is limited by
+ * the multiplications of Philox. p = 0 has threshold 0 and keeps all. */
 #ifndef CADRE_KERNELS_DROPOUT_H
 #define CADRE_KERNELS_DROPOUT_H
 
@@ -30,27 +31,39 @@ BASE_PHILOX_INLINE base_philox_key_t kern_dropout_key(uint64_t seed, uint32_t st
     return key;
 }
 
-/* p in [0, 1). Host and device agree: p 2^32 is exact in double. */
+/* p in [0, 1). Host and device agree: p 2^16 is exact in double. */
 BASE_PHILOX_INLINE uint32_t kern_dropout_threshold(double p)
 {
-    const double scaled = p * 4294967296.0 + 0.5;
+    const double scaled = p * 65536.0 + 0.5;
 
-    return scaled >= 4294967295.0 ? 0xffffffffu : (uint32_t)scaled;
+    return scaled >= 65535.0 ? 65535u : (uint32_t)scaled;
 }
 
-/* The words of columns 4 quad ... 4 quad + 3. */
+/* 1 / (1 - p) for the p that the threshold stands for, so that means are those without dropout. */
+BASE_PHILOX_INLINE double kern_dropout_factor(double p)
+{
+    return 65536.0 / (65536.0 - (double)kern_dropout_threshold(p));
+}
+
+/* The numbers of columns 8 octet ... 8 octet + 7. */
 BASE_PHILOX_INLINE base_philox_t kern_dropout_words(base_philox_key_t key, int64_t document,
-                                                    int32_t position, uint32_t quad)
+                                                    int32_t position, uint32_t octet)
 {
     const uint64_t d = (uint64_t)document;
 
-    return base_philox(key, (uint32_t)(d & 0xffffffffu), (uint32_t)(d >> 32), (uint32_t)position,
-                       quad);
+    return base_philox_rounds(BASE_PHILOX_FEWEST_ROUNDS, key, (uint32_t)(d & 0xffffffffu),
+                              (uint32_t)(d >> 32), (uint32_t)position, octet);
 }
 
-BASE_PHILOX_INLINE int kern_dropout_keeps(uint32_t word, uint32_t threshold)
+/* That of column 8 octet + n: the lower half of a word, then the upper one. */
+BASE_PHILOX_INLINE uint32_t kern_dropout_number(base_philox_t words, int n)
 {
-    return word >= threshold;
+    return n % 2 == 0 ? words.word[n / 2] & 0xffffu : words.word[n / 2] >> 16;
+}
+
+BASE_PHILOX_INLINE int kern_dropout_keeps(uint32_t number, uint32_t threshold)
+{
+    return number >= threshold;
 }
 
 #endif

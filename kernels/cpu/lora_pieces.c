@@ -4,7 +4,7 @@
 #include "kernels/dropout.h"
 
 /* With dropout, x is masked into a tile on the stack: 128 KiB in double. Columns are multiples of
- * the four that one block of Philox serves. */
+ * the eight that one block of Philox serves. */
 #define TILE_ROWS 64
 #define TILE_COLS 256
 
@@ -28,7 +28,7 @@ static void for_pieces(const kern_lora_route_t *route, piece_fn fn, const void *
         piece_t piece = {.route = route,
                          .block = block,
                          .scale = adapter->scale,
-                         .factor = 1.0 / (1.0 - adapter->dropout)};
+                         .factor = kern_dropout_factor(adapter->dropout)};
 
         piece.threshold = kern_dropout_threshold(adapter->dropout);
         piece.key = kern_dropout_key(adapter->seed, adapter->step, (uint32_t)route->layer,
@@ -79,19 +79,21 @@ static int tile_next(const piece_t *piece, int64_t cols, tile_t *tile)
     return 1;
 }
 
-/* word[j]: the random number of column tile->col + j in that row. */
-static void draw_row(const piece_t *piece, int64_t row, const tile_t *tile, uint32_t *word)
+/* number[j]: of column tile->col + j in that row, and a few behind the last. */
+static void draw_row(const piece_t *piece, int64_t row, const tile_t *tile,
+                     uint32_t number[TILE_COLS])
 {
     const kern_mat_t *documents = &piece->route->documents;
     const int32_t *pair = int_row(documents) + row * documents->pitch;
     const uint64_t document = (uint64_t)(uint32_t)pair[1] << 32 | (uint32_t)pair[0];
     const int32_t position = int_row(&piece->route->positions)[row];
 
-    for (int64_t j = 0; j < tile->cols; j += 4) {
+    for (int64_t j = 0; j < tile->cols; j += 8) {
         const base_philox_t r = kern_dropout_words(piece->key, (int64_t)document, position,
-                                                   (uint32_t)((tile->col + j) / 4));
+                                                   (uint32_t)((tile->col + j) / 8));
 
-        memcpy(word + j, r.word, sizeof r.word);
+        for (int n = 0; n < 8; n++)
+            number[j + n] = kern_dropout_number(r, n);
     }
 }
 
@@ -103,16 +105,16 @@ typedef struct view {
 
 static view_t masked(const piece_t *piece, const kern_mat_t *x, const tile_t *tile, real_t *scratch)
 {
-    uint32_t word[TILE_COLS];
+    uint32_t number[TILE_COLS];
 
     if (piece->threshold == 0) return (view_t){real_row(x, tile->row) + tile->col, x->pitch};
     for (int64_t t = 0; t < tile->rows; t++) {
         const real_t *from = real_row(x, tile->row + t) + tile->col;
         real_t *to = scratch + t * TILE_COLS;
 
-        draw_row(piece, tile->row + t, tile, word);
+        draw_row(piece, tile->row + t, tile, number);
         for (int64_t j = 0; j < tile->cols; j++)
-            to[j] = kern_dropout_keeps(word[j], piece->threshold) ? from[j] : 0;
+            to[j] = kern_dropout_keeps(number[j], piece->threshold) ? from[j] : 0;
     }
     return (view_t){scratch, TILE_COLS};
 }
@@ -221,14 +223,14 @@ base_status_t KERN_NAME(lora_db)(void *args)
 static void add_masked(const piece_t *piece, const tile_t *tile, const real_t *z,
                        const kern_mat_t *dx)
 {
-    uint32_t word[TILE_COLS];
+    uint32_t number[TILE_COLS];
 
     for (int64_t t = 0; t < tile->rows; t++) {
         real_t *to = real_row(dx, tile->row + t) + tile->col;
 
-        draw_row(piece, tile->row + t, tile, word);
+        draw_row(piece, tile->row + t, tile, number);
         for (int64_t j = 0; j < tile->cols; j++)
-            if (kern_dropout_keeps(word[j], piece->threshold)) to[j] += z[t * TILE_COLS + j];
+            if (kern_dropout_keeps(number[j], piece->threshold)) to[j] += z[t * TILE_COLS + j];
     }
 }
 

@@ -81,7 +81,7 @@ __device__ __forceinline__ void fetch(const sum_params &p, const group &g, int64
         if (row < row1 && j < g.cols) {
             next.wide[i] = load_chunk(p.wide.row(row) + g.first, j, g.cols, g.aligned != 0);
             if constexpr (DROPOUT)
-                next.wide[i] = keep(next.wide[i], kept_bits(g.mask, name_of(p.names, row), j));
+                next.wide[i] = keep(next.wide[i], g.mask, name_of(p.names, row), j);
         }
     }
     const int at = threadIdx.x, tile = at % (MT * 2) / 2;

@@ -82,12 +82,13 @@ __device__ __forceinline__ void add_masked(const dx_params &p, const mask_key &m
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        uint32_t bits = 0xff;
+        base_philox_t words = {};
         if (mask.threshold != 0 && row + 8 * r < row1)
-            bits = kept_bits(mask, name_of(p.names, row + 8 * r), j);
+            words = mask_words(mask, name_of(p.names, row + 8 * r), j);
 #pragma unroll
         for (int n = 0; n < 8; n++)
-            if (bits >> n & 1u) sum[r][n] += mask.factor * acc[n / 2][2 * r + n % 2];
+            if (kern_dropout_keeps(kern_dropout_number(words, n), mask.threshold))
+                sum[r][n] += mask.factor * acc[n / 2][2 * r + n % 2];
     }
 }
 

@@ -26,7 +26,7 @@ inline mask_key mask_of(const kern_lora_route_t &route, const kern_lora_block_t 
     return {kern_dropout_key(adapter.seed, adapter.step, static_cast<uint32_t>(route.layer),
                              static_cast<uint32_t>(block.module)),
             kern_dropout_threshold(adapter.dropout),
-            static_cast<float>(1.0 / (1.0 - adapter.dropout))};
+            static_cast<float>(kern_dropout_factor(adapter.dropout))};
 }
 
 inline double scale_of(const kern_lora_route_t &route, const kern_lora_block_t &block)
@@ -65,31 +65,29 @@ __device__ __forceinline__ row_name name_of(const row_names &names, int64_t row)
     return {static_cast<int64_t>(document), names.positions[row]};
 }
 
-/* Bit n: column + n is kept, n < 8; column is a multiple of 4. */
-__device__ __forceinline__ uint32_t kept_bits(const mask_key &mask, row_name name, int64_t column)
+/* Eight columns of a row, of which the mask keeps some; column is a multiple of 8. */
+__device__ __forceinline__ base_philox_t mask_words(const mask_key &mask, row_name name,
+                                                    int64_t column)
 {
-    uint32_t bits = 0;
-#pragma unroll
-    for (int quad = 0; quad < 2; quad++) {
-        const base_philox_t r =
-            kern_dropout_words(mask.key, name.document, name.position,
-                               static_cast<uint32_t>(column / 4) + static_cast<uint32_t>(quad));
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (kern_dropout_keeps(r.word[i], mask.threshold)) bits |= 1u << (4 * quad + i);
-    }
-    return bits;
+    return kern_dropout_words(mask.key, name.document, name.position,
+                              static_cast<uint32_t>(column / 8));
 }
 
-/* Dropped elements become 0, whatever they were. */
-__device__ __forceinline__ uint32_t keep_pair(uint32_t pair, uint32_t bits)
+/* Two elements, of which those whose half of `word` is below the threshold become 0, whatever they
+ * were. Halves are compared in the upper half of a word: one shift, no field is taken out. */
+__device__ __forceinline__ uint32_t keep_pair(uint32_t pair, uint32_t word, uint32_t threshold)
 {
-    return pair & ((bits & 1u ? 0xffffu : 0u) | (bits & 2u ? 0xffff0000u : 0u));
+    const uint32_t limit = threshold << 16;
+    const uint32_t low = word << 16 >= limit ? 0x0000ffffu : 0u;
+    const uint32_t high = word >= limit ? 0xffff0000u : 0u;
+    return pair & (low | high);
 }
-__device__ __forceinline__ uint4 keep(uint4 x, uint32_t bits)
+__device__ __forceinline__ uint4 keep(uint4 x, const mask_key &mask, row_name name, int64_t column)
 {
-    return make_uint4(keep_pair(x.x, bits), keep_pair(x.y, bits >> 2), keep_pair(x.z, bits >> 4),
-                      keep_pair(x.w, bits >> 6));
+    const base_philox_t r = mask_words(mask, name, column);
+    return make_uint4(
+        keep_pair(x.x, r.word[0], mask.threshold), keep_pair(x.y, r.word[1], mask.threshold),
+        keep_pair(x.z, r.word[2], mask.threshold), keep_pair(x.w, r.word[3], mask.threshold));
 }
 
 __device__ __forceinline__ uint32_t bits_of(const bf16 *p)

@@ -6,7 +6,7 @@
  * copies of 16 bytes; what a lane multiplies it has brought itself, except B, which lies the other way
  * round and is transposed on the way out. The order of the inner dimension within a product is free
  * as long as both operands have the same: lane c of four holds columns 8 c ... 8 c + 7 of a step of
- * 32, which is also what two blocks of Philox serve.
+ * 32, and one block of Philox serves each lane's.
  *
  * The order of a sum: a warp's steps ascending, then the warps in order. It depends on the inner
  * dimension alone. */
@@ -152,7 +152,7 @@ __device__ __forceinline__ void bring_step(const product_params &p, const group 
 }
 
 template <bool ALONG, bool DROPOUT, int MT, int NT>
-__global__ void __launch_bounds__(THREADS, DROPOUT ? 2 : 1)
+__global__ void __launch_bounds__(THREADS, DROPOUT &&NT <= 2 ? 2 : 1) /* as queues have room */
     product_kernel(const __grid_constant__ product_params p)
 {
     constexpr int STAGES = STAGES_OF<MT, NT>, SLOTS = 2 * MT + NT;
@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(THREADS, DROPOUT ? 2 : 1)
 #pragma unroll
             for (int r = 0; r < 2 * MT; r++)
                 if (mine + 8 * r < item.row1)
-                    x[r] = keep(x[r], kept_bits(g.mask, names[r], k0 + lane % 4 * CHUNK));
+                    x[r] = keep(x[r], g.mask, names[r], k0 + lane % 4 * CHUNK);
         }
 #pragma unroll
         for (int n = 0; n < NT; n++) {
@@ -339,7 +339,7 @@ base_status_t run(base_stream_t *s, const char *op, const kern_lora_route_t &rou
             g.mask = mask_of(route, first);
             g.alpha = static_cast<float>(
                 scale_of(route, first) *
-                (ALONG ? 1.0 / (1.0 - route.adapters[first.adapter].dropout) : 1.0));
+                (ALONG ? kern_dropout_factor(route.adapters[first.adapter].dropout) : 1.0));
             g.aligned = rows_aligned(x, g.first);
             /* as many blocks as fit, then the next group begins where this one ended */
             for (;;) {

@@ -32,6 +32,30 @@ static void random123_known_answers(void **state)
     }
 }
 
+/* The lines "philox4x32 7" there. */
+static void random123_fewest_rounds(void **state)
+{
+    static const known_t known[] = {
+        {{0, 0, 0, 0}, {0, 0}, {0x5f6fb709, 0x0d893f64, 0x4f121f81, 0x4f730a48}},
+        {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff},
+         {0xffffffff, 0xffffffff},
+         {0x5207ddc2, 0x45165e59, 0x4d8ee751, 0x8c52f662}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
+         {0x4dfccaba, 0x190a87f0, 0xc47362ba, 0xb6b5242a}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        const known_t *k = &known[i];
+        const base_philox_key_t key = base_philox_key((uint64_t)k->key[1] << 32 | k->key[0]);
+        const base_philox_t r = base_philox_rounds(BASE_PHILOX_FEWEST_ROUNDS, key, k->counter[0],
+                                                   k->counter[1], k->counter[2], k->counter[3]);
+
+        assert_memory_equal(r.word, k->want, sizeof k->want);
+    }
+}
+
 static void uniform_ends(void **state)
 {
     (void)state;
@@ -104,8 +128,11 @@ static void normals_at_the_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random123_known_answers),    cmocka_unit_test(uniform_ends),
-        cmocka_unit_test(below_is_the_exact_product), cmocka_unit_test(normals_have_the_moments),
+        cmocka_unit_test(random123_known_answers),
+        cmocka_unit_test(random123_fewest_rounds),
+        cmocka_unit_test(uniform_ends),
+        cmocka_unit_test(below_is_the_exact_product),
+        cmocka_unit_test(normals_have_the_moments),
         cmocka_unit_test(normals_at_the_ends),
     };
 

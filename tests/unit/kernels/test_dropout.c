@@ -6,14 +6,14 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* From a second implementation of Philox 4x32-10 (Python's integers), which has Random123's known
- * answers. */
+/* From a second implementation of Philox (Python's integers), which has Random123's known answers: ten
+ * rounds for the key, seven for the words. */
 static const struct answer {
     uint64_t seed;
     uint32_t step, layer, module;
     int64_t document;
     int32_t position;
-    uint32_t quad;
+    uint32_t octet;
     uint32_t key[2], word[4];
 } ANSWERS[] = {
     {0,
@@ -24,7 +24,7 @@ static const struct answer {
      0,
      0,
      {0x6916a26d, 0x1282842a},
-     {0x40fa602c, 0xec2ea7d6, 0x31d5af95, 0x9472f99d}},
+     {0x1c72454f, 0xf29a24ad, 0x61952cdc, 0xf0d921ae}},
     {7,
      1,
      2,
@@ -33,7 +33,7 @@ static const struct answer {
      5,
      6,
      {0xb1255bac, 0xea2fe3f1},
-     {0xd6ba256f, 0x93f53201, 0x18333e9e, 0x54df6f1e}},
+     {0xe1235e69, 0x5439c2d7, 0x49b3c999, 0x6500d886}},
     {UINT64_C(0x123456789abcdef0),
      99999,
      79,
@@ -42,7 +42,7 @@ static const struct answer {
      131071,
      3583,
      {0x96d3ee1e, 0x41c36df5},
-     {0xa5008a06, 0x50a4e22c, 0xbec67081, 0xf25d2274}},
+     {0x67c0e4a0, 0xd15915fc, 0x8b490d7a, 0x45d0f96c}},
 };
 
 static void test_known_answers(void **state)
@@ -51,10 +51,12 @@ static void test_known_answers(void **state)
     for (size_t i = 0; i < sizeof ANSWERS / sizeof ANSWERS[0]; i++) {
         const struct answer *a = &ANSWERS[i];
         const base_philox_key_t key = kern_dropout_key(a->seed, a->step, a->layer, a->module);
-        const base_philox_t r = kern_dropout_words(key, a->document, a->position, a->quad);
+        const base_philox_t r = kern_dropout_words(key, a->document, a->position, a->octet);
 
         assert_memory_equal(key.word, a->key, sizeof a->key);
         assert_memory_equal(r.word, a->word, sizeof a->word);
+        for (int n = 0; n < 8; n++)
+            assert_int_equal(kern_dropout_number(r, n), a->word[n / 2] >> n % 2 * 16 & 0xffffu);
     }
 }
 
@@ -62,12 +64,16 @@ static void test_threshold(void **state)
 {
     (void)state;
     assert_int_equal(kern_dropout_threshold(0), 0);
-    assert_int_equal(kern_dropout_threshold(0.1), 0x1999999a);
-    assert_int_equal(kern_dropout_threshold(0.5), 0x80000000u);
-    assert_int_equal(kern_dropout_threshold(0.9999999999999), 0xffffffffu);
+    assert_int_equal(kern_dropout_threshold(0.1), 0x199a);
+    assert_int_equal(kern_dropout_threshold(0.5), 0x8000);
+    assert_int_equal(kern_dropout_threshold(0.9999999999999), 0xffff);
+    assert_true(kern_dropout_factor(0) == 1.0);
+    assert_true(kern_dropout_factor(0.5) == 2.0);
+    /* What is kept times the factor is what was there: 2^16 - 0x199a of 2^16 are kept. */
+    assert_true(fabs(kern_dropout_factor(0.1) * (65536 - 0x199a) - 65536) < 1e-10);
     assert_true(kern_dropout_keeps(0, 0));
-    assert_false(kern_dropout_keeps(0x7fffffffu, 0x80000000u));
-    assert_true(kern_dropout_keeps(0x80000000u, 0x80000000u));
+    assert_false(kern_dropout_keeps(0x7fff, 0x8000));
+    assert_true(kern_dropout_keeps(0x8000, 0x8000));
 }
 
 /* ==== what an op does with it: x = 1 and A = I show the mask in s ==== */
