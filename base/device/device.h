@@ -53,6 +53,7 @@ typedef enum base_memory_kind {
     BASE_MEMORY_KIND_COUNT
 } base_memory_kind_t;
 typedef enum base_stream_kind {
+    /* On cuda giving it work waits, with the deadline, while some 200 pieces given earlier are not done. */
     BASE_STREAM_COMPUTE,
     BASE_STREAM_ASYNC /* copies and exchanges: runs beside the compute stream on every device */
 } base_stream_kind_t;

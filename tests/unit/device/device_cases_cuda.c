@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 #define N 1000003
 
@@ -179,12 +180,65 @@ static void no_such_gpu(device_env_t *env)
     assert_true(dev == NULL);
 }
 
+typedef struct other {
+    base_stream_t *stream;
+    base_buffer_t *buf;
+    base_counter_t *done, *gate;
+    base_status_t status;
+} other_t;
+
+/* Gives work of its own while the first thread is held, and ends the wait that holds it. */
+static void *other_main(void *arg)
+{
+    other_t *o = arg;
+    const base_range_t all = {
+        .mem = base_mem(o->buf, 0), .row_bytes = 4096, .rows = 1, .pitch = 4096};
+    const struct timespec nap = {.tv_nsec = 300000000}; /* the first thread is as far as it gets */
+
+    (void)nanosleep(&nap, NULL);
+    o->status = base_fill(o->stream, &all, 2);
+    if (o->status >= 0) o->status = base_stream_signal(o->stream, o->done, 1);
+    if (o->status >= 0) o->status = base_stream_sync(o->stream);
+    base_counter_raise(o->gate, 1);
+    return NULL;
+}
+
+/* A compute stream that waits takes so much work and no more: not so much that its queue is full, when a launch would
+ * wait inside the driver and other threads' calls with it. */
+static void ahead_is_limited(device_env_t *env)
+{
+    base_stream_t *s = env_stream(env, BASE_STREAM_COMPUTE);
+    base_buffer_t *buf = env_buffer(env, 4096);
+    const base_range_t all = {.mem = base_mem(buf, 0), .row_bytes = 4096, .rows = 1, .pitch = 4096};
+    other_t o = {.stream = env_stream(env, BASE_STREAM_ASYNC), .buf = env_buffer(env, 4096)};
+    pthread_t thread;
+
+    OK(base_counter_create(env->dev, &o.done));
+    OK(base_counter_create(env->dev, &o.gate));
+    assert_int_equal(pthread_create(&thread, NULL, other_main, &o), 0);
+    OK(base_stream_wait_counter(s, o.gate, 1));
+    for (int i = 0; i < 4000; i++)
+        OK(base_fill(s, &all, 1));
+    assert_int_equal(base_counter_value(o.gate), 1); /* the loop was held */
+    OK(base_stream_sync(s));
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    OK(o.status);
+    assert_int_equal(base_counter_value(o.done), 1);
+    base_counter_destroy(o.gate);
+    base_counter_destroy(o.done);
+    base_stream_destroy(o.stream);
+    base_stream_destroy(s);
+    base_buffer_free(o.buf);
+    base_buffer_free(buf);
+}
+
 const device_case_t device_cases_cuda[] = {
     {"kernel_on_native_stream", ON_CUDA, kernel_on_native_stream},
     {"counter_to_host_stream", ON_CUDA, counter_to_host_stream},
     {"pageable_download_has_deadline", ON_CUDA, pageable_download_has_deadline},
     {"released_after_stop", ON_CUDA, released_after_stop},
     {"very_large_pitch", ON_CUDA, very_large_pitch},
+    {"ahead_is_limited", ON_CUDA, ahead_is_limited},
     {"no_such_gpu", ON_CUDA, no_such_gpu},
     {NULL, 0, NULL},
 };
