@@ -14,6 +14,8 @@ out '^2 x cpu, transport threads: tiny, 1 layers, recompute block; placement loc
 out '^ +0 +3 +200 +[0-9.]+ +[0-9.]+ +[0-9.]+$'
 expect 0 bench placement "${small[@]}" --placement pool --rows 512 --dtype bf16
 out 'placement pool, 1 trainers of 768 rows'
+expect 0 bench placement "${small[@]}" --model-shape llama-3.1-8b --dtype bf16 --memory # nothing of it is allocated
+out '^rank 1: [0-9]+[.][0-9]+ GiB$'
 expect 2 bench placement --placement both
 err 'CLI-02: --placement: found "both", wanted in_place, pool or local'
 expect 2 bench placement --lengths short

@@ -165,8 +165,10 @@ static base_status_t make_trainer(placement_t *p, base_device_t *dev)
                               .rank_columns = TR_BENCH_PLACEMENT_ADAPTER_RANK,
                               .retain_bytes = args->retain_bytes,
                               .follow_servers = args->follow_servers,
-                              .recompute = args->recompute};
+                              .recompute = args->recompute,
+                              .layout_only = args->memory};
     BASE_TRY(tr_build_trainer(p->ctx, dev, p->group, &build, &lots, &p->trainer));
+    if (args->memory) return BASE_OK;
     for (int i = 0; i < 2; i++)
         BASE_TRY(tr_lot_create(p->ctx, &lots, p->lots[0], &p->lots[i]));
     if (p->trainer->index < 0) return BASE_OK;
@@ -175,6 +177,18 @@ static base_status_t make_trainer(placement_t *p, base_device_t *dev)
     if (tr_product_has_choice(&p->trainer->graph)) BASE_TRY(tr_product_search(&p->trainer->graph));
     BASE_TRY(init_adapter(p));
     return tr_gradients_zero(p->trainer);
+}
+
+static base_status_t print_memory(placement_t *p)
+{
+    const int64_t mine = base_arena_bytes(p->trainer->arena);
+    int64_t all[TR_BENCH_PLACEMENT_RANKS];
+
+    BASE_TRY(comm_allgather(p->group, &mine, sizeof mine, all));
+    for (int r = 0; r < comm_group_size(p->group) && comm_group_rank(p->group) == 0; r++)
+        (void)fprintf(p->args->out, "rank %d: %.2f GiB\n", r,
+                      (double)all[r] / (double)(INT64_C(1) << 30));
+    return BASE_OK;
 }
 
 /* ==== a microbatch ==== */
@@ -307,12 +321,17 @@ base_status_t tr_bench_placement_rank(comm_group_t *group, base_ctx_t *ctx, base
     p.result = base_calloc(ctx, 1, sizeof *p.result, "measurements");
     if (p.result == NULL) return BASE_ERR_NOMEM;
     st = make_trainer(&p, dev);
+    if (p.args->memory) {
+        if (st >= 0) st = print_memory(&p);
+        goto out;
+    }
     if (st >= 0) st = measure(&p);
     const base_status_t traced = tr_run_trace_close(p.trace, st);
     if (st >= 0) st = traced;
     if (st >= 0) st = share(&p, dev);
     if (st >= 0 && comm_group_rank(group) == 0)
         st = tr_bench_placement_report(ctx, p.args, p.result);
+out:
     for (int i = 1; i >= 0; i--)
         tr_lot_destroy(p.lots[i]);
     tr_trainer_destroy(p.trainer);

@@ -41,6 +41,7 @@ typedef struct tr_bench_placement {
     int follow_servers; /* as tr_build_t */
     tr_recompute_t recompute;
     const char *trace; /* folder, NULL: none */
+    bool memory; /* only say what each rank's arena takes; nothing is allocated on the device */
     bool json;
     FILE *out;
 } tr_bench_placement_t;

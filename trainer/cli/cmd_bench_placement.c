@@ -37,6 +37,7 @@ static const char PAGE[] =
     "  --seed N            of the documents (1)\n"
     "  --trace FOLDER      FOLDER/trace gets the timeline of all microbatches, for `cadre trace "
     "FOLDER`\n"
+    "  --memory            only say what each rank takes on the device, and stop\n"
     "  --json              one JSON object instead of text";
 
 enum {
@@ -49,6 +50,7 @@ enum {
     LENGTHS,
     RECOMPUTE,
     TRACE,
+    MEMORY,
     JSON,
     SERVERS,
     LAYERS,
@@ -62,15 +64,25 @@ enum {
     NUM_SPECS
 };
 static const tr_option_spec_t SPECS[NUM_SPECS] = {
-    [PLACEMENT] = {"--placement", true}, [TRANSPORT] = {"--transport", true},
-    [DEVICE] = {"--device", true},       [DTYPE] = {"--dtype", true},
-    [THREADS] = {"--threads", true},     [SHAPE] = {"--model-shape", true},
-    [LENGTHS] = {"--lengths", true},     [RECOMPUTE] = {"--recompute", true},
-    [TRACE] = {"--trace", true},         [JSON] = {"--json", false},
-    [SERVERS] = {"--servers", true},     [LAYERS] = {"--layers", true},
-    [ROWS] = {"--rows", true},           [MAX_ROWS] = {"--max-rows", true},
-    [ROWS_EACH] = {"--rows-each", true}, [MICROBATCHES] = {"--microbatches", true},
-    [WARM] = {"--warm", true},           [RETAIN_MIB] = {"--retain-mib", true},
+    [PLACEMENT] = {"--placement", true},
+    [TRANSPORT] = {"--transport", true},
+    [DEVICE] = {"--device", true},
+    [DTYPE] = {"--dtype", true},
+    [THREADS] = {"--threads", true},
+    [SHAPE] = {"--model-shape", true},
+    [LENGTHS] = {"--lengths", true},
+    [RECOMPUTE] = {"--recompute", true},
+    [TRACE] = {"--trace", true},
+    [MEMORY] = {"--memory", false},
+    [JSON] = {"--json", false},
+    [SERVERS] = {"--servers", true},
+    [LAYERS] = {"--layers", true},
+    [ROWS] = {"--rows", true},
+    [MAX_ROWS] = {"--max-rows", true},
+    [ROWS_EACH] = {"--rows-each", true},
+    [MICROBATCHES] = {"--microbatches", true},
+    [WARM] = {"--warm", true},
+    [RETAIN_MIB] = {"--retain-mib", true},
     [SEED] = {"--seed", true},
 };
 
@@ -175,6 +187,7 @@ static base_status_t take(base_ctx_t *ctx, const tr_options_t *o, placement_call
     b->follow_servers = call->device == BASE_DEVICE_CUDA;
     b->retain_bytes = retain_mib << 20;
     b->trace = o->values[TRACE];
+    b->memory = o->values[MEMORY] != NULL;
     b->json = o->values[JSON] != NULL;
     return BASE_OK;
 }
