@@ -17,8 +17,10 @@
 #define SLEEP_MAX_NS 1000000
 /* Waits of the rank's threads look at stop and deadline this often. */
 #define POLL_NS 20000000
-/* How long the end waits for MPI_Finalize after a failure. */
-#define LAST_WAIT_NS INT64_C(3000000000)
+/* How long the end waits for MPI_Finalize after a failure: for ranks that were alive, one of which may still
+ * have to say why, and when a rank did not come any more. */
+#define LAST_WAIT_NS INT64_C(30000000000)
+#define GONE_WAIT_NS INT64_C(3000000000)
 
 /* ==== environment ==== */
 
@@ -260,7 +262,7 @@ base_status_t comm_mpi_create(base_ctx_t *ctx, comm_mpi_t **mpi_p)
     base_memory_count_open(base_ctx_memory(ctx), BASE_RESOURCE_THREAD);
     st = comm_mpi_ask(mpi, COMM_MPI_IDLE, base_ctx_deadline_ms(ctx) * 1000000, "MPI_Init_thread");
     if (st < 0) {
-        mpi->failed = 1;
+        mpi->failed = mpi->gone = 1;
         comm_mpi_destroy(mpi);
         return st;
     }
@@ -274,10 +276,11 @@ void comm_mpi_destroy(comm_mpi_t *mpi)
     int ended;
 
     if (mpi == NULL) return;
+    const int64_t limit_ns = mpi->gone || mpi->stuck ? GONE_WAIT_NS : LAST_WAIT_NS;
     (void)pthread_mutex_lock(&mpi->mutex);
     mpi->asked = COMM_MPI_EXIT;
     (void)pthread_cond_signal(&mpi->work);
-    while (mpi->failed && mpi->state != COMM_MPI_EXIT && base_clock_ns() - start_ns < LAST_WAIT_NS)
+    while (mpi->failed && mpi->state != COMM_MPI_EXIT && base_clock_ns() - start_ns < limit_ns)
         comm_mpi_sleep(mpi, &mpi->changed, POLL_NS);
     ended = !mpi->failed || mpi->state == COMM_MPI_EXIT;
     (void)pthread_mutex_unlock(&mpi->mutex);

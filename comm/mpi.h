@@ -36,8 +36,8 @@ int comm_mpi_launched(int *rank, int *size);
  * BASE_ERR_COMM (COMM-04) when MPI refuses, BASE_ERR_TIMEOUT (COMM-02) when it does not come back
  * in the context's deadline. Borrows ctx. */
 base_status_t comm_mpi_create(base_ctx_t *ctx, comm_mpi_t **mpi_p) BASE_MUST_CHECK;
-/* Finalizes MPI. After a failure it waits a few seconds for that, since a dead rank would keep it
- * for ever; the process then ends without. NULL is legal. */
+/* Finalizes MPI. After a failure it waits for that no longer than half a minute, a few seconds when a
+ * rank did not end, since a dead one would keep it for ever; the process then ends without. NULL is legal. */
 void comm_mpi_destroy(comm_mpi_t *mpi);
 
 int comm_mpi_rank(const comm_mpi_t *mpi);
@@ -70,6 +70,11 @@ typedef struct comm_mpi_options {
     base_log_t *log;      /* may be NULL */
     const int32_t *hosts; /* [num_ranks] as if rank r were on host hosts[r] (comm_group_hosts), the
                              same on all ranks; NULL: where they are. Borrowed for the run */
+    /* Says why the group has failed, where a launcher kills all that is left when one process has
+     * ended badly: on rank 0 before it tells the others that it has ended, or on another one in its
+     * place (comm_mpi_speaker). NULL: nobody does. */
+    void (*report)(void *user, const base_error_t *error);
+    void *report_user;
 } comm_mpi_options_t;
 
 /* Runs `fn` on this process's rank, with a context, device and group of its own, and returns when

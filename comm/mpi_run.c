@@ -57,6 +57,15 @@ static int waited_enough(const comm_mpi_group_t *g, int64_t since_stop_ns)
     return since_stop_ns > STOP_WAIT_NS && (first_ended(g) == 0 || since_stop_ns > first_ns);
 }
 
+/* The mutex is held; what is said does not change any more. */
+static void report(const comm_mpi_group_t *g)
+{
+    if (g->report == NULL || !g->has_failed) return;
+    (void)pthread_mutex_unlock(&g->process->mutex);
+    g->report(g->report_user, &g->error);
+    (void)pthread_mutex_lock(&g->process->mutex);
+}
+
 /* Its lists and buffers are gone when its function returns, so an exchange that is still open is a
  * fault. Then it stays until all have ended, however long that takes: rank 0 may still be writing.
  * */
@@ -78,6 +87,7 @@ static void end_rank(runner_t *run)
         g->carrier->end(g->carrier);
         (void)pthread_mutex_lock(&mpi->mutex);
     }
+    if (g->group.rank == 0) report(g); /* before the others are free to go */
     comm_mpi_end(g);
     while (!all_left(g)) {
         if (comm_mpi_is_stopped(g) && stopped_ns == 0) stopped_ns = base_clock_ns();
@@ -85,6 +95,8 @@ static void end_rank(runner_t *run)
         comm_mpi_sleep(mpi, &mpi->changed, POLL_NS);
     }
     mpi->speaker = first_ended(g);
+    if (g->group.rank > 0 && mpi->speaker == g->group.rank) report(g);
+    mpi->gone = !all_left(g);
     (void)pthread_mutex_unlock(&mpi->mutex);
     for (int c = 0; c < COMM_NUM_CHANNELS; c++) {
         const base_status_t sync = g->stream[c] != NULL ? base_stream_sync(g->stream[c]) : BASE_OK;

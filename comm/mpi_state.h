@@ -158,9 +158,11 @@ typedef struct comm_mpi_group {
     int32_t stop; /* atomic builtins; the context's stop flag */
     int has_failed, failed_rank;
     base_error_t error; /* of the rank that failed first, as far as this one knows */
-    int has_ended;      /* fn has returned */
-    int moving;         /* data was on its way at the last look */
-    int quiet;          /* after a stop: nothing of the rank's memory is used any more */
+    void (*report)(void *user, const base_error_t *error); /* comm_mpi_options_t */
+    void *report_user;
+    int has_ended; /* fn has returned */
+    int moving;    /* data was on its way at the last look */
+    int quiet;     /* after a stop: nothing of the rank's memory is used any more */
 } comm_mpi_group_t;
 
 typedef enum comm_mpi_work {
@@ -183,6 +185,7 @@ struct comm_mpi {
     int open_ranks;   /* COMM_MPI_OPEN: ranks of the group */
     int failed;       /* some group was stopped: MPI may not finalize */
     int speaker;      /* comm_mpi_speaker */
+    int gone;         /* the last group that was stopped: a rank of it has not said that it ended */
     int stuck; /* the progress thread does not come back: nothing of the group may be freed */
     base_status_t status;
     comm_mpi_group_t *group;

@@ -116,20 +116,21 @@ static base_status_t take(base_ctx_t *ctx, const tr_options_t *o, links_call_t *
     return take_transports(ctx, o->values[TRANSPORT], call);
 }
 
-static base_status_t run(base_ctx_t *ctx, const char *threads, links_call_t *call)
+/* `line`: what the command line was found to be. */
+static base_status_t run(base_ctx_t *ctx, base_status_t line, const char *threads,
+                         links_call_t *call)
 {
     tr_run_ranks_t ranks;
-    base_error_t error = {.status = BASE_OK};
     base_status_t st = BASE_OK;
 
-    BASE_TRY(tr_run_ranks_open(ctx, threads, &ranks));
+    BASE_TRY(tr_run_ranks_open(ctx, line, threads, &ranks));
+    if (line < 0) call->num_transports = 1; /* tr_run_ranks refuses it */
     ranks.device = call->device;
     if (ranks.threads > 0) call->num_transports = 1;
     for (int i = 0; i < call->num_transports && st >= 0; i++) {
         ranks.transport = call->transports[i];
-        st = tr_run_ranks(&ranks, tr_bench_links_rank, &call->bench, &error);
+        st = tr_run_ranks(&ranks, tr_bench_links_rank, &call->bench);
     }
-    if (st < 0) tr_run_ranks_report(&ranks, &error);
     tr_run_ranks_close(&ranks);
     return st;
 }
@@ -145,7 +146,7 @@ int tr_cmd_bench_links(const tr_cli_t *cli, int argc, char **argv)
         return TR_EXIT_DONE;
     }
     if (st >= 0) st = take(cli->ctx, &o, &call);
-    if (st >= 0) st = run(cli->ctx, o.values[THREADS], &call);
+    st = run(cli->ctx, st, o.values[THREADS], &call);
     if (st < 0) return tr_cli_exit_code(st);
     return call.bench.met ? TR_EXIT_DONE : TR_EXIT_NO;
 }

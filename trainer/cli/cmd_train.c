@@ -1,5 +1,4 @@
 /* cadre train RUN.yaml: trains what the configuration says. */
-#include "base/clock.h"
 #include "base/config/print.h"
 #include "trainer/cli/cli_error.h"
 #include "trainer/cli/options.h"
@@ -39,8 +38,6 @@ static const char PAGE[] =
     "did\n"
     "not start, and a second one kills.";
 
-#define RANK_0_NS INT64_C(5000000000) /* in which rank 0 has started, said it, and ended */
-
 enum { SET, PRINT_CONFIG, DUMP_GRADIENTS, RESUME, THREADS, HOSTS, TRACE, NUM_SPECS };
 static const tr_option_spec_t SPECS[NUM_SPECS] = {[SET] = {"--set", true},
                                                   [PRINT_CONFIG] = {"--print-config", false},
@@ -52,59 +49,27 @@ static const tr_option_spec_t SPECS[NUM_SPECS] = {[SET] = {"--set", true},
 
 #define MOST_TRACED 1000000
 
-/* A rank's run, or why it cannot have one: then the other ranks are told. */
-typedef struct train_call {
-    tr_train_run_t run;
-    base_status_t loaded;
-    base_error_t why;
-} train_call_t;
-
 static base_status_t train_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
                                 void *user)
 {
-    train_call_t *call = user;
-
-    if (call->loaded < 0)
-        return BASE_FAIL(ctx, call->loaded, call->why.message, "%s", call->why.text);
-    return tr_train_run_rank(group, ctx, dev, &call->run);
+    return tr_train_run_rank(group, ctx, dev, user);
 }
 
 /* All errors at once, on the terminal. */
-static void load(base_ctx_t *ctx, const tr_options_t *o, base_config_t **config_p,
-                 train_call_t *call)
+static base_status_t load(base_ctx_t *ctx, const tr_options_t *o, base_config_t **config_p,
+                          bool *reported)
 {
     base_error_list_t errors;
 
     base_error_list_init(&errors, ctx);
-    call->loaded = base_config_load(ctx, o->words[0], o->sets, o->num_sets, &errors, config_p);
-    if (call->loaded < 0 && errors.count > 0 && tr_run_ranks_speaks()) {
+    const base_status_t st =
+        base_config_load(ctx, o->words[0], o->sets, o->num_sets, &errors, config_p);
+    if (st < 0 && errors.count > 0 && tr_run_ranks_speaks()) {
         base_error_list_print(&errors, stderr);
-        call->run.reported = true;
+        *reported = true;
     }
     base_error_list_deinit(&errors);
-    if (call->loaded >= 0) return;
-    (void)base_ctx_error(ctx, &call->why);
-    base_ctx_clear_error(ctx); /* printed, or to be printed as the run's */
-}
-
-/* Before a device is opened: the device that the configuration asks for may not be there. */
-static void check(base_ctx_t *ctx, const base_config_t *config, train_call_t *call)
-{
-    call->loaded = tr_setup_check(ctx, config);
-    if (call->loaded >= 0) return;
-    (void)base_ctx_error(ctx, &call->why);
-    base_ctx_clear_error(ctx);
-}
-
-/* A fault is the run's: the other ranks, which may have another command line, are told. */
-static void set_hosts(base_ctx_t *ctx, tr_run_ranks_t *ranks, const char *hosts, train_call_t *call)
-{
-    const base_status_t st = tr_run_ranks_set_hosts(ranks, hosts);
-
-    if (st >= 0 || call->loaded < 0) return;
-    call->loaded = st;
-    (void)base_ctx_error(ctx, &call->why);
-    base_ctx_clear_error(ctx);
+    return st;
 }
 
 static comm_transport_t transport_of(const base_config_t *config)
@@ -119,30 +84,31 @@ static comm_transport_t transport_of(const base_config_t *config)
     return of[config->train.transport];
 }
 
-static int run_ranks(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
+/* `line`: what the command line was found to be. */
+static int run_ranks(base_ctx_t *ctx, base_status_t line, const tr_options_t *o,
+                     tr_train_run_t *run)
 {
     tr_run_ranks_t ranks;
-    base_error_t error;
 
-    base_status_t st = tr_run_ranks_open(ctx, o->values[THREADS], &ranks);
+    base_status_t st = tr_run_ranks_open(ctx, line, o->values[THREADS], &ranks);
     if (st < 0) return tr_cli_exit_code(st);
-    if (o->values[HOSTS] != NULL) set_hosts(ctx, &ranks, o->values[HOSTS], call);
-    call->run.state = ranks.state;
-    if (call->loaded >= 0) {
-        ranks.device = tr_setup_device(call->run.config);
-        ranks.transport = transport_of(call->run.config);
+    ranks.reported = &run->reported;
+    run->state = ranks.state;
+    if (line >= 0) {
+        ranks.device = tr_setup_device(run->config);
+        ranks.transport = transport_of(run->config);
     }
-    st = tr_run_ranks(&ranks, train_rank, call, &error);
-    if (st < 0 && call->loaded < 0) error = call->why; /* not another rank's copy of the same */
-    if (st < 0 && !call->run.reported) tr_run_ranks_report(&ranks, &error);
+    if (line >= 0 && o->values[HOSTS] != NULL)
+        st = tr_run_ranks_set_hosts(&ranks, o->values[HOSTS]);
+    if (st >= 0) st = tr_run_ranks(&ranks, train_rank, run);
     tr_run_ranks_close(&ranks);
     if (st < 0) return tr_cli_exit_code(st);
-    if (call->run.saved) return TR_EXIT_SAVED;
-    return call->run.num_quarantined > 0 ? TR_EXIT_RANK : TR_EXIT_DONE;
+    if (run->saved) return TR_EXIT_SAVED;
+    return run->num_quarantined > 0 ? TR_EXIT_RANK : TR_EXIT_DONE;
 }
 
 /* Signals before any thread exists, and so before MPI. Under launch/run it is launch/run that says what they do. */
-static int train(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
+static int train(base_ctx_t *ctx, base_status_t line, const tr_options_t *o, tr_train_run_t *run)
 {
     int rank = 0, size = 1;
     const int launched = comm_mpi_launched(&rank, &size);
@@ -151,65 +117,53 @@ static int train(base_ctx_t *ctx, const tr_options_t *o, train_call_t *call)
 
     const base_status_t st = tr_signals_open(ctx, !launched, out, &signals);
     if (st < 0) return tr_cli_exit_code(st);
-    call->run.signals = signals;
-    const int code = run_ranks(ctx, o, call);
+    run->signals = signals;
+    const int code = run_ranks(ctx, line, o, run);
     tr_signals_close(signals);
     return code;
 }
 
-static int train_verb(const tr_cli_t *cli, int argc, char **argv)
+static base_status_t parse(base_ctx_t *ctx, int argc, char **argv, tr_options_t *o, int64_t *trace)
 {
-    train_call_t call = {.loaded = BASE_OK};
+    BASE_TRY(tr_options_parse(ctx, argc, argv, SPECS, NUM_SPECS, 1, o));
+    if (o->help) return BASE_OK;
+    BASE_TRY(tr_options_need(ctx, "train", "RUN.yaml", o->num_words > 0 ? o->words[0] : NULL));
+    if (o->values[TRACE] == NULL) return BASE_OK;
+    return tr_options_number(ctx, "--trace", o->values[TRACE], 1, MOST_TRACED, trace);
+}
+
+int tr_cmd_train(const tr_cli_t *cli, int argc, char **argv)
+{
+    tr_train_run_t run = {.config_path = NULL};
     base_config_t *config = NULL;
     int64_t trace = 0;
     int code = TR_EXIT_DONE;
     tr_options_t o;
 
-    base_status_t st = tr_options_parse(cli->ctx, argc, argv, SPECS, NUM_SPECS, 1, &o);
-    if (st < 0) return tr_cli_exit_code(st);
-    if (o.help) {
+    base_status_t st = parse(cli->ctx, argc, argv, &o, &trace);
+    if (st >= 0 && o.help) {
         if (tr_run_ranks_speaks()) (void)puts(PAGE);
         return TR_EXIT_DONE;
     }
-    st = tr_options_need(cli->ctx, "train", "RUN.yaml", o.num_words > 0 ? o.words[0] : NULL);
-    if (st >= 0 && o.values[TRACE] != NULL)
-        st = tr_options_number(cli->ctx, "--trace", o.values[TRACE], 1, MOST_TRACED, &trace);
-    if (st < 0) return tr_cli_exit_code(st);
-    load(cli->ctx, &o, &config, &call);
-    if (call.loaded >= 0) check(cli->ctx, config, &call);
-    if (call.loaded >= 0 && o.values[PRINT_CONFIG] != NULL) {
+    if (st >= 0) st = load(cli->ctx, &o, &config, &run.reported);
+    /* Before a device is opened: the device that the configuration asks for may not be there. */
+    if (st >= 0) st = tr_setup_check(cli->ctx, config);
+    if (st >= 0 && o.values[PRINT_CONFIG] != NULL) {
         if (tr_run_ranks_speaks()) base_print_config(config, stdout);
     } else {
-        call.run = (tr_train_run_t){.config = config,
-                                    .config_path = o.words[0],
-                                    .argc = argc + 1, /* main.c gives the words behind its own */
-                                    .argv = (const char *const *)argv - 1,
-                                    .dump_gradients = o.values[DUMP_GRADIENTS],
-                                    .trace_microbatches = trace,
-                                    .resume = o.values[RESUME] != NULL,
-                                    .out = stdout,
-                                    .err = stderr,
-                                    .reported = call.run.reported};
-        code = train(cli->ctx, &o, &call);
+        run = (tr_train_run_t){.config = config,
+                               .config_path = o.words[0],
+                               .argc = argc + 1, /* main.c gives the words behind its own */
+                               .argv = (const char *const *)argv - 1,
+                               .dump_gradients = o.values[DUMP_GRADIENTS],
+                               .trace_microbatches = trace,
+                               .resume = o.values[RESUME] != NULL,
+                               .out = stdout,
+                               .err = stderr,
+                               .reported = run.reported};
+        code = train(cli->ctx, st, &o, &run);
+        if (run.reported) base_ctx_clear_error(cli->ctx); /* printed, with the others */
     }
     base_config_destroy(config);
-    return code;
-}
-
-/* What every rank finds in the same command line, rank 0 says, and mpirun ends all when it fails. Where that has not
- * happened, only this rank has that command line, and says so. */
-int tr_cmd_train(const tr_cli_t *cli, int argc, char **argv)
-{
-    base_error_t error;
-    int rank, size;
-    const int code = train_verb(cli, argc, argv);
-
-    if (tr_run_ranks_speaks() || !base_ctx_error(cli->ctx, &error) ||
-        error.status != BASE_ERR_CONFIG)
-        return code;
-    base_clock_sleep_ns(RANK_0_NS);
-    base_ctx_clear_error(cli->ctx);
-    if (comm_mpi_launched(&rank, &size))
-        (void)BASE_FAIL(cli->ctx, error.status, error.message, "rank %d: %s", rank, error.text);
     return code;
 }

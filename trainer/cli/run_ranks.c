@@ -9,6 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool tr_run_ranks_are_processes(void)
+{
+    int rank = 0, size = 1;
+
+    return comm_mpi_launched(&rank, &size) && size > 1;
+}
+
 bool tr_run_ranks_speaks(void)
 {
     int rank = 0, size = 1;
@@ -16,25 +23,40 @@ bool tr_run_ranks_speaks(void)
     return !comm_mpi_launched(&rank, &size) || rank == 0;
 }
 
-base_status_t tr_run_ranks_open(base_ctx_t *ctx, const char *threads, tr_run_ranks_t *ranks)
+/* Keeps the context's error as this process's fault where others wait for it. */
+static base_status_t keep_fault(tr_run_ranks_t *ranks, base_status_t st)
+{
+    if (st >= 0 || !tr_run_ranks_are_processes()) return st;
+    if (ranks->fault.status >= 0 && !base_ctx_error(ranks->ctx, &ranks->fault))
+        ranks->fault.status = st; /* the first one stays */
+    base_ctx_clear_error(ranks->ctx);
+    return BASE_OK;
+}
+
+static base_status_t take_threads(tr_run_ranks_t *ranks, const char *threads)
+{
+    if (threads == NULL) return BASE_OK;
+    BASE_TRY(tr_options_number(ranks->ctx, "--threads", threads, 1, COMM_THREADS_MAX_RANKS,
+                               &ranks->threads));
+    if (!tr_run_ranks_are_processes()) return BASE_OK;
+    return BASE_FAIL(ranks->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
+                     "--threads %s: mpirun has started %d ranks already; one or the other", threads,
+                     ranks->size);
+}
+
+base_status_t tr_run_ranks_open(base_ctx_t *ctx, base_status_t line, const char *threads,
+                                tr_run_ranks_t *ranks)
 {
     *ranks =
         (tr_run_ranks_t){.ctx = ctx, .size = 1, .threads = 1, .transport = COMM_TRANSPORT_AUTO};
     const int launched = comm_mpi_launched(&ranks->rank, &ranks->size);
 
-    if (threads != NULL) {
-        BASE_TRY(tr_options_number(ctx, "--threads", threads, 1, COMM_THREADS_MAX_RANKS,
-                                   &ranks->threads));
-        if (launched && ranks->size > 1)
-            return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
-                             "--threads %s: mpirun has started %d ranks already; one or the other",
-                             threads, ranks->size);
-    }
+    BASE_TRY(keep_fault(ranks, line < 0 ? line : take_threads(ranks, threads)));
     if (base_log_create(BASE_LOG_INFO, &ranks->log) < 0)
         return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "no memory for the log");
     if (ranks->rank == 0)
         base_log_set_terminal(ranks->log, base_log_to_stderr, NULL, base_log_wants_colour(2));
-    if (!launched || threads != NULL) return BASE_OK;
+    if (!launched || (threads != NULL && !tr_run_ranks_are_processes())) return BASE_OK;
     ranks->threads = 0;
     base_status_t st =
         tr_rank_state_open(ctx, ranks->rank, ranks->log, ranks->rank == 0 ? stderr : NULL,
@@ -71,7 +93,7 @@ base_status_t tr_run_ranks_set_hosts(tr_run_ranks_t *ranks, const char *hosts)
         if (*end != ',') break;
         at = end + 1;
     }
-    return bad_hosts(ranks, hosts, num_ranks);
+    return keep_fault(ranks, bad_hosts(ranks, hosts, num_ranks));
 }
 
 void tr_run_ranks_close(tr_run_ranks_t *ranks)
@@ -87,6 +109,16 @@ void tr_run_ranks_close(tr_run_ranks_t *ranks)
     ranks->log = NULL;
 }
 
+/* A run's function on a process whose command line has a fault. */
+static base_status_t refuse(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev, void *user)
+{
+    const tr_run_ranks_t *ranks = user;
+
+    (void)group;
+    (void)dev;
+    return BASE_FAIL(ctx, ranks->fault.status, ranks->fault.message, "%s", ranks->fault.text);
+}
+
 /* Rank 0 says what another process has found: which one belongs to it. */
 static void name_rank(base_error_t *error)
 {
@@ -98,29 +130,50 @@ static void name_rank(base_error_t *error)
                    (int)sizeof error->text - 32, text);
 }
 
-base_status_t tr_run_ranks(tr_run_ranks_t *ranks, comm_rank_fn fn, void *user, base_error_t *error)
+/* Once. What this process has found itself is not said in another one's words: all find the same fault
+ * of a command line, and any of them may have been the first. */
+static void say(void *user, const base_error_t *error)
 {
-    if (ranks->threads == 0) {
-        const comm_mpi_options_t options = {.device = ranks->device,
-                                            .transport = ranks->transport,
-                                            .log = ranks->log,
-                                            .hosts = ranks->hosts};
+    tr_run_ranks_t *ranks = user;
+    base_error_t named = ranks->fault.status < 0 ? ranks->fault : *error;
 
-        const base_status_t st = comm_mpi_run(ranks->mpi, &options, fn, user, error);
-        if (st < 0) name_rank(error);
-        return st;
-    }
-    const comm_threads_options_t options = {.num_ranks = (int)ranks->threads,
-                                            .device = ranks->device,
-                                            .log = ranks->log,
-                                            .hosts = ranks->hosts};
-    return comm_threads_run(&options, fn, user, error);
+    if (ranks->said || (ranks->reported != NULL && *ranks->reported)) return;
+    ranks->said = true;
+    if (ranks->fault.status < 0) named.rank = ranks->rank; /* its context knows of no others */
+    if (ranks->threads == 0) name_rank(&named);
+    tr_cli_error_print(stderr, &named);
 }
 
-void tr_run_ranks_report(const tr_run_ranks_t *ranks, const base_error_t *error)
+base_status_t tr_run_ranks(tr_run_ranks_t *ranks, comm_rank_fn fn, void *user)
 {
+    base_error_t error = {.status = BASE_OK};
+    base_status_t st;
+
+    if (ranks->threads == 0) {
+        const bool refused = ranks->fault.status < 0;
+        const comm_mpi_options_t options = {.device = ranks->device,
+                                            /* nothing to be opened with the others */
+                                            .transport =
+                                                refused ? COMM_TRANSPORT_MPI : ranks->transport,
+                                            .log = ranks->log,
+                                            .hosts = ranks->hosts,
+                                            .report = say,
+                                            .report_user = ranks};
+
+        st = comm_mpi_run(ranks->mpi, &options, refused ? refuse : fn, refused ? ranks : user,
+                          &error);
+    } else {
+        const comm_threads_options_t options = {.num_ranks = (int)ranks->threads,
+                                                .device = ranks->device,
+                                                .log = ranks->log,
+                                                .hosts = ranks->hosts};
+
+        st = comm_threads_run(&options, fn, user, &error);
+    }
+    if (st >= 0 || ranks->said) return st;
     if (ranks->threads > 0 || comm_mpi_speaker(ranks->mpi) == ranks->rank)
-        tr_cli_error_print(stderr, error);
+        say(ranks, &error); /* what was found without the others */
     else
-        base_log_error(ranks->log, error);
+        base_log_error(ranks->log, &error);
+    return st;
 }
