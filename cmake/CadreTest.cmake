@@ -63,7 +63,7 @@ function(cadre_test_command)
         # Five ranks that wait for each other take 4 s on two idle cores and 57 s beside two compilers.
         set(arg_TIMEOUT 240)
     elseif(NOT arg_TIMEOUT)
-        set(arg_TIMEOUT 60)
+        set(arg_TIMEOUT 120) # the slowest takes 10 s alone
     endif()
     if(CADRE_SANITIZE)
         # Sanitized code is 2 to 15 times slower, and the machine may have two cores for four ranks.

@@ -37,5 +37,11 @@ expect 2 bench links --threads 2 --transport mpi,carrier_pigeon
 err 'found "mpi,carrier_pigeon"'
 expect 2 bench links --threads 2 --device tpu
 err 'found "tpu"'
+words="bench links on 2 processes, a bad option"
+code=0
+"$mpiexec" -q --oversubscribe -n 2 "$cadre" bench links --device tpu >out 2>err || code=$?
+[ "$code" -eq 2 ] || fail "exit code $code"
+errors 1
+err 'CLI-02: --device: found "tpu"'
 expect 0 bench links --help
 finish "every transport measured"

@@ -183,26 +183,14 @@ cmp -s before.jsonl runs/calm/metrics.jsonl || fail "metrics.jsonl changed"
 
 long=(train calm.yaml --set defaults.steps=60 --set train.keep_checkpoints=2)
 run 0 "${long[@]}" --set output=runs/long
-# begin NAME WORD...: the same, in the background, until it has a checkpoint.
-begin() {
-    words="(in the background) $1"
-    : >err
-    "$cadre" "${long[@]}" --set output="runs/$1" "${@:2}" >out 2>err &
+begin() { # begin NAME: the same, in the background
+    "$cadre" "${long[@]}" --set output="runs/$1" >out 2>err &
     pid=$!
-    for _ in $(seq 1000); do
-        if [ -n "$(checkpoints "runs/$1")" ]; then return 0; fi
-        sleep 0.01
-    done
-    fail "no checkpoint"
 }
-ended() { # ended CODE
-    local got=0
-    wait "$pid" 2>/dev/null || got=$?
-    if [ "$got" -ne "$1" ]; then fail "exit code $got, wanted $1"; fi
-}
-begin killed
-kill -9 "$pid"
-ended 137
+for signal in KILL USR1 TERM INT; do
+    eval "send_$signal() { kill -$signal \"\$1\"; }"
+done
+interrupted 137 runs/killed send_KILL begin killed
 mkdir -p runs/killed/checkpoints/mb-009999.tmp # as a kill within a save leaves it
 echo half >runs/killed/checkpoints/mb-009999.tmp/state.h5
 run 2 "${long[@]}" --set output=runs/killed
@@ -213,9 +201,7 @@ left=(runs/killed/checkpoints/*) # what a kill has left there is gone too
 [ ${#left[@]} -eq 2 ] || fail "not the last two checkpoints: ${left[*]}"
 for signal in USR1 TERM INT; do
     # A shell's background job ignores SIGINT until somebody handles it.
-    begin "$signal"
-    kill -"$signal" "$pid"
-    ended 75
+    interrupted 75 "runs/$signal" "send_$signal" begin "$signal"
     err "saving at the next microbatch"
     [ "$(state "runs/$signal")" = saved ] || fail "state $(state "runs/$signal")"
     run 0 "${long[@]}" --set output="runs/$signal" --resume
@@ -252,25 +238,22 @@ same runs/calm runs/damaged
 ) || failures=$((failures + 1))
 same runs/calm runs/small
 [ -z "$(ls runs/small/checkpoints)" ] || fail "something is left of a checkpoint"
-cut runs/calm runs/small "$(checkpoints runs/calm | sed -n 1p)"
-cp -r runs/small/checkpoints kept
-(
-    ulimit -f 60
-    words="(stopped without room)"
+words="(stopped without room)"
+for _ in 1 2 3 4 5; do # again when it was over before the signal came
+    rm -rf kept
+    cut runs/calm runs/small "$(checkpoints runs/calm | sed -n 1p)"
+    cp -r runs/small/checkpoints kept
     code=0
     : >err
-    "$cadre" "${long[@]}" --set output=runs/small --resume >out 2>err &
+    (ulimit -f 60 && exec "$cadre" "${long[@]}" --set output=runs/small --resume) >out 2>err &
     pid=$!
-    for _ in $(seq 500); do
-        if grep -q 'RUN-07' err; then break; fi
-        sleep 0.02
-    done
-    kill -TERM "$pid"
+    await 150 grep -q 'RUN-07' err || fail "a checkpoint finds room"
+    kill -TERM "$pid" 2>/dev/null || true
     wait "$pid" || code=$?
-    [ "$code" -eq 4 ] || fail "exit code $code, wanted 4"
-    err "RUN-07: stopped after microbatch"
-    exit "$failures"
-) || failures=$((failures + 1))
+    if [ "$code" -ne 0 ]; then break; fi
+done
+[ "$code" -eq 4 ] || fail "exit code $code, wanted 4"
+err "RUN-07: stopped after microbatch"
 diff -r kept runs/small/checkpoints || fail "the checkpoints before changed"
 [ "$(state runs/small)" = failed ] || fail "state $(state runs/small)"
 

@@ -29,6 +29,37 @@ out() { grep -qE -- "$1" out || fail "stdout has no line like $1"; }
 err() { grep -qF -- "$1" err || fail "stderr has no $1"; }
 errors() { [ "$(grep -c 'cadre: error' err)" -eq "$1" ] || fail "stderr does not have $1 errors"; }
 
+# await SECONDS COMMAND...: until it succeeds; 1 when it does not. The time is for a machine that does other things and a
+# program that a sanitizer watches; what waits is quick everywhere else.
+await() {
+    local until=$((SECONDS + $1))
+    while ! "${@:2}"; do
+        [ "$SECONDS" -lt "$until" ] || return 1
+        sleep 0.02
+    done
+}
+has_checkpoint() { [ -n "$(checkpoints "$1")" ]; }
+
+# interrupted CODE RUN SEND BEGIN WORD...: BEGIN WORD... puts a run with folder RUN into the background, as $pid; once it has
+# a checkpoint, SEND (given $pid) ends it, with CODE. A run that was over before that, because we were kept waiting, is begun
+# again.
+interrupted() {
+    local want=$1 run=$2 send=$3 got=0
+    shift 3
+    words="(in the background) $run"
+    for _ in 1 2 3 4 5; do
+        rm -rf "$run"
+        : >err
+        "$@"
+        await 150 has_checkpoint "$run" || fail "no checkpoint"
+        "$send" "$pid" 2>/dev/null || true # it may be over
+        got=0
+        wait "$pid" 2>/dev/null || got=$?
+        if [ "$got" -ne 0 ]; then break; fi
+    done
+    [ "$got" -eq "$want" ] || fail "exit code $got, wanted $want"
+}
+
 # checkpoints RUN: the names of its complete ones, one a line.
 checkpoints() {
     local folder

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #define USER_BYTES (64 * 1024)
-#define MEET_NS    INT64_C(60000000000)
+#define MEET_NS    INT64_C(180000000000)
 
 /* Memory of all processes. */
 typedef struct shared {
@@ -59,7 +59,7 @@ void rank_world_meet(void)
     __atomic_add_fetch(&world.shared->arrived, 1, __ATOMIC_ACQ_REL);
     while (__atomic_load_n(&world.shared->arrived, __ATOMIC_ACQUIRE) <
            world.meetings * world.size) {
-        if (base_clock_ns() > until) give_up("the other ranks have not come for a minute");
+        if (base_clock_ns() > until) give_up("the other ranks have not come for three minutes");
         base_clock_sleep_ns(100000);
     }
 }

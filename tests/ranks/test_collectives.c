@@ -16,7 +16,7 @@ static void run_sizes(comm_rank_fn fn, void *user)
             rank_case_t run = {.options = {.num_ranks = size,
                                            .device = devices[d],
                                            .seed = (uint64_t)size,
-                                           .deadline_ms = 20000},
+                                           .deadline_ms = 60000},
                                .user = user};
 
             rank_case_run(&run, fn);
@@ -68,7 +68,7 @@ static void test_gather_and_barrier(void **state)
     for (int size = 1; size <= RANKS_MAX; size++) {
         gather_shared_t shared = {{0}};
         rank_case_t run = {
-            .options = {.num_ranks = size, .device = BASE_DEVICE_CPU, .deadline_ms = 20000},
+            .options = {.num_ranks = size, .device = BASE_DEVICE_CPU, .deadline_ms = 60000},
             .user = &shared,
             .user_bytes = sizeof shared};
 
@@ -345,7 +345,7 @@ static void test_reduce_refused_sum(void **state)
 {
     (void)state;
     for (int d = 0; d < 2; d++) {
-        rank_case_t run = {.options = {.num_ranks = 2, .device = devices[d], .deadline_ms = 20000}};
+        rank_case_t run = {.options = {.num_ranks = 2, .device = devices[d], .deadline_ms = 60000}};
 
         rank_case_run(&run, reduce_refused_rank);
         rank_case_assert_ok(&run);
@@ -407,7 +407,7 @@ static void test_reduce_members(void **state)
 {
     (void)state;
     for (int d = 0; d < 2; d++) {
-        rank_case_t run = {.options = {.num_ranks = 4, .device = devices[d], .deadline_ms = 20000}};
+        rank_case_t run = {.options = {.num_ranks = 4, .device = devices[d], .deadline_ms = 60000}};
 
         rank_case_run(&run, reduce_members_rank);
         rank_case_assert_ok(&run);

@@ -95,7 +95,7 @@ static void test_event_at_the_same_microbatch(void **state)
             rank_case_t run = {.options = {.num_ranks = size,
                                            .device = devices[(size + look_ahead) % 2],
                                            .seed = (uint64_t)size,
-                                           .deadline_ms = 20000},
+                                           .deadline_ms = 60000},
                                .user = &c,
                                .user_bytes = sizeof c};
 
@@ -110,7 +110,7 @@ static void test_out_of_step(void **state)
     for (int differs = 1; differs <= 2; differs++) {
         control_case_t c = {.look_ahead = 2, .differs = differs};
         rank_case_t run = {
-            .options = {.num_ranks = 3, .device = BASE_DEVICE_CPU, .deadline_ms = 20000},
+            .options = {.num_ranks = 3, .device = BASE_DEVICE_CPU, .deadline_ms = 60000},
             .user = &c,
             .user_bytes = sizeof c};
 

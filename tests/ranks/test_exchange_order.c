@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #define BYTES   4096
-#define WAIT_MS 10000
+#define WAIT_MS 50000
 
 typedef struct order_flags {
     int begun, used, overwritten, not_yet;
@@ -17,7 +17,7 @@ typedef struct order_flags {
 static rank_case_t order_case(int num_ranks, base_device_kind_t device, order_flags_t *flags)
 {
     return (rank_case_t){
-        .options = {.num_ranks = num_ranks, .device = device, .seed = 5, .deadline_ms = 15000},
+        .options = {.num_ranks = num_ranks, .device = device, .seed = 5, .deadline_ms = 60000},
         .user = flags,
         .user_bytes = flags != NULL ? sizeof *flags : 0};
 }
@@ -343,7 +343,8 @@ static void test_hold_back(void **state)
 
 /* ==== delays of peers and channels pass at the same time ==== */
 
-#define DELAY_NS 400000000 /* and as much again for a busy machine */
+#define DELAY_NS INT64_C(400000000) /* and as much again for all else */
+#define ATTEMPTS 20 /* on a machine that also does other things; one does on others */
 
 static base_status_t delay_geared(rank_case_t *run, comm_group_t *group, base_device_t *dev,
                                   rank_gear_t *gear)
@@ -352,7 +353,7 @@ static base_status_t delay_geared(rank_case_t *run, comm_group_t *group, base_de
     base_range_t pieces[2][3];
     comm_peer_t peers[2][2];
     comm_ticket_t tickets[2];
-    int64_t start;
+    int64_t start, *took_ns = run->user;
 
     (void)dev;
     BASE_TRY(comm_barrier(group));
@@ -374,22 +375,40 @@ static base_status_t delay_geared(rank_case_t *run, comm_group_t *group, base_de
     BASE_TRY(base_stream_sync(gear->stream));
     const int64_t ns = base_clock_ns() - start;
     RANK_CHECK(run, me, ns >= DELAY_NS, "%lld ns, less than the delay", (long long)ns);
-    /* Four transfers one after the other would take four delays. */
-    RANK_CHECK(run, me, ns < 2 * (int64_t)DELAY_NS, "%lld ns: delays do not overlap",
-               (long long)ns);
+    took_ns[me] = ns;
     return BASE_OK;
 }
 GEARED(delay)
+
+/* The slowest rank's time. */
+static int64_t delayed_ns(base_device_kind_t device)
+{
+    int64_t took_ns[3] = {0};
+    rank_case_t run = order_case(3, device, NULL);
+
+    run.options.delay_ns = DELAY_NS;
+    run.user = took_ns;
+    run.user_bytes = sizeof took_ns;
+    rank_case_run(&run, delay);
+    rank_case_assert_ok(&run);
+    for (int r = 1; r < 3; r++)
+        took_ns[0] = took_ns[r] > took_ns[0] ? took_ns[r] : took_ns[0];
+    return took_ns[0];
+}
 
 static void test_delay(void **state)
 {
     (void)state;
     for (int strict = 0; strict < 2; strict++) {
-        rank_case_t run = order_case(3, strict ? BASE_DEVICE_STRICT : BASE_DEVICE_CPU, NULL);
+        int64_t best_ns = INT64_MAX;
 
-        run.options.delay_ns = DELAY_NS;
-        rank_case_run(&run, delay);
-        rank_case_assert_ok(&run);
+        for (int i = 0; i < ATTEMPTS && best_ns >= 2 * DELAY_NS; i++) {
+            const int64_t ns = delayed_ns(strict ? BASE_DEVICE_STRICT : BASE_DEVICE_CPU);
+
+            best_ns = ns < best_ns ? ns : best_ns;
+        }
+        /* Four transfers one after the other would take four delays. */
+        assert_in_range(best_ns, DELAY_NS, 2 * DELAY_NS - 1);
     }
 }
 

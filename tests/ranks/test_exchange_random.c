@@ -193,7 +193,7 @@ static void run_random(base_device_kind_t device, int num_seeds, int64_t chunk_b
             rank_case_t run = {.options = {.num_ranks = size,
                                            .device = device,
                                            .seed = plan.seed,
-                                           .deadline_ms = 20000},
+                                           .deadline_ms = 60000},
                                .chunk_bytes = chunk_bytes,
                                .direct_bytes = direct_bytes,
                                .user = &plan};

@@ -1,6 +1,8 @@
-/* The MPI of a process: started once, ranks and hosts, options that are refused. Under mpirun. */
+/* The MPI of a process: started once, ranks and hosts, options that are refused, who says why a run has
+ * failed. Under mpirun. */
 #include "tests/support/ctx_fixture.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "comm/mpi.h"
 
@@ -102,7 +104,9 @@ static base_status_t gather_much(comm_group_t *group, base_ctx_t *ctx, base_devi
 static base_status_t wait_for_rank_0(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
                                      void *user)
 {
-    (void)ctx, (void)dev, (void)user;
+    (void)dev, (void)user;
+    BASE_TRY(comm_barrier(group));
+    base_ctx_set_deadline_ms(ctx, 1000); /* of what follows, not of coming here */
     if (comm_group_rank(group) == 1) return comm_barrier(group);
     for (int i = 0; i < 6000 && access(DONE, F_OK) != 0; i++)
         (void)usleep(10000);
@@ -111,7 +115,7 @@ static base_status_t wait_for_rank_0(comm_group_t *group, base_ctx_t *ctx, base_
 
 static void a_rank_speaks_for_another(comm_mpi_t *mpi)
 {
-    const comm_mpi_options_t options = {.device = BASE_DEVICE_CPU, .deadline_ms = 1000};
+    const comm_mpi_options_t options = {.device = BASE_DEVICE_CPU};
     base_error_t error;
 
     assert_true(comm_mpi_run(mpi, &options, wait_for_rank_0, NULL, &error) < 0);
@@ -122,6 +126,51 @@ static void a_rank_speaks_for_another(comm_mpi_t *mpi)
         (void)fclose(file);
     }
     assert_int_equal(comm_mpi_speaker(mpi), comm_mpi_rank(mpi));
+}
+
+#define REPORT "mpi_process.report"
+#define AT_IT_NS                                                                                   \
+    INT64_C(3000000000) /* longer than ranks wait for others that have no news to tell */
+
+static base_status_t fails_on_1(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
+                                void *user)
+{
+    (void)dev;
+    (void)user;
+    BASE_TRY(comm_barrier(group));
+    if (comm_group_rank(group) == 1)
+        return BASE_FAIL(ctx, BASE_ERR_IO, BASE_MSG_INT_01, "the disk is on fire");
+    base_clock_sleep_ns(AT_IT_NS); /* in the middle of something */
+    return comm_barrier(group);
+}
+
+static void note_report(void *user, const base_error_t *error)
+{
+    FILE *file = fopen(REPORT, "w");
+
+    ++*(int *)user;
+    if (file == NULL) return;
+    (void)fputs(error->text, file);
+    (void)fclose(file);
+}
+
+/* Rank 0 says what rank 1 has found, and has said it when rank 1 comes back. */
+static void expect_report(comm_mpi_t *mpi)
+{
+    int reports = 0;
+    const comm_mpi_options_t options = {
+        .device = BASE_DEVICE_CPU, .report = note_report, .report_user = &reports};
+    char text[64] = "";
+    base_error_t error;
+
+    (void)unlink(REPORT);
+    assert_int_equal(comm_mpi_run(mpi, &options, fails_on_1, NULL, &error), BASE_ERR_IO);
+    FILE *file = fopen(REPORT, "r");
+    assert_non_null(file);
+    assert_non_null(fgets(text, sizeof text, file));
+    (void)fclose(file);
+    assert_string_equal(text, "the disk is on fire");
+    assert_int_equal(reports, comm_mpi_rank(mpi) == 0);
 }
 
 static void test_process(void **state)
@@ -145,7 +194,7 @@ static void test_process(void **state)
     assert_non_null(strstr(error.text, "initialized"));
     base_ctx_clear_error(ctx);
 
-    const comm_mpi_options_t options = {.device = BASE_DEVICE_CPU, .deadline_ms = 20000};
+    const comm_mpi_options_t options = {.device = BASE_DEVICE_CPU, .deadline_ms = 60000};
     assert_int_equal(comm_mpi_run(mpi, &options, look, &seen, &error), BASE_OK);
     assert_int_equal(seen.rank, rank);
     assert_int_equal(seen.size, 2);
@@ -193,6 +242,7 @@ static void test_process(void **state)
     assert_int_equal(comm_mpi_run(mpi, &alike, look, &seen, &error), BASE_OK);
     assert_string_equal(seen.transport, "copy_engine");
     test_fall_back(mpi, rank);
+    expect_report(mpi);
     assert_int_equal(comm_mpi_speaker(mpi), 0);
     if (rank == 0) (void)unlink(DONE);
     assert_int_equal(comm_mpi_run(mpi, &options, look, &seen, &error), BASE_OK); /* it is gone */

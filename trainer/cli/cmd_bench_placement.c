@@ -192,16 +192,16 @@ static base_status_t take(base_ctx_t *ctx, const tr_options_t *o, placement_call
     return BASE_OK;
 }
 
-static base_status_t run(base_ctx_t *ctx, const char *threads, placement_call_t *call)
+/* `line`: what the command line was found to be. */
+static base_status_t run(base_ctx_t *ctx, base_status_t line, const char *threads,
+                         placement_call_t *call)
 {
     tr_run_ranks_t ranks;
-    base_error_t error = {.status = BASE_OK};
 
-    BASE_TRY(tr_run_ranks_open(ctx, threads, &ranks));
+    BASE_TRY(tr_run_ranks_open(ctx, line, threads, &ranks));
     ranks.device = call->device;
     ranks.transport = call->transport;
-    const base_status_t st = tr_run_ranks(&ranks, tr_bench_placement_rank, &call->bench, &error);
-    if (st < 0 && ranks.rank == 0) tr_cli_error_print(stderr, &error);
+    const base_status_t st = tr_run_ranks(&ranks, tr_bench_placement_rank, &call->bench);
     tr_run_ranks_close(&ranks);
     return st;
 }
@@ -224,6 +224,6 @@ int tr_cmd_bench_placement(const tr_cli_t *cli, int argc, char **argv)
         return TR_EXIT_DONE;
     }
     if (st >= 0) st = take(cli->ctx, &o, &call);
-    if (st >= 0) st = run(cli->ctx, o.values[THREADS], &call);
+    st = run(cli->ctx, st, o.values[THREADS], &call);
     return st < 0 ? tr_cli_exit_code(st) : TR_EXIT_DONE;
 }

@@ -62,7 +62,7 @@ static void run(void **state)
 
     OK(base_ctx_create(0, 1, NULL, &env.ctx));
     base_ctx_set_stop_flag(env.ctx, &env.stop);
-    base_ctx_set_deadline_ms(env.ctx, 20000);
+    base_ctx_set_deadline_ms(env.ctx, 60000);
     OK(base_device_open(env.ctx, rc->kind, 0, &env.dev));
     rc->item->run(&env);
     if (base_ctx_error(env.ctx, &error)) /* a case clears the errors that it provokes */
