@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# tests/cli/cli_resume.sh CADRE CLI_DATASET: checkpoints and --resume as users meet them. A run that goes on from any of
-# its checkpoints, or after kill -9 or a signal, learns bit for bit what an undisturbed one learns; damaged checkpoints,
+# tests/cli/cli_resume.sh CADRE CLI_DATASET [threads]: checkpoints and --resume as users meet them. A run that goes on from
+# any of its checkpoints, or after kill -9 or a signal, learns bit for bit what an undisturbed one learns; damaged checkpoints,
 # a full disk, other settings and other data are said.
+# With `threads` only what has ranks as threads, and signals.
 set -euo pipefail
-cadre=$1 tool=$2
+cadre=$1 tool=$2 only=${3:-all}
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/cli/expect.sh
 . "$here/expect.sh"
@@ -51,7 +52,7 @@ dataset code.h5 llama 1 40 50 60 70 30 20 90 100 120 35 >tool.out
 dataset other.h5 llama 3 40 50 60 70 >tool.out
 dataset eval.h5 llama 2 40 50 >tool.out
 
-# ==== bit for bit: dropout, an evaluation and its patience, global batches of several microbatches ====
+# ==== bit for bit: dropout, an evaluation and its patience, global batches of several microbatches; on two ranks ====
 
 cat >run.yaml <<'YAML'
 model: llama
@@ -78,10 +79,65 @@ adapters:
     epochs: 50
     rank: 4
 YAML
+each 0 run.yaml --threads 2 --set train.checkpoint_every_microbatches=3
+
+cat >calm.yaml <<'YAML'
+model: llama
+output: runs/x
+batch:
+  tokens_per_trainer: 256
+train:
+  checkpoint_every_microbatches: 4
+  keep_checkpoints: 1000
+defaults:
+  steps: 6
+  global_batch_documents: 6
+  learning_rate: 1e-4
+  schedule: constant
+adapters:
+  - {name: code, data: code.h5, rank: 8, dropout: 0.1}
+  - {name: plain, data: code.h5, rank: 4}
+YAML
+
+# ==== kill -9, signals ====
+
+long=(train calm.yaml --set defaults.steps=60 --set train.keep_checkpoints=2)
+run 0 "${long[@]}" --set output=runs/long
+begin() { # begin NAME: the same, in the background
+    "$cadre" "${long[@]}" --set output="runs/$1" >out 2>err &
+    pid=$!
+}
+for signal in KILL USR1 TERM INT; do
+    eval "send_$signal() { kill -$signal \"\$1\"; }"
+done
+interrupted 137 runs/killed send_KILL begin killed
+mkdir -p runs/killed/checkpoints/mb-009999.tmp # as a kill within a save leaves it
+echo half >runs/killed/checkpoints/mb-009999.tmp/state.h5
+run 2 "${long[@]}" --set output=runs/killed
+err "RUN-01"
+run 0 "${long[@]}" --set output=runs/killed --resume
+same runs/long runs/killed
+left=(runs/killed/checkpoints/*) # what a kill has left there is gone too
+[ ${#left[@]} -eq 2 ] || fail "not the last two checkpoints: ${left[*]}"
+for signal in USR1 TERM INT; do
+    # A shell's background job ignores SIGINT until somebody handles it.
+    interrupted 75 "runs/$signal" "send_$signal" begin "$signal"
+    err "saving at the next microbatch"
+    [ "$(state "runs/$signal")" = saved ] || fail "state $(state "runs/$signal")"
+    run 0 "${long[@]}" --set output="runs/$signal" --resume
+    same runs/long "runs/$signal"
+done
+
+if [ "$only" = threads ]; then
+    finish "resume: bit for bit with ranks as threads, after kill -9 and signals"
+    exit 0
+fi
+
+# ==== bit for bit: one rank ====
+
 each 0 run.yaml
 grep -q 'stops.*stopped early\|stops: stopped' runs/whole/logs/rank-0000.log err || fail "nothing stopped early"
 each 0 run.yaml --set batch.max_rank_columns=8 # adapters lose their places to each other
-each 0 run.yaml --threads 2 --set train.checkpoint_every_microbatches=3
 
 cat >broken.yaml <<'YAML'
 model: llama
@@ -122,23 +178,6 @@ each 0 full.yaml --set defaults.eval=eval.h5 --set defaults.eval_every_steps=2
 
 # ==== other ranks, other microbatches: within 1e-5 ====
 
-cat >calm.yaml <<'YAML'
-model: llama
-output: runs/x
-batch:
-  tokens_per_trainer: 256
-train:
-  checkpoint_every_microbatches: 4
-  keep_checkpoints: 1000
-defaults:
-  steps: 6
-  global_batch_documents: 6
-  learning_rate: 1e-4
-  schedule: constant
-adapters:
-  - {name: code, data: code.h5, rank: 8, dropout: 0.1}
-  - {name: plain, data: code.h5, rank: 4}
-YAML
 run 0 train calm.yaml --set output=runs/calm
 run 0 train calm.yaml --set output=runs/calm2 --threads 2
 for case in "calm 2 256" "calm2 1 256" "calm 1 512"; do
@@ -178,35 +217,6 @@ err 'code: ended without another global batch, so it has no gradient to write'
 if grep -q 'where the time went' out; then fail "a table of no time"; fi
 cmp -s before.jsonl runs/calm/metrics.jsonl || fail "metrics.jsonl changed"
 [ "$(state runs/calm)" = "done" ] || fail "state $(state runs/calm)"
-
-# ==== kill -9, signals ====
-
-long=(train calm.yaml --set defaults.steps=60 --set train.keep_checkpoints=2)
-run 0 "${long[@]}" --set output=runs/long
-begin() { # begin NAME: the same, in the background
-    "$cadre" "${long[@]}" --set output="runs/$1" >out 2>err &
-    pid=$!
-}
-for signal in KILL USR1 TERM INT; do
-    eval "send_$signal() { kill -$signal \"\$1\"; }"
-done
-interrupted 137 runs/killed send_KILL begin killed
-mkdir -p runs/killed/checkpoints/mb-009999.tmp # as a kill within a save leaves it
-echo half >runs/killed/checkpoints/mb-009999.tmp/state.h5
-run 2 "${long[@]}" --set output=runs/killed
-err "RUN-01"
-run 0 "${long[@]}" --set output=runs/killed --resume
-same runs/long runs/killed
-left=(runs/killed/checkpoints/*) # what a kill has left there is gone too
-[ ${#left[@]} -eq 2 ] || fail "not the last two checkpoints: ${left[*]}"
-for signal in USR1 TERM INT; do
-    # A shell's background job ignores SIGINT until somebody handles it.
-    interrupted 75 "runs/$signal" "send_$signal" begin "$signal"
-    err "saving at the next microbatch"
-    [ "$(state "runs/$signal")" = saved ] || fail "state $(state "runs/$signal")"
-    run 0 "${long[@]}" --set output="runs/$signal" --resume
-    same runs/long "runs/$signal"
-done
 
 # ==== damaged checkpoints ====
 

@@ -1,6 +1,6 @@
 /* Command line of the property tests: --device cpu|strict, --first N, --seeds N, --threads N (so many
  * trainers; else the seed says, 1 to 4), --dtype bf16 (else the seed says, fp32 or fp64). Anything else ends the program with status 2.
- * CADRE_PROPERTY_SEEDS in the environment overrules --seeds, for runs under sanitizers. */
+ * With CADRE_PROPERTY_SEEDS in the environment there are at most so many seeds, for runs under sanitizers. */
 #ifndef CADRE_TESTS_SUPPORT_PROPERTY_OPTIONS_H
 #define CADRE_TESTS_SUPPORT_PROPERTY_OPTIONS_H
 
@@ -39,7 +39,8 @@ static inline property_options_t property_options(int argc, char **argv)
         }
     }
     const char *seeds = getenv("CADRE_PROPERTY_SEEDS");
-    if (seeds != NULL) o.count = strtoull(seeds, NULL, 10);
+    const uint64_t most = seeds != NULL ? strtoull(seeds, NULL, 10) : o.count;
+    if (most < o.count) o.count = most;
     return o;
 }
 
