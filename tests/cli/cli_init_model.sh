@@ -111,7 +111,7 @@ ulimit -S -f 8
 expect 4 init-model src/config.json e --seed 1
 ulimit -S -f "$before"
 err 'cadre: error IO-02: e.tmp-0000/model.safetensors: cannot write: File too large'
-[ ! -e e ] && [ ! -e e.tmp-0000 ] || fail "a folder was left"
+if [ -e e ] || [ -e e.tmp-0000 ]; then fail "a folder was left"; fi
 
 if [ "$failures" -ne 0 ]; then
     echo "$failures failures"
