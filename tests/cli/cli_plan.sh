@@ -77,9 +77,9 @@ import json
 print(sum(p["makespan_ns"] for p in json.load(open("out"))["plans"]))
 PY
 alike=$(python3 sum.py)
-expect 0 plan two.yaml --json --threads 4 --set batch.tokens_per_trainer=256 --set attention.server_speeds=[2,1,1,3]
+expect 0 plan two.yaml --json --threads 4 --set batch.tokens_per_trainer=256 --set attention.server_speeds="[2,1,1,3]"
 [ $((3 * $(python3 sum.py))) -lt $((2 * alike)) ] || fail "speeds of servers"
-expect 2 plan two.yaml --threads 4 --set attention.server_speeds=[2,1,1]
+expect 2 plan two.yaml --threads 4 --set attention.server_speeds="[2,1,1]"
 err 'CONF-04: attention.server_speeds: 3 numbers, want one for each of 4 servers'
 expect 0 plan two.yaml --json
 python3 -c 'import json; assert all(p["remote_tasks"] == 0 for p in json.load(open("out"))["plans"])' || fail "one server"
