@@ -180,7 +180,7 @@ static base_status_t check_moved(const position_t *at, int64_t now)
     comm_nccl_channel_t *c = at->c;
     base_ctx_t *ctx = n->g->group.ctx;
     const uint64_t done = base_counter_value(c->done), ready = base_counter_value(c->ready);
-    const comm_nccl_slot_t *slot = comm_nccl_slot(c, done + 1);
+    const comm_nccl_moved_t *late = &c->moves[(done + 1) % COMM_MAX_OPEN_EXCHANGES];
     char tag[COMM_TEXT_BYTES];
 
     if (done != c->seen_done || ready != c->seen_ready) c->moved_ns = now;
@@ -190,12 +190,20 @@ static base_status_t check_moved(const position_t *at, int64_t now)
     BASE_TRY(comm_nccl_link_check(c->link));
     if (ready <= done || now - c->moved_ns <= comm_watch_limit_ns(ctx) + n->g->delay_ns)
         return BASE_OK;
-    comm_tag_text(&slot->tag, tag);
+    comm_tag_text(&late->tag, tag);
     return BASE_FAIL(ctx, BASE_ERR_TIMEOUT, BASE_MSG_COMM_02,
                      "rank %d: channel %s, exchange %" PRIu64 " (%s): NCCL is not done in %" PRId64
                      " ms: rank %d or another one has begun it, but its data is not ready",
                      n->g->group.rank, comm_channel_name(at->channel), done + 1, tag,
-                     (now - c->moved_ns) / 1000000, slot->num_peers > 0 ? slot->peers[0].rank : -1);
+                     (now - c->moved_ns) / 1000000, late->peer);
+}
+
+static void note_moved(const position_t *at)
+{
+    const comm_nccl_slot_t *slot = at->slot;
+
+    at->c->moves[slot->sequence % COMM_MAX_OPEN_EXCHANGES] = (comm_nccl_moved_t){
+        .tag = slot->tag, .peer = slot->num_peers > 0 ? slot->peers[0].rank : -1};
 }
 
 static base_status_t look(comm_nccl_t *n, int *busy)
@@ -210,8 +218,9 @@ static base_status_t look(comm_nccl_t *n, int *busy)
             at.slot = comm_nccl_slot(c, c->moved + 1);
             BASE_TRY(can_move(&at, &yes));
             if (!yes) break;
+            note_moved(&at);
             BASE_TRY(move(&at));
-            c->moved = at.slot->sequence;
+            c->moved++;
             c->moved_ns = base_clock_ns();
             *busy = 1;
         }

@@ -1,7 +1,7 @@
 /* The state of the NCCL transport; private to comm/nccl*.c.
  *
  * A slot is handed from the rank's thread to the pump when `begun` of its channel reaches its sequence, and
- * is used again when `done` has: then the device has passed the exchange and the pump long before. */
+ * is used again when `done` has. The pump looks at no slot behind that signal, which the device may give at once. */
 #ifndef CADRE_COMM_NCCL_STATE_H
 #define CADRE_COMM_NCCL_STATE_H
 
@@ -28,6 +28,12 @@ typedef struct comm_nccl_staging {
     int num_outgrown;
 } comm_nccl_staging_t;
 
+/* What the pump says of an exchange that it has given. */
+typedef struct comm_nccl_moved {
+    comm_tag_t tag;
+    int peer; /* one of its peers; -1: it moves nothing */
+} comm_nccl_moved_t;
+
 typedef struct comm_nccl_channel {
     comm_nccl_link_t *link;
     base_stream_t *post; /* waits for `ready`; the rank's thread feeds it */
@@ -40,6 +46,7 @@ typedef struct comm_nccl_channel {
     uint64_t moved;   /* the pump's: last exchange that is given to the stream */
     int64_t moved_ns; /* the pump's: when one was, or was done, or was ready last */
     uint64_t seen_done, seen_ready;
+    comm_nccl_moved_t moves[COMM_MAX_OPEN_EXCHANGES]; /* the pump's */
 } comm_nccl_channel_t;
 
 typedef struct comm_nccl {

@@ -21,7 +21,7 @@ begin() {
     bash "$run" -n 2 --cadre "$cadre" train run.yaml --set output="$dir/runs/$1" --set attention.placement=pool \
         --set defaults.steps=100000 "${@:2}" >out 2>err &
     launcher=$!
-    await 150 grep -q 'step' err || fail "it does not train"
+    await 150 grep -q '| step [1-9]' err || fail "it does not train"
 }
 ended() { # ended CODE
     local got=0 start=$(($(date +%s%N) / 1000000))

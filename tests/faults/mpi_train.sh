@@ -220,7 +220,7 @@ timeout 200 "$mpiexec" --oversubscribe -np 3 "$cadre" train run.yaml --set outpu
 launcher=$!
 words="(on 3 ranks, one killed)"
 victim=
-if await 150 grep -q 'step' err; then # it trains
+if await 150 grep -q '| step [1-9]' err; then # it trains
     victim=$(pgrep -P "$(pgrep -P $launcher | head -1)" -f 'train run.yaml' | tail -1)
 fi
 [ -n "$victim" ] || fail "no rank to kill"
