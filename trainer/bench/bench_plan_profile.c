@@ -59,6 +59,20 @@ static int64_t positive(int64_t ps)
     return ps > 0 ? ps : 1;
 }
 
+/* What is left for tile row 0 of the first two and of the first three tile rows, and between the two: two find
+ * their operands in the caches, three do not, and documents have either. */
+static int64_t first_tile_row_ps(const as_profile_t *p, int direction, const tr_timed_t *two,
+                                 const tr_timed_t *three)
+{
+    const int64_t second = p->tile_row_ps[direction][1];
+    const int64_t of_two = two->ns[direction] * 1000 - p->task_ps[direction] - second;
+
+    if (p->num_points < 3) return positive(of_two); /* no slope without row 0 */
+    const int64_t of_three = three->ns[direction] * 1000 - p->task_ps[direction] - second -
+                             as_profile_tile_row_ps(p, direction, three->q1);
+    return positive((of_two + of_three) / 2);
+}
+
 static void make_points(as_profile_t *p, const tr_timed_t *tasks, int32_t count)
 {
     for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
@@ -80,8 +94,7 @@ static void make_points(as_profile_t *p, const tr_timed_t *tasks, int32_t count)
             p->tile_row_ps[d][i] = positive((t->ns[d] * 1000 - p->task_ps[d]) / 3);
     }
     for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++)
-        p->tile_row_ps[d][0] =
-            positive(tasks[BOTH].ns[d] * 1000 - p->task_ps[d] - p->tile_row_ps[d][1]);
+        p->tile_row_ps[d][0] = first_tile_row_ps(p, d, &tasks[BOTH], &tasks[NUM_CONSTANT]);
 }
 
 static base_status_t predict(base_ctx_t *ctx, const tr_bench_profile_t *o, const as_profile_t *p,
