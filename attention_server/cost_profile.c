@@ -127,36 +127,24 @@ static void write_array(base_json_t *j, const char *key, const int64_t *values, 
     base_json_end(j);
 }
 
-static void write_text(base_json_t *j, const char *key, const char *text)
-{
-    base_json_key(j, key);
-    base_json_string(j, text);
-}
-
-static void write_int(base_json_t *j, const char *key, int64_t value)
-{
-    base_json_key(j, key);
-    base_json_int(j, value);
-}
-
 void as_profile_write(const as_profile_t *p, base_json_t *j)
 {
     base_json_begin_object(j);
-    write_text(j, "format", AS_PROFILE_FORMAT);
-    write_text(j, "device", p->device);
-    write_text(j, "origin", p->derived ? "derived" : "measured");
-    write_text(j, "source", p->source);
-    write_text(j, "dtype", p->dtype);
-    write_int(j, "group", p->group);
-    write_int(j, "head_dim", p->head_dim);
-    write_int(j, "row_grain", p->row_grain);
-    write_int(j, "forward_idle_per_mille", p->idle_per_mille[AS_PROFILE_FORWARD]);
-    write_int(j, "backward_idle_per_mille", p->idle_per_mille[AS_PROFILE_BACKWARD]);
+    base_json_put_string(j, "format", AS_PROFILE_FORMAT);
+    base_json_put_string(j, "device", p->device);
+    base_json_put_string(j, "origin", p->derived ? "derived" : "measured");
+    base_json_put_string(j, "source", p->source);
+    base_json_put_string(j, "dtype", p->dtype);
+    base_json_put_int(j, "group", p->group);
+    base_json_put_int(j, "head_dim", p->head_dim);
+    base_json_put_int(j, "row_grain", p->row_grain);
+    base_json_put_int(j, "forward_idle_per_mille", p->idle_per_mille[AS_PROFILE_FORWARD]);
+    base_json_put_int(j, "backward_idle_per_mille", p->idle_per_mille[AS_PROFILE_BACKWARD]);
     write_array(j, "keys", p->keys, p->num_points);
     write_array(j, "forward_ps", p->tile_row_ps[AS_PROFILE_FORWARD], p->num_points);
     write_array(j, "backward_ps", p->tile_row_ps[AS_PROFILE_BACKWARD], p->num_points);
-    write_int(j, "task_forward_ps", p->task_ps[AS_PROFILE_FORWARD]);
-    write_int(j, "task_backward_ps", p->task_ps[AS_PROFILE_BACKWARD]);
+    base_json_put_int(j, "task_forward_ps", p->task_ps[AS_PROFILE_FORWARD]);
+    base_json_put_int(j, "task_backward_ps", p->task_ps[AS_PROFILE_BACKWARD]);
     base_json_end(j);
 }
 

@@ -305,6 +305,30 @@ void base_json_null(base_json_t *j)
     literal(j, "null");
 }
 
+void base_json_put_string(base_json_t *j, const char *key, const char *s)
+{
+    base_json_key(j, key);
+    base_json_string(j, s);
+}
+
+void base_json_put_int(base_json_t *j, const char *key, int64_t v)
+{
+    base_json_key(j, key);
+    base_json_int(j, v);
+}
+
+void base_json_put_double(base_json_t *j, const char *key, double v)
+{
+    base_json_key(j, key);
+    base_json_double(j, v);
+}
+
+void base_json_put_bool(base_json_t *j, const char *key, bool v)
+{
+    base_json_key(j, key);
+    base_json_bool(j, v);
+}
+
 void base_json_newline(base_json_t *j)
 {
     if (j->status < 0) return;

@@ -3,8 +3,7 @@
  *   base_json_t j;
  *   base_json_to_file(&j, f);
  *   base_json_begin_object(&j);
- *   base_json_key(&j, "step");
- *   base_json_int(&j, 12);
+ *   base_json_put_int(&j, "step", 12);
  *   base_json_end(&j);
  *   BASE_TRY(base_json_finish(&j, ctx, path));
  *
@@ -61,6 +60,11 @@ void base_json_double(base_json_t *j, double v);
 void base_json_real(base_json_t *j, double v);
 void base_json_bool(base_json_t *j, bool v);
 void base_json_null(base_json_t *j);
+/* A key and its value. */
+void base_json_put_string(base_json_t *j, const char *key, const char *s); /* NULL: null */
+void base_json_put_int(base_json_t *j, const char *key, int64_t v);
+void base_json_put_double(base_json_t *j, const char *key, double v);
+void base_json_put_bool(base_json_t *j, const char *key, bool v);
 /* A newline after a complete outermost value, after which another may follow (JSON lines). */
 void base_json_newline(base_json_t *j);
 

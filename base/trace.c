@@ -123,21 +123,18 @@ int64_t base_trace_dropped(const base_trace_t *trace)
 
 static void key_string(base_json_t *j, const char *key, const char *value)
 {
-    base_json_key(j, key);
-    base_json_string(j, value);
+    base_json_put_string(j, key, value);
 }
 
 static void key_int(base_json_t *j, const char *key, int64_t value)
 {
-    base_json_key(j, key);
-    base_json_int(j, value);
+    base_json_put_int(j, key, value);
 }
 
 /* Nanoseconds as microseconds. A double holds them to the nanosecond for 104 days after boot. */
 static void key_us(base_json_t *j, const char *key, int64_t ns)
 {
-    base_json_key(j, key);
-    base_json_double(j, (double)ns / 1000.0);
+    base_json_put_double(j, key, (double)ns / 1000.0);
 }
 
 /* An event a line, so that files of any length can be read line by line. */

@@ -53,29 +53,11 @@ base_status_t data_hf_carried_read(base_ctx_t *ctx, const char *path, data_hf_ca
 
 /* ==== the text ==== */
 
-static void put_text(base_json_t *j, const char *key, const char *value)
-{
-    base_json_key(j, key);
-    base_json_string(j, value);
-}
-
-static void put_int(base_json_t *j, const char *key, int64_t value)
-{
-    base_json_key(j, key);
-    base_json_int(j, value);
-}
-
 /* With a point: transformers warns of a factor that is written 4. */
 static void put_double(base_json_t *j, const char *key, double value)
 {
     base_json_key(j, key);
     base_json_real(j, value);
-}
-
-static void put_bool(base_json_t *j, const char *key, bool value)
-{
-    base_json_key(j, key);
-    base_json_bool(j, value);
 }
 
 static void put_null(base_json_t *j, const char *key)
@@ -95,10 +77,10 @@ static void put_rope(base_json_t *j, const data_rope_t *rope)
     }
     base_json_key(j, "rope_scaling");
     base_json_begin_object(j);
-    put_text(j, "rope_type", word[rope->kind]);
+    base_json_put_string(j, "rope_type", word[rope->kind]);
     put_double(j, "factor", rope->factor);
     if (rope->kind != DATA_ROPE_LINEAR)
-        put_int(j, "original_max_position_embeddings", rope->original_max_positions);
+        base_json_put_int(j, "original_max_position_embeddings", rope->original_max_positions);
     if (rope->kind == DATA_ROPE_LLAMA3) {
         put_double(j, "low_freq_factor", rope->low_freq_factor);
         put_double(j, "high_freq_factor", rope->high_freq_factor);
@@ -108,7 +90,7 @@ static void put_rope(base_json_t *j, const data_rope_t *rope)
         put_double(j, "beta_fast", rope->beta_fast);
         put_double(j, "beta_slow", rope->beta_slow);
         /* A younger key: written only where it says something. */
-        if (!rope->truncate) put_bool(j, "truncate", false);
+        if (!rope->truncate) base_json_put_bool(j, "truncate", false);
     }
     base_json_end(j);
 }
@@ -124,10 +106,10 @@ static void put_windows(base_json_t *j, const data_model_spec_t *spec)
     if (first == spec->num_layers)
         put_null(j, "sliding_window");
     else
-        put_int(j, "sliding_window", spec->layer_window[first]);
+        base_json_put_int(j, "sliding_window", spec->layer_window[first]);
     if (spec->family == DATA_MODEL_MISTRAL) return;
-    put_bool(j, "use_sliding_window", first < spec->num_layers);
-    put_int(j, "max_window_layers", first);
+    base_json_put_bool(j, "use_sliding_window", first < spec->num_layers);
+    base_json_put_int(j, "max_window_layers", first);
     if (first == spec->num_layers) return;
     base_json_key(j, "layer_types");
     base_json_begin_array(j);
@@ -141,7 +123,7 @@ static void put_tokens(base_json_t *j, const data_model_spec_t *spec,
 {
     /* null, where nothing is known: the classes would fill in ids of their own. */
     if (carried->bos >= 0)
-        put_int(j, "bos_token_id", carried->bos);
+        base_json_put_int(j, "bos_token_id", carried->bos);
     else
         put_null(j, "bos_token_id");
     base_json_key(j, "eos_token_id");
@@ -155,7 +137,7 @@ static void put_tokens(base_json_t *j, const data_model_spec_t *spec,
             base_json_int(j, spec->eos[i]);
         base_json_end(j);
     }
-    if (carried->pad >= 0) put_int(j, "pad_token_id", carried->pad);
+    if (carried->pad >= 0) base_json_put_int(j, "pad_token_id", carried->pad);
 }
 
 static void put_config(base_json_t *j, const data_model_spec_t *spec, data_dtype_t dtype,
@@ -168,29 +150,29 @@ static void put_config(base_json_t *j, const data_model_spec_t *spec, data_dtype
     base_json_begin_array(j);
     base_json_string(j, data_model_family_architecture(family));
     base_json_end(j);
-    put_text(j, "model_type", data_model_family_name(family));
-    put_int(j, "hidden_size", spec->hidden);
-    put_int(j, "intermediate_size", spec->intermediate);
-    put_int(j, "num_hidden_layers", spec->num_layers);
-    put_int(j, "num_attention_heads", spec->num_q_heads);
-    put_int(j, "num_key_value_heads", spec->num_kv_heads);
-    put_int(j, "head_dim", spec->head_dim);
-    put_int(j, "vocab_size", spec->vocab);
-    put_int(j, "max_position_embeddings", spec->max_positions);
+    base_json_put_string(j, "model_type", data_model_family_name(family));
+    base_json_put_int(j, "hidden_size", spec->hidden);
+    base_json_put_int(j, "intermediate_size", spec->intermediate);
+    base_json_put_int(j, "num_hidden_layers", spec->num_layers);
+    base_json_put_int(j, "num_attention_heads", spec->num_q_heads);
+    base_json_put_int(j, "num_key_value_heads", spec->num_kv_heads);
+    base_json_put_int(j, "head_dim", spec->head_dim);
+    base_json_put_int(j, "vocab_size", spec->vocab);
+    base_json_put_int(j, "max_position_embeddings", spec->max_positions);
     put_double(j, "rms_norm_eps", spec->rms_eps);
-    put_text(j, "hidden_act", "silu");
+    base_json_put_string(j, "hidden_act", "silu");
     if (family == DATA_MODEL_LLAMA || family == DATA_MODEL_QWEN3)
-        put_bool(j, "attention_bias", spec->qkv_bias);
-    if (family == DATA_MODEL_LLAMA) put_bool(j, "mlp_bias", spec->mlp_bias);
+        base_json_put_bool(j, "attention_bias", spec->qkv_bias);
+    if (family == DATA_MODEL_LLAMA) base_json_put_bool(j, "mlp_bias", spec->mlp_bias);
     put_double(j, "attention_dropout", 0.0);
     put_rope(j, &spec->rope);
     put_windows(j, spec);
-    put_bool(j, "tie_word_embeddings", spec->tied);
+    base_json_put_bool(j, "tie_word_embeddings", spec->tied);
     put_tokens(j, spec, carried);
     if (carried->initializer_range > 0.0)
         put_double(j, "initializer_range", carried->initializer_range);
-    put_text(j, "torch_dtype", dtype == DATA_BF16 ? "bfloat16" : "float32");
-    put_bool(j, "use_cache", true);
+    base_json_put_string(j, "torch_dtype", dtype == DATA_BF16 ? "bfloat16" : "float32");
+    base_json_put_bool(j, "use_cache", true);
     base_json_end(j);
     base_json_newline(j);
 }

@@ -100,16 +100,14 @@ static void put_header(const data_safetensors_writer_t *w, base_json_t *j)
     base_json_begin_object(j);
     base_json_key(j, "__metadata__");
     base_json_begin_object(j);
-    base_json_key(j, "format");
-    base_json_string(j, "pt");
+    base_json_put_string(j, "format", "pt");
     base_json_end(j);
     for (int64_t s = 0; s < w->count; s++) {
         const data_safetensors_tensor_t *tensor = &w->tensors[w->slots[s].index];
 
         base_json_key(j, tensor->name);
         base_json_begin_object(j);
-        base_json_key(j, "dtype");
-        base_json_string(j, data_dtype_name(tensor->dtype));
+        base_json_put_string(j, "dtype", data_dtype_name(tensor->dtype));
         base_json_key(j, "shape");
         base_json_begin_array(j);
         for (int32_t i = 0; i < tensor->rank; i++)

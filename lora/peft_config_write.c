@@ -21,18 +21,6 @@ static void put_null(base_json_t *j, const char *key)
     base_json_null(j);
 }
 
-static void put_bool(base_json_t *j, const char *key, bool value)
-{
-    base_json_key(j, key);
-    base_json_bool(j, value);
-}
-
-static void put_text(base_json_t *j, const char *key, const char *value)
-{
-    base_json_key(j, key);
-    base_json_string(j, value);
-}
-
 static void put_empty(base_json_t *j, const char *key)
 {
     base_json_key(j, key);
@@ -55,26 +43,26 @@ static void put_all(base_json_t *j, const lora_peft_words_t *words)
 {
     base_json_begin_object(j);
     put_empty(j, "alpha_pattern");
-    put_text(j, "base_model_name_or_path", words->base_model);
-    put_text(j, "bias", "none");
+    base_json_put_string(j, "base_model_name_or_path", words->base_model);
+    base_json_put_string(j, "bias", "none");
     put_null(j, "exclude_modules");
-    put_bool(j, "fan_in_fan_out", false);
-    put_bool(j, "inference_mode", true);
-    put_bool(j, "init_lora_weights", true);
+    base_json_put_bool(j, "fan_in_fan_out", false);
+    base_json_put_bool(j, "inference_mode", true);
+    base_json_put_bool(j, "init_lora_weights", true);
     put_null(j, "layers_pattern");
     put_null(j, "layers_to_transform");
     put_number(j, "lora_alpha", words->alpha);
-    put_bool(j, "lora_bias", false);
+    base_json_put_bool(j, "lora_bias", false);
     put_number(j, "lora_dropout", words->dropout);
     put_null(j, "modules_to_save");
-    put_text(j, "peft_type", "LORA");
+    base_json_put_string(j, "peft_type", "LORA");
     put_number(j, "r", (double)words->rank);
     put_empty(j, "rank_pattern");
     put_null(j, "revision");
     put_targets(j, words->targets);
-    put_text(j, "task_type", "CAUSAL_LM");
-    put_bool(j, "use_dora", false);
-    put_bool(j, "use_rslora", words->rslora);
+    base_json_put_string(j, "task_type", "CAUSAL_LM");
+    base_json_put_bool(j, "use_dora", false);
+    base_json_put_bool(j, "use_rslora", words->rslora);
     base_json_end(j);
     base_json_newline(j);
 }

@@ -113,12 +113,6 @@ static base_status_t run_profile(bench_t *b)
 
 /* ==== all of it ==== */
 
-static void write_text(base_json_t *j, const char *key, const char *text)
-{
-    base_json_key(j, key);
-    base_json_string(j, text);
-}
-
 static void write_machine(const bench_t *b)
 {
     char host[256] = "", cpu[AS_PROFILE_TEXT_BYTES], date[BASE_CLOCK_TEXT_BYTES];
@@ -126,15 +120,14 @@ static void write_machine(const bench_t *b)
     (void)gethostname(host, sizeof host - 1);
     base_version_cpu(cpu, sizeof cpu);
     base_clock_format(base_clock_wall_ns(), date);
-    write_text(b->json, "date", date);
-    write_text(b->json, "host", host);
-    write_text(b->json, "cpu", cpu);
-    write_text(b->json, "device", tr_attention_rig_device(b->rig));
-    write_text(b->json, "commit", base_version_commit());
-    write_text(b->json, "ops", b->options->ops->name);
-    write_text(b->json, "peer", b->options->peer);
-    base_json_key(b->json, "shrink");
-    base_json_int(b->json, b->options->shrink);
+    base_json_put_string(b->json, "date", date);
+    base_json_put_string(b->json, "host", host);
+    base_json_put_string(b->json, "cpu", cpu);
+    base_json_put_string(b->json, "device", tr_attention_rig_device(b->rig));
+    base_json_put_string(b->json, "commit", base_version_commit());
+    base_json_put_string(b->json, "ops", b->options->ops->name);
+    base_json_put_string(b->json, "peer", b->options->peer);
+    base_json_put_int(b->json, "shrink", b->options->shrink);
 }
 
 static base_status_t run_grid(bench_t *b)

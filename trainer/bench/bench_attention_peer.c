@@ -136,11 +136,9 @@ static base_status_t write_question(tr_attention_peer_t *p, const tr_attention_c
 
     base_json_to_buffer(&j, p->line, sizeof p->line);
     base_json_begin_object(&j);
-    base_json_key(&j, "case");
-    base_json_string(&j, of->name);
+    base_json_put_string(&j, "case", of->name);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        base_json_key(&j, numbers[i].key);
-        base_json_int(&j, numbers[i].value);
+        base_json_put_int(&j, numbers[i].key, numbers[i].value);
     }
     base_json_key(&j, "tasks");
     base_json_begin_array(&j);

@@ -119,8 +119,7 @@ static void write_cell(base_json_t *j, const tr_timed_t *timed, int32_t heads, i
 
     base_json_begin_object(j);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        base_json_key(j, numbers[i].key);
-        base_json_int(j, numbers[i].value);
+        base_json_put_int(j, numbers[i].key, numbers[i].value);
     }
     base_json_end(j);
 }

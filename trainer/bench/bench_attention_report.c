@@ -113,14 +113,7 @@ void tr_attention_print(FILE *out, const tr_attention_result_t *r)
 
 static void write_number(base_json_t *j, const char *key, double value)
 {
-    base_json_key(j, key);
-    base_json_double(j, value);
-}
-
-static void write_int(base_json_t *j, const char *key, int64_t value)
-{
-    base_json_key(j, key);
-    base_json_int(j, value);
+    base_json_put_double(j, key, value);
 }
 
 static void write_direction(base_json_t *j, const tr_attention_result_t *r, int d)
@@ -128,8 +121,8 @@ static void write_direction(base_json_t *j, const tr_attention_result_t *r, int 
     base_json_key(j, DIRECTIONS[d]);
     base_json_begin_object(j);
     write_number(j, "flops", r->flops[d]);
-    write_int(j, "median_ns", r->median_ns[d]);
-    write_int(j, "host_ns", r->host_ns[d]);
+    base_json_put_int(j, "median_ns", r->median_ns[d]);
+    base_json_put_int(j, "host_ns", r->host_ns[d]);
     write_number(j, "tflops", r->tflops[d]);
     base_json_key(j, "call_ns");
     base_json_begin_array(j);
@@ -155,8 +148,7 @@ static void write_peer(base_json_t *j, const tr_attention_result_t *r, int32_t p
     base_json_key(j, peer->name);
     base_json_begin_object(j);
     if (peer->error[0] != '\0') {
-        base_json_key(j, "error");
-        base_json_string(j, peer->error);
+        base_json_put_string(j, "error", peer->error);
     }
     for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
         base_json_key(j, keys[d]);
@@ -173,15 +165,13 @@ void tr_attention_write(base_json_t *j, const tr_attention_result_t *r)
     const tr_attention_shape_t *shape = &r->of->shape;
 
     base_json_begin_object(j);
-    base_json_key(j, "case");
-    base_json_string(j, r->of->name);
-    write_int(j, "kv_heads", shape->kv_heads);
-    write_int(j, "group", shape->group);
-    write_int(j, "head_dim", shape->head_dim);
-    write_int(j, "window", shape->window);
-    write_int(j, "tasks", r->num_tasks);
-    base_json_key(j, "ratio_to");
-    base_json_string(j, r->of->of_dense ? TR_ATTENTION_DENSE : "fastest peer");
+    base_json_put_string(j, "case", r->of->name);
+    base_json_put_int(j, "kv_heads", shape->kv_heads);
+    base_json_put_int(j, "group", shape->group);
+    base_json_put_int(j, "head_dim", shape->head_dim);
+    base_json_put_int(j, "window", shape->window);
+    base_json_put_int(j, "tasks", r->num_tasks);
+    base_json_put_string(j, "ratio_to", r->of->of_dense ? TR_ATTENTION_DENSE : "fastest peer");
     for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++)
         write_direction(j, r, d);
     base_json_key(j, "peers");

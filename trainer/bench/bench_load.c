@@ -160,8 +160,7 @@ static base_status_t measure(bench_t *b)
 
 static void put(base_json_t *j, const char *key, double value)
 {
-    base_json_key(j, key);
-    base_json_double(j, value);
+    base_json_put_double(j, key, value);
 }
 
 static base_status_t report(const bench_t *b, const base_device_t *dev, double share)
@@ -182,16 +181,11 @@ static base_status_t report(const bench_t *b, const base_device_t *dev, double s
     }
     base_json_to_file(&j, b->args->out);
     base_json_begin_object(&j);
-    base_json_key(&j, "commit");
-    base_json_string(&j, base_version_commit());
-    base_json_key(&j, "device");
-    base_json_string(&j, base_device_name(dev));
-    base_json_key(&j, "bytes");
-    base_json_int(&j, b->bytes);
-    base_json_key(&j, "load_threads");
-    base_json_int(&j, TR_HF_LOAD_THREADS);
-    base_json_key(&j, "read_threads");
-    base_json_int(&j, b->read_threads);
+    base_json_put_string(&j, "commit", base_version_commit());
+    base_json_put_string(&j, "device", base_device_name(dev));
+    base_json_put_int(&j, "bytes", b->bytes);
+    base_json_put_int(&j, "load_threads", TR_HF_LOAD_THREADS);
+    base_json_put_int(&j, "read_threads", b->read_threads);
     put(&j, "load_s", load_s);
     put(&j, "read_s", read_s);
     put(&j, "load_gb_per_s", gb / load_s);

@@ -200,15 +200,11 @@ static base_status_t write_json(const writer_t *w, const setting_t *s, const row
 
     base_json_to_file(&j, w->out);
     base_json_begin_object(&j);
-    base_json_key(&j, "table");
-    base_json_string(&j, s->table);
-    base_json_key(&j, "model");
-    base_json_string(&j, s->model);
-    base_json_key(&j, "samples");
-    base_json_string(&j, tr_samples_name(s->samples));
+    base_json_put_string(&j, "table", s->table);
+    base_json_put_string(&j, "model", s->model);
+    base_json_put_string(&j, "samples", tr_samples_name(s->samples));
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        base_json_key(&j, numbers[i].key);
-        base_json_int(&j, numbers[i].value);
+        base_json_put_int(&j, numbers[i].key, numbers[i].value);
     }
     base_json_end(&j);
     base_json_newline(&j);

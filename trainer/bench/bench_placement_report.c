@@ -92,24 +92,6 @@ static void print_text(const tr_bench_placement_t *b, const tr_bench_placement_r
 
 /* ==== JSON ==== */
 
-static void put_int(base_json_t *j, const char *key, int64_t v)
-{
-    base_json_key(j, key);
-    base_json_int(j, v);
-}
-
-static void put_double(base_json_t *j, const char *key, double v)
-{
-    base_json_key(j, key);
-    base_json_double(j, v);
-}
-
-static void put_text(base_json_t *j, const char *key, const char *v)
-{
-    base_json_key(j, key);
-    base_json_string(j, v);
-}
-
 static void put_list(base_json_t *j, const char *key, const int64_t *values, int64_t num)
 {
     base_json_key(j, key);
@@ -126,38 +108,38 @@ static void put_case(base_json_t *j, const tr_bench_placement_t *b,
 
     base_clock_format(base_clock_wall_ns(), time);
     (void)gethostname(host, sizeof host - 1);
-    put_text(j, "time", time);
-    put_text(j, "commit", base_version_commit());
-    put_text(j, "host", host);
-    put_text(j, "device", r->device);
-    put_int(j, "ranks", r->num_ranks);
-    put_text(j, "transport", r->transport);
-    put_text(j, "placement", tr_bench_placement_name(b->placement));
-    put_int(j, "trainers", r->num_trainers);
-    put_text(j, "shape", b->shape);
-    put_int(j, "layers", r->layers);
-    put_text(j, "dtype", kern_dtype_name(b->dtype));
-    put_text(j, "recompute", tr_recompute_name(b->recompute));
-    put_text(j, "lengths", lengths_name(b));
-    put_int(j, "seed", b->seed);
-    put_int(j, "max_rows", b->max_rows);
-    put_int(j, "rows_each", b->rows_each);
-    put_int(j, "rows", r->rows);
-    put_int(j, "tokens_per_trainer", r->tokens_per_trainer);
+    base_json_put_string(j, "time", time);
+    base_json_put_string(j, "commit", base_version_commit());
+    base_json_put_string(j, "host", host);
+    base_json_put_string(j, "device", r->device);
+    base_json_put_int(j, "ranks", r->num_ranks);
+    base_json_put_string(j, "transport", r->transport);
+    base_json_put_string(j, "placement", tr_bench_placement_name(b->placement));
+    base_json_put_int(j, "trainers", r->num_trainers);
+    base_json_put_string(j, "shape", b->shape);
+    base_json_put_int(j, "layers", r->layers);
+    base_json_put_string(j, "dtype", kern_dtype_name(b->dtype));
+    base_json_put_string(j, "recompute", tr_recompute_name(b->recompute));
+    base_json_put_string(j, "lengths", lengths_name(b));
+    base_json_put_int(j, "seed", b->seed);
+    base_json_put_int(j, "max_rows", b->max_rows);
+    base_json_put_int(j, "rows_each", b->rows_each);
+    base_json_put_int(j, "rows", r->rows);
+    base_json_put_int(j, "tokens_per_trainer", r->tokens_per_trainer);
 }
 
 static void put_rank(base_json_t *j, const tr_bench_placement_t *b,
                      const tr_bench_placement_times_t *times)
 {
     base_json_begin_object(j);
-    put_int(j, "arena_bytes", times->arena_bytes);
-    put_int(j, "device_bytes", times->device_bytes);
+    base_json_put_int(j, "arena_bytes", times->arena_bytes);
+    base_json_put_int(j, "device_bytes", times->device_bytes);
     put_list(j, "own_ns", times->own_ns, b->microbatches);
     for (int part = BASE_PART_NONE + 1; part < BASE_NUM_PARTS; part++) {
         char key[32];
 
         (void)snprintf(key, sizeof key, "%s_ns", base_part_word((base_part_t)part));
-        put_int(j, key, times->part_ns[part]);
+        base_json_put_int(j, key, times->part_ns[part]);
     }
     base_json_end(j);
 }
@@ -174,12 +156,12 @@ static base_status_t put_json(base_ctx_t *ctx, const tr_bench_placement_t *b,
     put_list(&j, "documents", r->documents, b->microbatches);
     put_list(&j, "longest", r->longest, b->microbatches);
     put_list(&j, "steps_ns", r->step_ns, b->microbatches);
-    put_int(&j, "all_steps_ns", all_steps_ns(b, r));
-    put_int(&j, "mean_own_ns", mean_own_ns(b, r));
-    put_double(&j, "tokens_per_s_rank", tokens_per_s(b, r));
-    put_double(&j, "exchange_share", share_of(b, r, BASE_PART_EXCHANGE));
-    put_double(&j, "waiting_share", share_of(b, r, BASE_PART_WAITING));
-    put_double(&j, "loss", r->loss);
+    base_json_put_int(&j, "all_steps_ns", all_steps_ns(b, r));
+    base_json_put_int(&j, "mean_own_ns", mean_own_ns(b, r));
+    base_json_put_double(&j, "tokens_per_s_rank", tokens_per_s(b, r));
+    base_json_put_double(&j, "exchange_share", share_of(b, r, BASE_PART_EXCHANGE));
+    base_json_put_double(&j, "waiting_share", share_of(b, r, BASE_PART_WAITING));
+    base_json_put_double(&j, "loss", r->loss);
     base_json_key(&j, "of_ranks");
     base_json_begin_array(&j);
     for (int rank = 0; rank < r->num_ranks; rank++)

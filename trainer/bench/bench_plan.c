@@ -59,22 +59,14 @@ typedef struct writer {
 
 static void json_setting(base_json_t *j, const tr_plan_setting_t *s)
 {
-    base_json_key(j, "lengths");
-    base_json_string(j, tr_lengths_name(s->lengths));
-    base_json_key(j, "scaled");
-    base_json_bool(j, s->scaled != 0);
-    base_json_key(j, "max_rows");
-    base_json_int(j, s->max_rows);
-    base_json_key(j, "servers");
-    base_json_int(j, s->num_servers);
-    base_json_key(j, "kv_heads");
-    base_json_int(j, s->num_kv_heads);
-    base_json_key(j, "draws");
-    base_json_int(j, s->draws);
-    base_json_key(j, "profile");
-    base_json_string(j, s->profile->source);
-    base_json_key(j, "profile_derived");
-    base_json_bool(j, s->profile->derived != 0);
+    base_json_put_string(j, "lengths", tr_lengths_name(s->lengths));
+    base_json_put_bool(j, "scaled", s->scaled != 0);
+    base_json_put_int(j, "max_rows", s->max_rows);
+    base_json_put_int(j, "servers", s->num_servers);
+    base_json_put_int(j, "kv_heads", s->num_kv_heads);
+    base_json_put_int(j, "draws", s->draws);
+    base_json_put_string(j, "profile", s->profile->source);
+    base_json_put_bool(j, "profile_derived", s->profile->derived != 0);
 }
 
 static base_status_t json_row(const writer_t *w, const tr_plan_setting_t *s,
@@ -101,11 +93,9 @@ static base_status_t json_row(const writer_t *w, const tr_plan_setting_t *s,
     base_json_to_file(&j, w->out);
     base_json_begin_object(&j);
     json_setting(&j, s);
-    base_json_key(&j, "arm");
-    base_json_string(&j, row->name);
+    base_json_put_string(&j, "arm", row->name);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        base_json_key(&j, numbers[i].key);
-        base_json_int(&j, numbers[i].value);
+        base_json_put_int(&j, numbers[i].key, numbers[i].value);
     }
     base_json_end(&j);
     base_json_newline(&j);

@@ -102,24 +102,6 @@ void tr_bench_step_text(const tr_bench_step_t *b, const tr_bench_result_t *r)
 
 /* ==== JSON ==== */
 
-static void put_int(base_json_t *j, const char *key, int64_t v)
-{
-    base_json_key(j, key);
-    base_json_int(j, v);
-}
-
-static void put_double(base_json_t *j, const char *key, double v)
-{
-    base_json_key(j, key);
-    base_json_double(j, v);
-}
-
-static void put_text(base_json_t *j, const char *key, const char *v)
-{
-    base_json_key(j, key);
-    base_json_string(j, v);
-}
-
 static void put_machine(base_json_t *j, const tr_bench_result_t *r)
 {
     char time[BASE_CLOCK_TEXT_BYTES], cpu[256], blas[256], host[256] = "";
@@ -128,13 +110,13 @@ static void put_machine(base_json_t *j, const tr_bench_result_t *r)
     base_version_cpu(cpu, sizeof cpu);
     kern_blas_version(blas, sizeof blas);
     (void)gethostname(host, sizeof host - 1);
-    put_text(j, "time", time);
-    put_text(j, "commit", base_version_commit());
-    put_text(j, "compiler", base_version_compiler());
-    put_text(j, "host", host);
-    put_text(j, "cpu", cpu);
-    put_text(j, "openblas", blas);
-    put_double(j, "load", r->load);
+    base_json_put_string(j, "time", time);
+    base_json_put_string(j, "commit", base_version_commit());
+    base_json_put_string(j, "compiler", base_version_compiler());
+    base_json_put_string(j, "host", host);
+    base_json_put_string(j, "cpu", cpu);
+    base_json_put_string(j, "openblas", blas);
+    base_json_put_double(j, "load", r->load);
 }
 
 static void put_entries(base_json_t *j, const tr_bench_step_t *b, const tr_bench_result_t *r)
@@ -147,11 +129,11 @@ static void put_entries(base_json_t *j, const tr_bench_step_t *b, const tr_bench
 
         name_entry(e, name);
         base_json_begin_object(j);
-        put_text(j, "op", name);
-        put_int(j, "calls_per_step", e->calls / b->repeat);
-        put_int(j, "ns_per_step", e->ns / b->repeat);
-        put_double(j, "flops_per_step", e->flops / (double)b->repeat);
-        if (r->bare_ns[i] > 0) put_int(j, "bare_ns_per_call", r->bare_ns[i]);
+        base_json_put_string(j, "op", name);
+        base_json_put_int(j, "calls_per_step", e->calls / b->repeat);
+        base_json_put_int(j, "ns_per_step", e->ns / b->repeat);
+        base_json_put_double(j, "flops_per_step", e->flops / (double)b->repeat);
+        if (r->bare_ns[i] > 0) base_json_put_int(j, "bare_ns_per_call", r->bare_ns[i]);
         base_json_end(j);
     }
     base_json_end(j);
@@ -167,24 +149,23 @@ base_status_t tr_bench_step_json(base_ctx_t *ctx, const tr_bench_step_t *b,
     base_json_set_indent(&j, 1);
     base_json_begin_object(&j);
     put_machine(&j, r);
-    put_int(&j, "hidden", b->hidden);
-    put_int(&j, "layers", b->layers);
-    put_int(&j, "vocab", b->vocab);
-    put_int(&j, "documents", b->documents);
-    put_int(&j, "rows", b->rows);
-    put_int(&j, "steps", b->repeat);
-    put_int(&j, "step_cpu_ns", r->step_ns);
-    put_int(&j, "step_wall_ns", r->wall_ns);
-    put_int(&j, "samples", r->samples);
-    put_double(&j, "sgemm_peak_gflops", r->peak * 1e-9);
+    base_json_put_int(&j, "hidden", b->hidden);
+    base_json_put_int(&j, "layers", b->layers);
+    base_json_put_int(&j, "vocab", b->vocab);
+    base_json_put_int(&j, "documents", b->documents);
+    base_json_put_int(&j, "rows", b->rows);
+    base_json_put_int(&j, "steps", b->repeat);
+    base_json_put_int(&j, "step_cpu_ns", r->step_ns);
+    base_json_put_int(&j, "step_wall_ns", r->wall_ns);
+    base_json_put_int(&j, "samples", r->samples);
+    base_json_put_double(&j, "sgemm_peak_gflops", r->peak * 1e-9);
     list_gates(r, gates);
     for (int i = 0; i < NUM_GATES; i++) {
         base_json_key(&j, gates[i].name);
         base_json_begin_object(&j);
-        put_double(&j, "share", gates[i].found);
-        put_double(&j, "wanted", gates[i].wanted);
-        base_json_key(&j, "met");
-        base_json_bool(&j, gates[i].found >= gates[i].wanted);
+        base_json_put_double(&j, "share", gates[i].found);
+        base_json_put_double(&j, "wanted", gates[i].wanted);
+        base_json_put_bool(&j, "met", gates[i].found >= gates[i].wanted);
         base_json_end(&j);
     }
     put_entries(&j, b, r);

@@ -94,49 +94,31 @@ static void print_text(const tr_bench_train_t *b, const tr_bench_train_result_t 
 
 /* ==== JSON ==== */
 
-static void put_int(base_json_t *j, const char *key, int64_t v)
-{
-    base_json_key(j, key);
-    base_json_int(j, v);
-}
-
-static void put_double(base_json_t *j, const char *key, double v)
-{
-    base_json_key(j, key);
-    base_json_double(j, v);
-}
-
-static void put_text(base_json_t *j, const char *key, const char *v)
-{
-    base_json_key(j, key);
-    base_json_string(j, v);
-}
-
 static void put_machine(base_json_t *j, const tr_bench_train_result_t *r)
 {
     char time[BASE_CLOCK_TEXT_BYTES], host[256] = "";
 
     base_clock_format(base_clock_wall_ns(), time);
     (void)gethostname(host, sizeof host - 1);
-    put_text(j, "time", time);
-    put_text(j, "commit", base_version_commit());
-    put_text(j, "host", host);
-    put_text(j, "device", r->device);
+    base_json_put_string(j, "time", time);
+    base_json_put_string(j, "commit", base_version_commit());
+    base_json_put_string(j, "host", host);
+    base_json_put_string(j, "device", r->device);
 }
 
 static void put_case(base_json_t *j, const tr_bench_train_t *b, const tr_bench_train_result_t *r)
 {
-    put_text(j, "shape", b->shape);
-    put_int(j, "parameters", r->parameters);
-    put_text(j, "dtype", kern_dtype_name(b->dtype));
-    put_int(j, "adapters", b->adapters);
-    put_int(j, "rank", b->rank);
-    put_int(j, "documents", b->documents);
-    put_int(j, "rows", b->rows);
-    put_int(j, "batch_rows", r->batch_rows);
-    put_text(j, "recompute", tr_recompute_name(r->recompute));
-    put_int(j, "arena_bytes", r->arena_bytes);
-    put_int(j, "device_bytes", r->device_bytes);
+    base_json_put_string(j, "shape", b->shape);
+    base_json_put_int(j, "parameters", r->parameters);
+    base_json_put_string(j, "dtype", kern_dtype_name(b->dtype));
+    base_json_put_int(j, "adapters", b->adapters);
+    base_json_put_int(j, "rank", b->rank);
+    base_json_put_int(j, "documents", b->documents);
+    base_json_put_int(j, "rows", b->rows);
+    base_json_put_int(j, "batch_rows", r->batch_rows);
+    base_json_put_string(j, "recompute", tr_recompute_name(r->recompute));
+    base_json_put_int(j, "arena_bytes", r->arena_bytes);
+    base_json_put_int(j, "device_bytes", r->device_bytes);
 }
 
 static void put_times(base_json_t *j, const char *key, const int64_t *ns, int64_t count)
@@ -153,7 +135,7 @@ static void put_parts(base_json_t *j, const tr_bench_train_result_t *r)
     base_json_key(j, "parts");
     base_json_begin_object(j);
     for (int p = 0; p < BASE_NUM_PARTS; p++)
-        put_double(j, base_part_word((base_part_t)p), part_share(r, p));
+        base_json_put_double(j, base_part_word((base_part_t)p), part_share(r, p));
     base_json_end(j);
 }
 
@@ -168,10 +150,10 @@ static void put_entries(base_json_t *j, const tr_bench_train_result_t *r)
 
         name_entry(e, name);
         base_json_begin_object(j);
-        put_text(j, "op", name);
-        put_int(j, "calls", e->calls);
-        put_int(j, "ns", e->ns);
-        put_double(j, "flops", e->flops);
+        base_json_put_string(j, "op", name);
+        base_json_put_int(j, "calls", e->calls);
+        base_json_put_int(j, "ns", e->ns);
+        base_json_put_double(j, "flops", e->flops);
         base_json_end(j);
     }
     base_json_end(j);
@@ -187,17 +169,17 @@ static base_status_t put_json(base_ctx_t *ctx, const tr_bench_train_t *b,
     base_json_begin_object(&j);
     put_machine(&j, r);
     put_case(&j, b, r);
-    put_double(&j, "tokens_per_s", tokens_per_s(b, r));
-    put_int(&j, "step_ns", r->median_ns);
+    base_json_put_double(&j, "tokens_per_s", tokens_per_s(b, r));
+    base_json_put_int(&j, "step_ns", r->median_ns);
     put_times(&j, "steps_ns", r->step_ns, b->repeat);
     put_times(&j, "given_ns", r->given_ns, b->repeat);
-    put_int(&j, "serial_step_ns", r->serial_ns);
-    put_int(&j, "serial_ops_ns", in_ops(r));
+    base_json_put_int(&j, "serial_step_ns", r->serial_ns);
+    base_json_put_int(&j, "serial_ops_ns", in_ops(r));
     put_parts(&j, r);
-    put_int(&j, "waits_inside", r->stalls.waits);
-    put_int(&j, "allocations_inside", r->stalls.allocations);
-    put_double(&j, "first_loss", r->loss[0]);
-    put_double(&j, "last_loss", r->loss[1]);
+    base_json_put_int(&j, "waits_inside", r->stalls.waits);
+    base_json_put_int(&j, "allocations_inside", r->stalls.allocations);
+    base_json_put_double(&j, "first_loss", r->loss[0]);
+    base_json_put_double(&j, "last_loss", r->loss[1]);
     put_entries(&j, r);
     base_json_end(&j);
     base_json_newline(&j);

@@ -14,18 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static void put_text(base_json_t *j, const char *key, const char *text)
-{
-    base_json_key(j, key);
-    base_json_string(j, text);
-}
-
-static void put_int(base_json_t *j, const char *key, int64_t v)
-{
-    base_json_key(j, key);
-    base_json_int(j, v);
-}
-
 /* Absolute, with links resolved where the path exists. What does not exist (an adapter's data that
  * was prepared elsewhere) hangs below the folder that the process runs in. */
 static void put_path(base_json_t *j, const char *path)
@@ -172,10 +160,10 @@ static void put_program(base_json_t *j)
     base_version_preset(preset, sizeof preset);
     base_json_key(j, "program");
     base_json_begin_object(j);
-    put_text(j, "version", base_version_number());
-    put_text(j, "commit", base_version_commit());
-    put_text(j, "preset", preset);
-    put_text(j, "compiler", base_version_compiler());
+    base_json_put_string(j, "version", base_version_number());
+    base_json_put_string(j, "commit", base_version_commit());
+    base_json_put_string(j, "preset", preset);
+    base_json_put_string(j, "compiler", base_version_compiler());
     base_json_end(j);
 }
 
@@ -195,12 +183,11 @@ static void put_start(base_json_t *j, const tr_manifest_t *manifest)
     base_json_end(j);
     base_json_key(j, "folder");
     put_path(j, ".");
-    put_text(j, "start_time", time);
-    base_json_key(j, "resumed");
-    base_json_bool(j, manifest->resumed);
-    put_text(j, "host", host);
-    put_text(j, "cpu", cpu);
-    put_int(j, "num_ranks", manifest->num_ranks);
+    base_json_put_string(j, "start_time", time);
+    base_json_put_bool(j, "resumed", manifest->resumed);
+    base_json_put_string(j, "host", host);
+    base_json_put_string(j, "cpu", cpu);
+    base_json_put_int(j, "num_ranks", manifest->num_ranks);
 }
 
 static void put_inputs(base_json_t *j, const tr_manifest_t *manifest)
@@ -209,11 +196,11 @@ static void put_inputs(base_json_t *j, const tr_manifest_t *manifest)
     base_json_begin_object(j);
     base_json_key(j, "path");
     put_path(j, manifest->config->model);
-    put_text(j, "hash", manifest->model_hash);
+    base_json_put_string(j, "hash", manifest->model_hash);
     base_json_end(j);
     base_json_key(j, "tokenizer");
     base_json_begin_object(j);
-    put_text(j, "hash", manifest->tokenizer_hash);
+    base_json_put_string(j, "hash", manifest->tokenizer_hash);
     base_json_end(j);
     base_json_key(j, "output");
     put_path(j, manifest->config->output);
@@ -223,14 +210,14 @@ static void put_inputs(base_json_t *j, const tr_manifest_t *manifest)
         const tr_manifest_dataset_t *dataset = &manifest->datasets[i];
 
         base_json_begin_object(j);
-        put_text(j, "adapter", dataset->adapter);
-        put_text(j, "use", dataset->use);
+        base_json_put_string(j, "adapter", dataset->adapter);
+        base_json_put_string(j, "use", dataset->use);
         base_json_key(j, "path");
         put_path(j, dataset->path);
-        put_text(j, "content_sha256", dataset->content_sha256);
-        put_int(j, "documents", dataset->documents);
-        put_int(j, "tokens", dataset->tokens);
-        put_int(j, "supervised_tokens", dataset->supervised_tokens);
+        base_json_put_string(j, "content_sha256", dataset->content_sha256);
+        base_json_put_int(j, "documents", dataset->documents);
+        base_json_put_int(j, "tokens", dataset->tokens);
+        base_json_put_int(j, "supervised_tokens", dataset->supervised_tokens);
         base_json_end(j);
     }
     base_json_end(j);
@@ -240,14 +227,14 @@ static void put_seeds(base_json_t *j, const base_config_t *config)
 {
     base_json_key(j, "seeds");
     base_json_begin_object(j);
-    put_int(j, "train", config->train.seed);
+    base_json_put_int(j, "train", config->train.seed);
     if (config->train.mode == BASE_CONFIG_MODE_FULL) {
-        put_int(j, "model", config->full.seed);
+        base_json_put_int(j, "model", config->full.seed);
     } else {
         base_json_key(j, "adapters");
         base_json_begin_object(j);
         for (int64_t i = 0; i < config->num_adapters; i++)
-            put_int(j, config->adapters[i].name, config->adapters[i].seed);
+            base_json_put_int(j, config->adapters[i].name, config->adapters[i].seed);
         base_json_end(j);
     }
     base_json_end(j);
@@ -264,13 +251,13 @@ base_status_t tr_manifest_write(base_ctx_t *ctx, const char *path, const tr_mani
     base_json_to_file(&j, base_file_stream(file));
     base_json_set_indent(&j, 2);
     base_json_begin_object(&j);
-    put_int(&j, "format", 1);
+    base_json_put_int(&j, "format", 1);
     put_program(&j);
     put_start(&j, manifest);
     put_inputs(&j, manifest);
     put_seeds(&j, manifest->config);
     (void)snprintf(hash, sizeof hash, "%016" PRIx64, base_print_hash(manifest->config));
-    put_text(&j, "config_hash", hash);
+    base_json_put_string(&j, "config_hash", hash);
     put_config(&j, manifest->config);
     base_json_end(&j);
     base_json_newline(&j);

@@ -241,29 +241,17 @@ void tr_memory_report_text(const tr_memory_report_t *r)
 
 /* ==== JSON ==== */
 
-static void put_int(base_json_t *j, const char *key, int64_t v)
-{
-    base_json_key(j, key);
-    base_json_int(j, v);
-}
-
-static void put_text(base_json_t *j, const char *key, const char *v)
-{
-    base_json_key(j, key);
-    base_json_string(j, v);
-}
-
 static void put_ranks(base_json_t *j, const tr_memory_report_t *r)
 {
     base_json_key(j, "ranks");
     base_json_begin_array(j);
     for (int i = 0; i < r->num_ranks; i++) {
         base_json_begin_object(j);
-        put_int(j, "rank", i);
-        put_int(j, "device_bytes", r->plan->ranks[i].device);
-        put_int(j, "host_bytes", r->plan->ranks[i].host);
-        put_int(j, "transient_bytes", r->plan->ranks[i].transient);
-        put_int(j, "total_bytes", tr_memory_rank_total(&r->plan->ranks[i]));
+        base_json_put_int(j, "rank", i);
+        base_json_put_int(j, "device_bytes", r->plan->ranks[i].device);
+        base_json_put_int(j, "host_bytes", r->plan->ranks[i].host);
+        base_json_put_int(j, "transient_bytes", r->plan->ranks[i].transient);
+        base_json_put_int(j, "total_bytes", tr_memory_rank_total(&r->plan->ranks[i]));
         base_json_end(j);
     }
     base_json_end(j);
@@ -278,8 +266,8 @@ static void put_regions(base_json_t *j, const tr_memory_report_t *r)
     base_json_begin_array(j);
     for (int i = 0; i < groups.count; i++) {
         base_json_begin_object(j);
-        put_text(j, "owner", groups.list[i].owner);
-        put_int(j, "bytes", groups.list[i].bytes);
+        base_json_put_string(j, "owner", groups.list[i].owner);
+        base_json_put_int(j, "bytes", groups.list[i].bytes);
         base_json_end(j);
     }
     base_json_end(j);
@@ -288,10 +276,10 @@ static void put_regions(base_json_t *j, const tr_memory_report_t *r)
     base_json_begin_array(j);
     for (int i = 0; i < groups.count && (r->plan->regions || i < NUM_SHOWN); i++) {
         base_json_begin_object(j);
-        put_text(j, "owner", groups.list[i].owner);
-        put_text(j, "name", groups.list[i].name);
-        put_int(j, "count", groups.list[i].count);
-        put_int(j, "bytes", groups.list[i].bytes);
+        base_json_put_string(j, "owner", groups.list[i].owner);
+        base_json_put_string(j, "name", groups.list[i].name);
+        base_json_put_int(j, "count", groups.list[i].count);
+        base_json_put_int(j, "bytes", groups.list[i].bytes);
         base_json_end(j);
     }
     base_json_end(j);
@@ -305,11 +293,11 @@ static void put_plans(base_json_t *j, const tr_memory_report_t *r)
         const tr_epoch_plan_t *p = &r->epoch.plans[i];
 
         base_json_begin_object(j);
-        put_int(j, "document_rows", p->document_rows);
-        put_int(j, "tasks", p->tasks);
-        put_int(j, "remote_tasks", p->remote);
-        put_int(j, "makespan_ns", p->makespan_ns);
-        put_int(j, "bound_ns", p->bound_ns);
+        base_json_put_int(j, "document_rows", p->document_rows);
+        base_json_put_int(j, "tasks", p->tasks);
+        base_json_put_int(j, "remote_tasks", p->remote);
+        base_json_put_int(j, "makespan_ns", p->makespan_ns);
+        base_json_put_int(j, "bound_ns", p->bound_ns);
         base_json_end(j);
     }
     base_json_end(j);
@@ -321,10 +309,10 @@ static void put_jobs(base_json_t *j, const tr_memory_report_t *r)
     base_json_begin_array(j);
     for (int32_t i = 0; i < r->inputs->num_jobs; i++) {
         base_json_begin_object(j);
-        put_text(j, "adapter", r->inputs->jobs[i]->name);
-        put_int(j, "documents", r->inputs->jobs[i]->training_documents);
-        put_int(j, "steps", r->inputs->jobs[i]->total_steps);
-        put_int(j, "trainable_parameters", parameters(r, i));
+        base_json_put_string(j, "adapter", r->inputs->jobs[i]->name);
+        base_json_put_int(j, "documents", r->inputs->jobs[i]->training_documents);
+        base_json_put_int(j, "steps", r->inputs->jobs[i]->total_steps);
+        base_json_put_int(j, "trainable_parameters", parameters(r, i));
         base_json_end(j);
     }
     base_json_end(j);
@@ -336,21 +324,21 @@ base_status_t tr_memory_report_json(base_ctx_t *ctx, const tr_memory_report_t *r
 
     base_json_to_file(&j, r->plan->out);
     base_json_begin_object(&j);
-    base_json_key(&j, "fits");
-    base_json_bool(&j, r->plan->fits);
-    put_int(&j, "total_bytes", r->total);
+    base_json_put_bool(&j, "fits", r->plan->fits);
+    base_json_put_int(&j, "total_bytes", r->total);
     if (r->limit.bytes != INT64_MAX) {
-        put_int(&j, "available_bytes", r->limit.bytes);
+        base_json_put_int(&j, "available_bytes", r->limit.bytes);
     } else {
         base_json_key(&j, "available_bytes");
         base_json_null(&j);
     }
-    put_text(&j, "limit", r->limit.cause);
-    put_text(&j, "dtype", kern_dtype_name(r->trainer->model->config.dtype));
+    base_json_put_string(&j, "limit", r->limit.cause);
+    base_json_put_string(&j, "dtype", kern_dtype_name(r->trainer->model->config.dtype));
     if (r->trainer->activations != NULL)
-        put_text(&j, "recompute", tr_recompute_name(r->trainer->activations->recompute));
-    put_int(&j, "tokens_per_trainer", r->lots->plans.tokens_per_trainer);
-    put_int(&j, "longest_document", r->inputs->longest);
+        base_json_put_string(&j, "recompute",
+                             tr_recompute_name(r->trainer->activations->recompute));
+    base_json_put_int(&j, "tokens_per_trainer", r->lots->plans.tokens_per_trainer);
+    base_json_put_int(&j, "longest_document", r->inputs->longest);
     base_json_key(&j, "tokens_that_fit");
     if (r->would_fit > 0)
         base_json_int(&j, r->would_fit);
@@ -361,11 +349,9 @@ base_status_t tr_memory_report_json(base_ctx_t *ctx, const tr_memory_report_t *r
     put_jobs(&j, r);
     base_json_key(&j, "epoch");
     base_json_begin_object(&j);
-    put_int(&j, "microbatches", r->epoch.microbatches);
-    base_json_key(&j, "whole");
-    base_json_bool(&j, r->epoch.whole != 0);
-    base_json_key(&j, "pad_share");
-    base_json_double(&j, pad_share(r));
+    base_json_put_int(&j, "microbatches", r->epoch.microbatches);
+    base_json_put_bool(&j, "whole", r->epoch.whole != 0);
+    base_json_put_double(&j, "pad_share", pad_share(r));
     base_json_end(&j);
     put_plans(&j, r);
     base_json_end(&j);

@@ -157,20 +157,7 @@ static void begin(tr_metrics_t *metrics, base_json_t *j, const char *adapter)
 {
     base_json_to_buffer(j, metrics->line, sizeof metrics->line);
     base_json_begin_object(j);
-    base_json_key(j, "adapter");
-    base_json_string(j, adapter);
-}
-
-static void put_int(base_json_t *j, const char *key, int64_t v)
-{
-    base_json_key(j, key);
-    base_json_int(j, v);
-}
-
-static void put_double(base_json_t *j, const char *key, double v)
-{
-    base_json_key(j, key);
-    base_json_double(j, v);
+    base_json_put_string(j, "adapter", adapter);
 }
 
 base_status_t tr_metrics_step(tr_metrics_t *metrics, const tr_metrics_step_t *record)
@@ -178,24 +165,24 @@ base_status_t tr_metrics_step(tr_metrics_t *metrics, const tr_metrics_step_t *re
     base_json_t j;
 
     begin(metrics, &j, record->adapter);
-    put_int(&j, "step", record->step);
-    put_int(&j, "total_steps", record->total_steps);
-    put_double(&j, "epoch", record->epoch);
-    put_double(&j, "loss", record->loss);
-    put_double(&j, "grad_norm", record->grad_norm);
-    put_double(&j, "learning_rate", record->learning_rate);
-    put_int(&j, "tokens", record->tokens);
-    put_int(&j, "supervised_tokens", record->supervised_tokens);
-    put_int(&j, "microbatch", record->microbatch);
-    put_double(&j, "step_time_s", record->step_time_s);
-    put_double(&j, "dense_s", record->part_s[BASE_PART_DENSE]);
-    put_double(&j, "attention_s", record->part_s[BASE_PART_ATTENTION]);
-    put_double(&j, "exchange_s", record->part_s[BASE_PART_EXCHANGE]);
-    put_double(&j, "waiting_s", record->part_s[BASE_PART_WAITING]);
-    put_double(&j, "idle_s", record->part_s[BASE_PART_NONE]);
-    put_double(&j, "elapsed_s", record->elapsed_s);
-    put_double(&j, "tokens_per_second", record->tokens_per_second);
-    put_double(&j, "pad_share", record->pad_share);
+    base_json_put_int(&j, "step", record->step);
+    base_json_put_int(&j, "total_steps", record->total_steps);
+    base_json_put_double(&j, "epoch", record->epoch);
+    base_json_put_double(&j, "loss", record->loss);
+    base_json_put_double(&j, "grad_norm", record->grad_norm);
+    base_json_put_double(&j, "learning_rate", record->learning_rate);
+    base_json_put_int(&j, "tokens", record->tokens);
+    base_json_put_int(&j, "supervised_tokens", record->supervised_tokens);
+    base_json_put_int(&j, "microbatch", record->microbatch);
+    base_json_put_double(&j, "step_time_s", record->step_time_s);
+    base_json_put_double(&j, "dense_s", record->part_s[BASE_PART_DENSE]);
+    base_json_put_double(&j, "attention_s", record->part_s[BASE_PART_ATTENTION]);
+    base_json_put_double(&j, "exchange_s", record->part_s[BASE_PART_EXCHANGE]);
+    base_json_put_double(&j, "waiting_s", record->part_s[BASE_PART_WAITING]);
+    base_json_put_double(&j, "idle_s", record->part_s[BASE_PART_NONE]);
+    base_json_put_double(&j, "elapsed_s", record->elapsed_s);
+    base_json_put_double(&j, "tokens_per_second", record->tokens_per_second);
+    base_json_put_double(&j, "pad_share", record->pad_share);
     base_json_end(&j);
     base_json_newline(&j);
     return append(metrics, &j);
@@ -206,14 +193,14 @@ base_status_t tr_metrics_eval(tr_metrics_t *metrics, const tr_metrics_eval_t *re
     base_json_t j;
 
     begin(metrics, &j, record->adapter);
-    put_int(&j, "step", record->step);
-    put_double(&j, "epoch", record->epoch);
-    put_double(&j, "eval_loss", record->eval_loss);
-    put_double(&j, "eval_perplexity", exp(record->eval_loss));
-    put_int(&j, "eval_documents", record->eval_documents);
-    put_int(&j, "eval_supervised_tokens", record->eval_supervised_tokens);
-    put_double(&j, "eval_time_s", record->eval_time_s);
-    put_double(&j, "elapsed_s", record->elapsed_s);
+    base_json_put_int(&j, "step", record->step);
+    base_json_put_double(&j, "epoch", record->epoch);
+    base_json_put_double(&j, "eval_loss", record->eval_loss);
+    base_json_put_double(&j, "eval_perplexity", exp(record->eval_loss));
+    base_json_put_int(&j, "eval_documents", record->eval_documents);
+    base_json_put_int(&j, "eval_supervised_tokens", record->eval_supervised_tokens);
+    base_json_put_double(&j, "eval_time_s", record->eval_time_s);
+    base_json_put_double(&j, "elapsed_s", record->elapsed_s);
     base_json_end(&j);
     base_json_newline(&j);
     return append(metrics, &j);

@@ -56,18 +56,6 @@ static void print_text(const tr_score_t *s, const data_dataset_t *dataset, const
 
 /* ==== JSON ==== */
 
-static void put_int(base_json_t *j, const char *key, int64_t v)
-{
-    base_json_key(j, key);
-    base_json_int(j, v);
-}
-
-static void put_double(base_json_t *j, const char *key, double v)
-{
-    base_json_key(j, key);
-    base_json_double(j, v);
-}
-
 static base_status_t print_json(base_ctx_t *ctx, const tr_score_t *s, const data_dataset_t *dataset,
                                 const double *sums, const score_totals_t *t)
 {
@@ -75,21 +63,21 @@ static base_status_t print_json(base_ctx_t *ctx, const tr_score_t *s, const data
 
     base_json_to_file(&j, s->out);
     base_json_begin_object(&j);
-    put_int(&j, "documents", t->documents);
-    put_int(&j, "tokens", t->tokens);
-    put_int(&j, "supervised_tokens", t->supervised);
-    put_double(&j, "loss", t->loss);
-    put_double(&j, "perplexity", exp(t->loss));
+    base_json_put_int(&j, "documents", t->documents);
+    base_json_put_int(&j, "tokens", t->tokens);
+    base_json_put_int(&j, "supervised_tokens", t->supervised);
+    base_json_put_double(&j, "loss", t->loss);
+    base_json_put_double(&j, "perplexity", exp(t->loss));
     if (s->per_document) {
         base_json_key(&j, "per_document");
         base_json_begin_array(&j);
         for (int64_t i = 0; i < t->documents; i++) {
             base_json_begin_object(&j);
-            put_int(&j, "document", i);
-            put_int(&j, "line", data_dataset_line(dataset, i));
-            put_int(&j, "tokens", data_dataset_rows(dataset, i));
-            put_int(&j, "supervised_tokens", data_dataset_supervised(dataset, i));
-            put_double(&j, "loss", sums[i] / (double)data_dataset_supervised(dataset, i));
+            base_json_put_int(&j, "document", i);
+            base_json_put_int(&j, "line", data_dataset_line(dataset, i));
+            base_json_put_int(&j, "tokens", data_dataset_rows(dataset, i));
+            base_json_put_int(&j, "supervised_tokens", data_dataset_supervised(dataset, i));
+            base_json_put_double(&j, "loss", sums[i] / (double)data_dataset_supervised(dataset, i));
             base_json_end(&j);
         }
         base_json_end(&j);

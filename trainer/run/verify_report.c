@@ -181,18 +181,6 @@ void tr_verify_print_text(const tr_verify_t *v, const tr_score_inputs_t *in,
 
 /* ==== JSON ==== */
 
-static void put_int(base_json_t *j, const char *key, int64_t v)
-{
-    base_json_key(j, key);
-    base_json_int(j, v);
-}
-
-static void put_double(base_json_t *j, const char *key, double v)
-{
-    base_json_key(j, key);
-    base_json_double(j, v);
-}
-
 static void put_targets(base_json_t *j, const lora_verify_t *report)
 {
     target_sum_t sums[LORA_NUM_TARGETS];
@@ -201,7 +189,7 @@ static void put_targets(base_json_t *j, const lora_verify_t *report)
     base_json_key(j, "targets");
     base_json_begin_object(j);
     for (int32_t t = 0; t < LORA_NUM_TARGETS; t++)
-        if (sums[t].modules > 0) put_double(j, lora_target_name(t), sums[t].delta);
+        if (sums[t].modules > 0) base_json_put_double(j, lora_target_name(t), sums[t].delta);
     base_json_end(j);
 }
 
@@ -214,18 +202,17 @@ base_status_t tr_verify_print_json(base_ctx_t *ctx, const tr_verify_t *v,
 
     base_json_to_file(&j, v->out);
     base_json_begin_object(&j);
-    base_json_key(&j, "changes");
-    base_json_bool(&j, !v->does_nothing);
-    put_int(&j, "rank", info->rank);
-    put_int(&j, "tensors", in->verified->num_tensors);
-    put_int(&j, "parameters", in->verified->parameters);
-    put_int(&j, "modules_without_effect", in->verified->num_zero_b);
-    put_double(&j, "delta", in->verified->delta);
+    base_json_put_bool(&j, "changes", !v->does_nothing);
+    base_json_put_int(&j, "rank", info->rank);
+    base_json_put_int(&j, "tensors", in->verified->num_tensors);
+    base_json_put_int(&j, "parameters", in->verified->parameters);
+    base_json_put_int(&j, "modules_without_effect", in->verified->num_zero_b);
+    base_json_put_double(&j, "delta", in->verified->delta);
     put_targets(&j, in->verified);
-    put_int(&j, "rows", found->rows);
-    put_double(&j, "max_difference", found->max);
-    put_double(&j, "mean_difference", found->mean);
-    put_int(&j, "changed_rows", found->changed);
+    base_json_put_int(&j, "rows", found->rows);
+    base_json_put_double(&j, "max_difference", found->max);
+    base_json_put_double(&j, "mean_difference", found->mean);
+    base_json_put_int(&j, "changed_rows", found->changed);
     base_json_key(&j, "serve");
     base_json_begin_array(&j);
     vllm_line(v, info, &line);

@@ -67,6 +67,20 @@ static void nested(void **state)
     expect(s, "{\"a\":[-9223372036854775808,true,false,null,null,{}],\"b\":\"\"}");
 }
 
+static void members(void **state)
+{
+    sheet_t *s = *state;
+
+    base_json_begin_object(&s->j);
+    base_json_put_string(&s->j, "s", "x");
+    base_json_put_string(&s->j, "n", NULL);
+    base_json_put_int(&s->j, "i", -3);
+    base_json_put_double(&s->j, "d", 0.5);
+    base_json_put_bool(&s->j, "b", true);
+    base_json_end(&s->j);
+    expect(s, "{\"s\":\"x\",\"n\":null,\"i\":-3,\"d\":0.5,\"b\":true}");
+}
+
 static void indented(void **state)
 {
     sheet_t *s = *state;
@@ -245,6 +259,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(nested),
+        TEST(members),
         TEST(indented),
         TEST(strings_are_escaped),
         TEST(bad_utf8_is_replaced),
