@@ -67,7 +67,6 @@ static int64_t first_tile_row_ps(const as_profile_t *p, int direction, const tr_
     const int64_t second = p->tile_row_ps[direction][1];
     const int64_t of_two = two->ns[direction] * 1000 - p->task_ps[direction] - second;
 
-    if (p->num_points < 3) return positive(of_two); /* no slope without row 0 */
     const int64_t of_three = three->ns[direction] * 1000 - p->task_ps[direction] - second -
                              as_profile_tile_row_ps(p, direction, three->q1);
     return positive((of_two + of_three) / 2);

@@ -23,7 +23,7 @@ typedef struct tr_profile_device {
 
 typedef struct tr_bench_profile {
     int32_t group, head_dim;
-    int64_t max_keys;     /* longest context that is timed, a multiple of 128 */
+    int64_t max_keys;     /* longest context that is timed, a multiple of 128, at least 512 */
     int32_t num_held_out; /* tasks that are timed to see how well the profile foretells them */
 } tr_bench_profile_t;
 
