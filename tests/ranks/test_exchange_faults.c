@@ -373,6 +373,70 @@ static void test_rank_is_silent(void **state)
         }
 }
 
+/* ==== COMM-02: a rank begins, and what it sends is never ready ==== */
+
+static base_status_t begin_unready(comm_group_t *group, const rank_gear_t *gear, two_way_t *w,
+                                   base_counter_t *gate, base_event_t *ready)
+{
+    comm_ticket_t ticket;
+
+    w->ex.ready = ready;
+    BASE_TRY(base_stream_wait_counter(gear->stream, gate, 1));
+    BASE_TRY(base_event_record(ready, gear->stream));
+    return comm_exchange_begin(group, COMM_CHANNEL_PING, &w->ex, &ticket);
+}
+
+static base_status_t unready_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
+                                  void *user)
+{
+    rank_case_t *run = user;
+    fault_t *fault = run->user;
+    const int me = comm_group_rank(group);
+    base_counter_t *gate = NULL;
+    base_event_t *ready = NULL;
+    rank_gear_t gear;
+    two_way_t w;
+
+    BASE_TRY(rank_gear_open(&gear, dev, BASE_STREAM_ASYNC, 4 * BYTES));
+    make_two_way(&w, me, &gear);
+    base_status_t st = base_counter_create(dev, &gate);
+    if (st >= 0) st = base_event_create(dev, &ready);
+    if (st >= 0) st = comm_barrier(group);
+    if (st >= 0 && me == 0) {
+        base_ctx_set_deadline_ms(ctx, DEADLINE_MS); /* the only one */
+        st = exchange(group, &gear, &w);
+    } else if (st >= 0) {
+        st = begin_unready(group, &gear, &w, gate, ready);
+        RANK_CHECK(run, me, wait_for_stop(ctx), "rank 0 waits, and nobody is told");
+        if (st >= 0) st = comm_barrier(group);
+        base_counter_raise(gate, 1);
+    }
+    fault->waited[me] = st;
+    base_event_destroy(ready);
+    rank_gear_close(&gear);
+    base_counter_destroy(gate);
+    return st;
+}
+
+static void test_rank_is_unready(void **state)
+{
+    (void)state;
+    for (int d = 0; d < 2; d++) {
+        fault_t f = {0};
+        rank_case_t run = fault_case(2, devices[d], LONG_MS, &f);
+
+        rank_case_run(&run, unready_rank);
+        rank_case_assert_right(&run);
+        assert_int_equal(f.waited[0], BASE_ERR_TIMEOUT);
+        rank_case_assert_error(&run.of[0].error, BASE_ERR_TIMEOUT, "COMM-02", "rank 0", "rank 1",
+                               "channel ping, exchange 1", "kind 2", "layer 5", "microbatch 7",
+                               NULL);
+        assert_int_equal(f.waited[1], BASE_ERR_PEER);
+        rank_case_assert_error(&run.of[1].error, BASE_ERR_PEER, "COMM-01", "rank 0 has stopped",
+                               NULL);
+    }
+}
+
 /* ==== collectives that differ, arguments, repeated stops ==== */
 
 static base_status_t differing_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
@@ -493,10 +557,10 @@ static void test_arguments(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mismatch),       cmocka_unit_test(test_rank_fails),
-        cmocka_unit_test(test_rank_leaves),    cmocka_unit_test(test_ends_with_open_exchange),
-        cmocka_unit_test(test_rank_is_silent), cmocka_unit_test(test_collectives_differ),
-        cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_mismatch),           cmocka_unit_test(test_rank_fails),
+        cmocka_unit_test(test_rank_leaves),        cmocka_unit_test(test_ends_with_open_exchange),
+        cmocka_unit_test(test_rank_is_silent),     cmocka_unit_test(test_rank_is_unready),
+        cmocka_unit_test(test_collectives_differ), cmocka_unit_test(test_arguments),
     };
 
     return RANK_CASE_MAIN("exchange_faults", tests);
