@@ -19,6 +19,7 @@ constexpr int GROUP_THREADS = 128, CONSUMERS = 2, THREADS = (1 + CONSUMERS) * GR
 constexpr int GROUP_KEYS = BWD_KEYS / CONSUMERS;
 constexpr int CONSUMER_WARPS = CONSUMERS * GROUP_THREADS / 32;
 constexpr int LOADER_REGISTERS = 24, CONSUMER_REGISTERS = 240;
+static_assert(kern_ptx::registers_suffice(LOADER_REGISTERS, CONSUMERS, CONSUMER_REGISTERS));
 constexpr int STATISTICS_WARP = 1;
 
 /* A thread's columns of an accumulator are those of packed rows 8 n + 2 j + e, j = lane % 4. Their

@@ -19,6 +19,7 @@ constexpr int GROUP_THREADS = 128, CONSUMERS = 2, THREADS = (1 + CONSUMERS) * GR
 constexpr int GROUP_ROWS = 64, KEYS = BWD_KEYS;
 constexpr int CONSUMER_WARPS = CONSUMERS * GROUP_THREADS / 32;
 constexpr int LOADER_REGISTERS = 24, CONSUMER_REGISTERS = 240;
+static_assert(kern_ptx::registers_suffice(LOADER_REGISTERS, CONSUMERS, CONSUMER_REGISTERS));
 constexpr int STAGES = 2, ALIGNMENT = 1024;
 using ring = stage_ring<STAGES>;
 using row_ring = stage_ring<1>;

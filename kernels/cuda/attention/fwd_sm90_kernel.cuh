@@ -29,8 +29,13 @@ template <int CONSUMERS> constexpr int THREADS = (1 + CONSUMERS) * GROUP_THREADS
 template <bool PAIR> constexpr int LOADER_REGISTERS = PAIR ? 56 : 24;
 template <int CONSUMERS, bool PAIR>
 constexpr int CONSUMER_REGISTERS = CONSUMERS == 3 ? 160
-                                   : PAIR         ? 232
+                                   : PAIR         ? 224
                                                   : 240;
+static_assert(kern_ptx::registers_suffice(LOADER_REGISTERS<false>, 2,
+                                          CONSUMER_REGISTERS<2, false>) &&
+              kern_ptx::registers_suffice(LOADER_REGISTERS<false>, 3,
+                                          CONSUMER_REGISTERS<3, false>) &&
+              kern_ptx::registers_suffice(LOADER_REGISTERS<true>, 2, CONSUMER_REGISTERS<2, true>));
 template <int CONSUMERS> constexpr int CONSUMER_WARPS = CONSUMERS *GROUP_THREADS / 32;
 
 /* Shared memory: q, keys and values, each in stages; then barriers, "full" and "empty" of each of

@@ -65,13 +65,14 @@ __device__ __forceinline__ int block_in_cluster()
     return static_cast<int>(rank);
 }
 
-/* At that barrier of a block of the cluster. */
+/* At that barrier of a block of the cluster. It tells that engines are done with shared memory (wgmma_wait has
+ * returned), and publishes no stores to other blocks: with .release.cluster it would, by a MEMBAR.ALL.GPU each time. */
 __device__ __forceinline__ void barrier_arrive_at(uint32_t barrier, uint32_t block)
 {
     asm volatile("{\n"
                  ".reg .b32 there;\n"
                  "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
                  "}" ::"r"(barrier),
                  "r"(block)
                  : "memory");
@@ -99,7 +100,14 @@ template <int THREADS> __device__ __forceinline__ void named_arrive(int id)
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "n"(THREADS) : "memory");
 }
 
-/* Registers a thread, all warps of a warpgroup. */
+/* Registers a thread, all warps of a warpgroup. Who grows waits until others have given up as many, if need be for ever: a
+ * block has no more than what it began with, where all threads have alike. Blocks of one loader and so many consumers. */
+constexpr bool registers_suffice(int loader, int consumers, int consumer)
+{
+    const int warpgroups = 1 + consumers, each = 65536 / (128 * warpgroups) / 8 * 8;
+    return loader + consumers * consumer <= warpgroups * each;
+}
+
 template <int REGISTERS> __device__ __forceinline__ void registers_shrink()
 {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
