@@ -69,7 +69,18 @@ int64_t base_device_waits(const base_device_t *dev)
 
 int64_t base_device_free_bytes(base_device_t *dev)
 {
-    return dev->ops->free_bytes == NULL ? 0 : dev->ops->free_bytes(dev);
+    int64_t free_bytes, all_bytes;
+
+    if (dev->ops->memory == NULL || !dev->ops->memory(dev, &free_bytes, &all_bytes)) return 0;
+    return free_bytes;
+}
+
+int64_t base_device_used_bytes(base_device_t *dev)
+{
+    int64_t free_bytes, all_bytes;
+
+    if (dev->ops->memory == NULL || !dev->ops->memory(dev, &free_bytes, &all_bytes)) return 0;
+    return all_bytes - free_bytes;
 }
 
 /* ==== buffers ==== */

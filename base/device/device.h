@@ -95,6 +95,9 @@ const char *base_device_name(const base_device_t *dev); /* "cpu", "strict", "cud
 base_ctx_t *base_device_ctx(const base_device_t *dev);
 /* Bytes of DEVICE memory that nobody has taken yet; 0: not known (CPU family). */
 int64_t base_device_free_bytes(base_device_t *dev);
+/* Bytes of it that are taken, by whomever and for whatever: the driver's count, with CUDA's contexts, code and
+ * libraries, which base_ctx_memory does not see; 0: not known. */
+int64_t base_device_used_bytes(base_device_t *dev);
 /* How often the host has waited for a stream so far: base_stream_sync, and copies that do as it does. */
 int64_t base_device_waits(const base_device_t *dev);
 /* strict: the interleavings of streams created from now on; others: ignored. */

@@ -81,14 +81,16 @@ static void cuda_close(base_device_t *dev)
     base_free(dev->ctx, dev);
 }
 
-static int64_t cuda_free_bytes(base_device_t *dev)
+static int cuda_memory(base_device_t *dev, int64_t *free_bytes, int64_t *all_bytes)
 {
-    size_t free_bytes = 0, all_bytes = 0;
+    size_t not_taken = 0, all = 0;
 
     if (base_cuda_enter(dev) < 0) return 0;
-    const cudaError_t e = cudaMemGetInfo(&free_bytes, &all_bytes);
+    const cudaError_t e = cudaMemGetInfo(&not_taken, &all);
     base_cuda_drop(dev, e, "cudaMemGetInfo");
-    return e == cudaSuccess ? (int64_t)free_bytes : 0;
+    *free_bytes = (int64_t)not_taken;
+    *all_bytes = (int64_t)all;
+    return e == cudaSuccess;
 }
 
 /* ==== buffers ==== */
@@ -251,7 +253,7 @@ static void *cuda_stream_native(base_stream_t *s)
 
 static const base_device_ops_t cuda_ops = {
     .close = cuda_close,
-    .free_bytes = cuda_free_bytes,
+    .memory = cuda_memory,
     .buffer_alloc = cuda_buffer_alloc,
     .buffer_free = base_cuda_buffer_free,
     .stream_create = cuda_stream_create,

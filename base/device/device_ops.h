@@ -40,7 +40,8 @@ typedef struct base_export_fields {
 /* One entry per operation. Entries marked "CPU family" are NULL elsewhere. */
 typedef struct base_device_ops {
     void (*close)(base_device_t *dev);
-    int64_t (*free_bytes)(base_device_t *dev); /* NULL: not known */
+    /* Of DEVICE memory, all that there is and what nobody has taken; NULL, or 0 returned: not known. */
+    int (*memory)(base_device_t *dev, int64_t *free_bytes, int64_t *all_bytes);
 
     base_status_t (*buffer_alloc)(base_device_t *dev, base_memory_kind_t kind, int64_t bytes,
                                   const char *name, base_buffer_t **buf_p);

@@ -30,6 +30,11 @@ assert f["serial_ops_ns"] <= f["serial_step_ns"]
 assert f["waits_inside"] == 0
 assert f["allocations_inside"] == 0 or f["dtype"] == "bf16"  # the CPU widens operands into memory it asks for
 assert abs(sum(f["parts"].values()) - 1) < 1e-9 and min(f["parts"].values()) >= 0
+element = 2 if f["dtype"] == "bf16" else 4
+assert ops["add"]["bytes"] == ops["add"]["calls"] * 3 * 256 * 256 * element  # calls of a half's rows, two in and one out
+assert all(o["bytes"] > 0 for o in f["ops"])
+assert f["bare"]["n"] == 1024 and f["bare"]["flops_per_ns"] > 0 and f["bare"]["copy_bytes_per_ns"] > 0
+assert f["used_bytes"] == 0 < f["arena_bytes"] <= f["device_bytes"]  # no driver counts a CPU's memory
 assert f["parts"]["dense"] > 0 and f["parts"]["attention"] > 0
 PY
 done
@@ -45,6 +50,10 @@ saved = (gib["none"] - gib["block"]) * 2**30 / 16384 / 32
 assert gib["none"] > gib["qkv"] > gib["block"] > 15, gib  # weights alone are 15 GiB
 assert 110e3 < saved < 140e3, saved
 PY
+expect 0 bench train --device cpu --model-shape tiny --documents 1 --rows 256 --warm 1 --repeat 1
+out '^bare +a product of 256x1024x256 '
+expect 0 bench train --device cpu --model-shape tiny --documents 1 --rows 256 --warm 1 --repeat 1 --steps-only --json
+python3 -c 'import json; f = json.load(open("out")); assert f["ops"] == [] and "bare" not in f' || fail "steps only"
 expect 0 bench train --help
 out '^Usage: cadre bench train'
 expect 2 bench train --model-shape llama-9b

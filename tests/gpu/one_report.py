@@ -6,7 +6,18 @@ import json
 import pathlib
 import sys
 
-WANTED_TOKENS, WANTED_RATIO, WANTED_ADAPTERS, WANTED_IDLE = 13000, 1.5, 0.97, 0.02
+WANTED_TOKENS, WANTED_RATIO, WANTED_ADAPTERS, WANTED_IDLE, WANTED_MEMORY = 13000, 1.5, 0.97, 0.02, 0.05
+
+# A group of ops, and how the names of its ops begin; the last takes what is left.
+GROUPS = (
+    ("linear layers", ("gemm",)),
+    ("LoRA beside them", ("lora_",)),
+    ("attention", ("attention_fwd", "attention_bwd")),
+    ("before and behind it", ("rope_", "head_norm_", "attention_delta", "partial_sum")),
+    ("head and loss", ("loss_",)),
+    ("optimizer", ("adamw", "grad_norm", "finite_check", "clip_factor", "vector_sum")),
+    ("norms, SwiGLU, residual", ("",)),
+)
 
 
 class Report:
@@ -38,6 +49,16 @@ def say_stalls(report, one):
     print(f"{'given to the device after':46} {given / 1e6:10.1f} ms of {one['step_ns'] / 1e6:.1f} ms")
 
 
+def say_memory(report, found, name):
+    """What was planned is the arena; what is used, by the driver's count, has CUDA itself and its libraries."""
+    planned, buffers, used = found["arena_bytes"], found["device_bytes"], found.get("used_bytes", 0)
+    if used == 0:
+        return
+    print(f"{name:46} planned {planned / 2**30:.2f} GiB, all buffers {buffers / 2**30:.2f}, used {used / 2**30:.2f}, "
+          f"before the first buffer {found['used_before_bytes'] / 2**30:.2f}")
+    report.check(f"{name}: used above what was planned", used / planned - 1, WANTED_MEMORY, most=True)
+
+
 def say_run(report, found, name):
     if found is None:
         report.missing(name)
@@ -45,14 +66,46 @@ def say_run(report, found, name):
     gib = found["device_bytes"] / 2**30
     parts = ", ".join(f"{100 * share:.1f} % {part}" for part, share in found["parts"].items() if share > 0)
     print(f"{name:46} {found['tokens_per_s']:10.0f} tokens/s, recompute {found['recompute']}, {gib:.1f} GiB; {parts}")
+    say_memory(report, found, name)
 
 
 def say_ops(one):
     ops = one["serial_ops_ns"]
     print(f"op by op {one['serial_step_ns'] / 1e6:.1f} ms, in ops {ops / 1e6:.1f} ms, step {one['step_ns'] / 1e6:.1f} ms:")
     for op in one["ops"][:14]:
-        rate = f"{op['flops'] / op['ns'] / 1e3:8.1f} TFLOP/s" if op["flops"] > 0 else ""
+        rate = f"{op['flops'] / op['ns'] / 1e3:8.1f} TFLOP/s" if op["flops"] > 0 else " " * 16
+        if "bytes" in op:
+            rate += f" {op['bytes'] / op['ns'] / 1e3:6.2f} TB/s"
         print(f"  {op['op']:34} {op['calls']:5} {op['ns'] / 1e6:9.2f} ms {100 * op['ns'] / ops:5.1f} % {rate}")
+
+
+def group_of(op):
+    return next(name for name, begins in GROUPS if op["op"].startswith(begins))
+
+
+def say_ceilings(one):
+    """Where the time of a step goes beside what the same device does in the same run when it only multiplies, or only
+    copies. An op's bound is the later of the two; the second bound takes attention as it was measured."""
+    bare = one.get("bare")
+    if bare is None:
+        return
+    product, copy = bare["flops_per_ns"], bare["copy_bytes_per_ns"]
+    print(f"bare: a product of {bare['m']}x{bare['n']}x{bare['k']} {product / 1e3:.1f} TFLOP/s, a copy {copy / 1e3:.2f} TB/s")
+    print(f"  {'':24} {'ms':>8} {'share':>7} {'as products':>12} {'as copies':>10} {'bound':>8} {'of it':>6}")
+    bounds, attended = 0.0, 0.0
+    for name, _ in GROUPS:
+        ops = [op for op in one["ops"] if group_of(op) == name]
+        ns = sum(op["ns"] for op in ops)
+        multiplied, copied = sum(op["flops"] for op in ops) / product, sum(op["bytes"] for op in ops) / copy
+        bound = sum(max(op["flops"] / product, op["bytes"] / copy) for op in ops)
+        bounds += bound
+        attended += ns if name == "attention" else bound
+        if ns > 0:
+            print(f"  {name:24} {ns / 1e6:8.2f} {100 * ns / one['serial_ops_ns']:5.1f} % {multiplied / 1e6:12.2f} "
+                  f"{copied / 1e6:10.2f} {bound / 1e6:8.2f} {bound / ns:6.2f}")
+    step = one["step_ns"]
+    print(f"{'bound of the step, of both ceilings':46} {bounds / 1e6:10.1f} ms, {bounds / step:.3f} of {step / 1e6:.1f} ms")
+    print(f"{'the same with attention as measured':46} {attended / 1e6:10.1f} ms, {attended / step:.3f}")
 
 
 def main():
@@ -74,6 +127,7 @@ def main():
         say_run(report, read(folder, name), name)
     if one is not None:
         say_ops(one)
+        say_ceilings(one)
     sys.exit(0 if report.held else 1)
 
 

@@ -298,6 +298,7 @@ static base_status_t share(placement_t *p, base_device_t *dev)
     r->transport = comm_group_transport(p->group);
     mine.arena_bytes = base_arena_bytes(p->trainer->arena);
     mine.device_bytes = base_memory_peak(base_ctx_memory(p->ctx), BASE_RESOURCE_DEVICE);
+    mine.used_bytes = base_device_used_bytes(dev);
     if (p->trainer->index >= 0) BASE_TRY(tr_gradients_read_loss(p->trainer, 0, &loss));
     BASE_TRY(comm_allgather(p->group, &mine, sizeof mine, r->of));
     BASE_TRY(comm_allgather(p->group, &loss, sizeof loss, losses));

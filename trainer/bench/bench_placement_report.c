@@ -134,6 +134,7 @@ static void put_rank(base_json_t *j, const tr_bench_placement_t *b,
     base_json_begin_object(j);
     base_json_put_int(j, "arena_bytes", times->arena_bytes);
     base_json_put_int(j, "device_bytes", times->device_bytes);
+    base_json_put_int(j, "used_bytes", times->used_bytes);
     put_list(j, "own_ns", times->own_ns, b->microbatches);
     for (int part = BASE_PART_NONE + 1; part < BASE_NUM_PARTS; part++) {
         char key[32];

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define SEED          UINT64_C(7)
+#define BARE_ROWS     INT64_C(8192)
 #define RESERVE_BYTES (INT64_C(2) << 30) /* as in trainer/run/run_setup.c */
 
 typedef struct bench {
@@ -215,6 +216,28 @@ static base_status_t measure_steps(bench_t *b)
     return BASE_OK;
 }
 
+/* Of the shape of the largest product of a layer, at most 8192 rows of it, which fill any device. */
+static base_status_t measure_bare(bench_t *b)
+{
+    tr_bare_t *bare = &b->result->bare;
+    const int64_t rows = data_batch_trainer_rows(b->lots[0]->batch);
+
+    bare->dtype = b->args->dtype;
+    bare->m = rows < BARE_ROWS ? rows : BARE_ROWS;
+    bare->n = 2 * b->spec.intermediate;
+    bare->k = b->spec.hidden;
+    return tr_bare_measure(b->trainer->stream, bare);
+}
+
+static void count_memory(const bench_t *b)
+{
+    tr_bench_train_result_t *r = b->result;
+
+    r->arena_bytes = base_arena_bytes(b->trainer->arena);
+    r->device_bytes = base_memory_peak(base_ctx_memory(b->ctx), BASE_RESOURCE_DEVICE);
+    r->used_bytes[1] = base_device_used_bytes(base_stream_device(b->trainer->stream));
+}
+
 static base_status_t measure(bench_t *b)
 {
     tr_bench_train_result_t *r = b->result;
@@ -225,6 +248,7 @@ static base_status_t measure(bench_t *b)
     for (int64_t i = 0; i < b->args->warm; i++)
         BASE_TRY(run_step(b, &sorted[0], &given, i == 0 ? &r->loss[0] : &loss));
     BASE_TRY(measure_steps(b));
+    count_memory(b);
     memcpy(sorted, r->step_ns, (size_t)repeat * sizeof *sorted);
     qsort(sorted, (size_t)repeat, sizeof *sorted, by_value);
     r->median_ns = sorted[repeat / 2];
@@ -234,7 +258,9 @@ static base_status_t measure(bench_t *b)
     base_ctx_set_observer(b->ctx, &r->clock.observer);
     const base_status_t st = run_step(b, &r->serial_ns, &given, &loss);
     base_ctx_set_observer(b->ctx, NULL);
-    return st < 0 ? st : r->clock.status;
+    BASE_TRY(st);
+    BASE_TRY(r->clock.status);
+    return measure_bare(b);
 }
 
 static void describe(bench_t *b, base_device_t *dev)
@@ -244,8 +270,6 @@ static void describe(bench_t *b, base_device_t *dev)
     (void)snprintf(r->device, sizeof r->device, "%s", base_device_name(dev));
     r->parameters = tr_model_parameters(b->trainer->model);
     r->batch_rows = data_batch_trainer_rows(b->lots[0]->batch);
-    r->arena_bytes = base_arena_bytes(b->trainer->arena);
-    r->device_bytes = base_memory_peak(base_ctx_memory(b->ctx), BASE_RESOURCE_DEVICE);
     r->recompute = b->trainer->activations->recompute;
 }
 
@@ -301,6 +325,7 @@ base_status_t tr_bench_train_rank(comm_group_t *group, base_ctx_t *ctx, base_dev
         st = print_memory(&b, dev, group);
         goto out;
     }
+    b.result->used_bytes[0] = base_device_used_bytes(dev);
     st = make_trainer(&b, dev, group);
     if (st >= 0) st = measure(&b);
     if (st >= 0) describe(&b, dev);

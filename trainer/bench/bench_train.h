@@ -4,7 +4,8 @@
  *
  * `warm` steps are not measured (on a GPU what was not searched yet is searched in the first), `repeat`
  * are, and one more runs op by op, waiting for the device after each, which says where the
- * time goes. What is measured besides: the parts of the compute stream's time (base/meter.h), where
+ * time goes; then a bare product (the layer's gate and up, without LoRA) and a bare copy, which say what it
+ * could be. What is measured besides: the parts of the compute stream's time (base/meter.h), where
  * idle includes the beginning of each step, which the host gives when the step before is over, and
  * waits and allocations inside microbatches. A step is one microbatch: `documents` documents of `rows` rows, dealt out to the
  * adapters in turn; its layout and plan are made before it, as the planner's thread does in a run. */
@@ -12,6 +13,7 @@
 #define CADRE_TRAINER_BENCH_BENCH_TRAIN_H
 
 #include "comm/comm.h"
+#include "trainer/bench/bench_bare.h"
 #include "trainer/bench/op_clock.h"
 #include "trainer/loop/trainer.h"
 #include "trainer/model/activations.h"
@@ -30,7 +32,7 @@ typedef struct tr_bench_train {
     int recompute_auto; /* the least that fits, from `recompute` on */
     tr_recompute_t recompute;
     int follow_servers; /* as tr_build_t: what a run does on a GPU */
-    bool steps_only;    /* no step op by op */
+    bool steps_only;    /* no step op by op, and nothing bare */
     bool memory;        /* only say what each policy takes; nothing is allocated on the device */
     bool json;
     FILE *out;
@@ -38,7 +40,10 @@ typedef struct tr_bench_train {
 
 typedef struct tr_bench_train_result {
     char device[96];
-    int64_t parameters, batch_rows, arena_bytes, device_bytes;
+    int64_t parameters, batch_rows;
+    int64_t arena_bytes, device_bytes; /* of all our buffers, at most */
+    int64_t used_bytes
+        [2]; /* of the device, by the driver's count: before anything was made; after the steps */
     tr_recompute_t recompute; /* that was at work */
     int64_t step_ns[TR_BENCH_TRAIN_REPEAT];
     int64_t given_ns[TR_BENCH_TRAIN_REPEAT]; /* until all of forward and backward was given */
@@ -47,6 +52,7 @@ typedef struct tr_bench_train_result {
     tr_stalls_t stalls;                      /* of the measured steps */
     double loss[2];                          /* adapter 0's: of the first and the last step */
     tr_op_clock_t clock;                     /* of the last */
+    tr_bare_t bare;
 } tr_bench_train_result_t;
 
 /* A comm_rank_fn for one rank; `user` is a tr_bench_train_t. */

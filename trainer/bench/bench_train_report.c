@@ -48,7 +48,20 @@ static double part_share(const tr_bench_train_result_t *r, int part)
     return all > 0 ? (double)r->part_ns[part] / (double)all : 0.0;
 }
 
+static double per_ns(double amount, int64_t ns)
+{
+    return ns > 0 ? amount / (double)ns : 0.0;
+}
+
 /* ==== text ==== */
+
+static void print_bare(const tr_bench_train_t *b, const tr_bare_t *bare)
+{
+    (void)fprintf(b->out,
+                  "bare     a product of %" PRId64 "x%" PRId64 "x%" PRId64
+                  " %.3f TFLOP/s, a copy %.1f GB/s\n",
+                  bare->m, bare->n, bare->k, bare->flops_per_ns * 1e-3, bare->copy_bytes_per_ns);
+}
 
 static void print_text(const tr_bench_train_t *b, const tr_bench_train_result_t *r)
 {
@@ -61,17 +74,16 @@ static void print_text(const tr_bench_train_t *b, const tr_bench_train_result_t 
                   r->device, b->shape, r->parameters, kern_dtype_name(b->dtype), b->adapters,
                   b->rank, b->documents, b->rows, r->batch_rows, tr_recompute_name(r->recompute),
                   (double)r->arena_bytes / (double)(1 << 30));
-    (void)fprintf(b->out, "%-34s %6s %10s %7s %8s\n", "op, m x n x k", "calls", "ms a step",
-                  "share", "TFLOP/s");
+    (void)fprintf(b->out, "%-34s %6s %10s %7s %8s %8s\n", "op, m x n x k", "calls", "ms a step",
+                  "share", "TFLOP/s", "GB/s");
     for (int i = 0; i < r->clock.count; i++) {
         const tr_op_entry_t *e = &r->clock.entries[i];
 
         name_entry(e, name);
         (void)fprintf(b->out, "%-34s %6" PRId64 " %10.3f %6.1f%%", name, e->calls,
                       (double)e->ns * 1e-6, 100.0 * (double)e->ns / (double)r->serial_ns);
-        if (e->flops > 0 && e->ns > 0)
-            (void)fprintf(b->out, " %8.1f", e->flops / (double)e->ns * 1e-3);
-        (void)fputc('\n', b->out);
+        (void)fprintf(b->out, " %8.3f %8.1f\n", per_ns(e->flops, e->ns) * 1e-3,
+                      per_ns(e->bytes, e->ns));
     }
     (void)fprintf(b->out,
                   "%-34s %6s %10.3f\n\n"
@@ -90,6 +102,13 @@ static void print_text(const tr_bench_train_t *b, const tr_bench_train_result_t 
         (void)fprintf(b->out, "%s %.2f%% %s", p == 0 ? "" : ",", 100.0 * part_share(r, p),
                       base_part_word((base_part_t)p));
     (void)fputc('\n', b->out);
+    if (!b->steps_only) print_bare(b, &r->bare);
+    if (r->used_bytes[1] > 0)
+        (void)fprintf(b->out,
+                      "memory   %.2f GiB by the driver's count, %.2f before; buffers %.2f\n",
+                      (double)r->used_bytes[1] / (double)(1 << 30),
+                      (double)r->used_bytes[0] / (double)(1 << 30),
+                      (double)r->device_bytes / (double)(1 << 30));
 }
 
 /* ==== JSON ==== */
@@ -119,6 +138,8 @@ static void put_case(base_json_t *j, const tr_bench_train_t *b, const tr_bench_t
     base_json_put_string(j, "recompute", tr_recompute_name(r->recompute));
     base_json_put_int(j, "arena_bytes", r->arena_bytes);
     base_json_put_int(j, "device_bytes", r->device_bytes);
+    base_json_put_int(j, "used_before_bytes", r->used_bytes[0]);
+    base_json_put_int(j, "used_bytes", r->used_bytes[1]);
 }
 
 static void put_times(base_json_t *j, const char *key, const int64_t *ns, int64_t count)
@@ -139,6 +160,18 @@ static void put_parts(base_json_t *j, const tr_bench_train_result_t *r)
     base_json_end(j);
 }
 
+static void put_bare(base_json_t *j, const tr_bare_t *bare)
+{
+    base_json_key(j, "bare");
+    base_json_begin_object(j);
+    base_json_put_int(j, "m", bare->m);
+    base_json_put_int(j, "n", bare->n);
+    base_json_put_int(j, "k", bare->k);
+    base_json_put_double(j, "flops_per_ns", bare->flops_per_ns);
+    base_json_put_double(j, "copy_bytes_per_ns", bare->copy_bytes_per_ns);
+    base_json_end(j);
+}
+
 static void put_entries(base_json_t *j, const tr_bench_train_result_t *r)
 {
     char name[80];
@@ -154,6 +187,7 @@ static void put_entries(base_json_t *j, const tr_bench_train_result_t *r)
         base_json_put_int(j, "calls", e->calls);
         base_json_put_int(j, "ns", e->ns);
         base_json_put_double(j, "flops", e->flops);
+        base_json_put_double(j, "bytes", e->bytes);
         base_json_end(j);
     }
     base_json_end(j);
@@ -180,6 +214,7 @@ static base_status_t put_json(base_ctx_t *ctx, const tr_bench_train_t *b,
     base_json_put_int(&j, "allocations_inside", r->stalls.allocations);
     base_json_put_double(&j, "first_loss", r->loss[0]);
     base_json_put_double(&j, "last_loss", r->loss[1]);
+    if (!b->steps_only) put_bare(&j, &r->bare);
     put_entries(&j, r);
     base_json_end(&j);
     base_json_newline(&j);

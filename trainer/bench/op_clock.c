@@ -1,6 +1,7 @@
 #include "trainer/bench/op_clock.h"
 
 #include "base/clock.h"
+#include "kernels/op_check.h"
 
 #include <string.h>
 #include <time.h>
@@ -82,11 +83,57 @@ static double flops(const char *op, const void *args)
     return 0;
 }
 
+/* ==== memory ==== */
+
+typedef struct traffic {
+    kern_visitor_t base; /* first */
+    double bytes;
+} traffic_t;
+
+static base_status_t add_operand(kern_visitor_t *v, const base_operand_t *operand, const char *name)
+{
+    const double bytes = (double)operand->range.rows * (double)operand->range.row_bytes;
+
+    (void)name;
+    if (operand->access & BASE_READ) ((traffic_t *)v)->bytes += bytes;
+    if (operand->access & BASE_WRITE) ((traffic_t *)v)->bytes += bytes;
+    return BASE_OK;
+}
+
+/* The operand is the whole table; a token takes a row of it. */
+static double rows_not_taken(const kern_mat_t *table, const kern_mat_t *tokens)
+{
+    const int64_t rows = table->rows - tokens->cols;
+
+    return rows <= 0 ? 0 : (double)(rows * table->cols * kern_dtype_bytes(table->dtype));
+}
+
+static double bytes(const char *op, const void *args)
+{
+    traffic_t t = {.base = {.visit = add_operand}};
+    base_status_t st = BASE_OK;
+
+#define X(name)                                                                                    \
+    if (strcmp(op, #name) == 0) st = kern_##name##_visit(args, &t.base);
+    KERN_OP_MAP(X)
+#undef X
+    if (st < 0) return 0;
+    if (strcmp(op, "embedding_fwd") == 0) {
+        const kern_embedding_fwd_t *p = args;
+        return t.bytes - rows_not_taken(&p->table, &p->tokens);
+    }
+    if (strcmp(op, "embedding_bwd") == 0) {
+        const kern_embedding_bwd_t *p = args;
+        return t.bytes - 2 * rows_not_taken(&p->dtable, &p->tokens);
+    }
+    return t.bytes;
+}
+
 /* ==== entries ==== */
 
 static tr_op_entry_t describe(const char *op, const void *args)
 {
-    tr_op_entry_t e = {.op = op, .calls = 1};
+    tr_op_entry_t e = {.op = op, .calls = 1, .bytes = bytes(op, args)};
 
     if (strcmp(op, "gemm") != 0) {
         e.flops = flops(op, args);
@@ -145,6 +192,7 @@ static void on_end(void *user, const char *work, const void *args)
     c->entries[i].calls++;
     c->entries[i].ns += ns;
     c->entries[i].flops += found.flops;
+    c->entries[i].bytes += found.bytes;
 }
 
 void tr_op_clock_init(tr_op_clock_t *clock)

@@ -1,4 +1,4 @@
-/* Times the ops of a rank, op by op and matrix products shape by shape, with their arithmetic.
+/* Times the ops of a rank, op by op and matrix products shape by shape, with their arithmetic and memory traffic.
  *
  *   tr_op_clock_init(&clock);
  *   base_ctx_set_observer(ctx, &clock.observer);  ... a step ...  base_ctx_set_observer(ctx, NULL);
@@ -21,6 +21,7 @@ typedef struct tr_op_entry {
     int ta, tb, accumulate;
     int64_t calls, ns;
     double flops; /* multiplications and additions that the result needs; 0: not counted */
+    double bytes; /* of all operands, each read once and written once */
 } tr_op_entry_t;
 
 typedef struct tr_op_clock {

@@ -46,6 +46,31 @@ static void attention(void **state)
     assert_true(c.entries[1].flops == (3 + 3 + 3 + 3) * 6 * 5 * 2.0 * 8);
 }
 
+/* What is read and written counts twice, a pitch not at all, and of a table the rows that tokens take. */
+static void traffic(void **state)
+{
+    base_buffer_t *const somewhere = (base_buffer_t *)state; /* never touched */
+    const base_mem_t mem = {.buffer = somewhere};
+    const kern_embedding_fwd_t e = {.tokens = kern_vec(mem, 3, KERN_I32),
+                                    .table = kern_mat(mem, 100, 8, 8, KERN_BF16),
+                                    .out = kern_mat(mem, 3, 8, 8, KERN_BF16)};
+    kern_gemm_t g = {.a = kern_mat(mem, 5, 3, 4, KERN_BF16),
+                     .b = kern_mat(mem, 3, 7, 7, KERN_BF16),
+                     .c = kern_mat(mem, 5, 7, 16, KERN_F32)};
+    tr_op_clock_t c;
+
+    tr_op_clock_init(&c);
+    tell(&c, "gemm", &g);
+    g.accumulate = 1;
+    tell(&c, "gemm", &g);
+    tell(&c, "gemm", &g);
+    tell(&c, "embedding_fwd", &e);
+    assert_int_equal(c.count, 3);
+    assert_true(c.entries[0].bytes == 2 * (5 * 3 + 3 * 7) + 4 * 5 * 7);
+    assert_true(c.entries[1].bytes == 2 * (2 * (5 * 3 + 3 * 7) + 2 * 4 * 5 * 7));
+    assert_true(c.entries[2].bytes == 3 * 4 + 2 * 2 * 3 * 8);
+}
+
 /* More kinds than there is room for end in the last entry; nothing is lost. */
 static void room(void **state)
 {
@@ -93,6 +118,7 @@ static void ops_announce_themselves(void **state)
     assert_int_equal(c.count, 1);
     assert_string_equal(c.entries[0].op, "add");
     assert_int_equal(c.entries[0].calls, 1);
+    assert_true(c.entries[0].bytes == 3 * sizeof ones);
     assert_int_equal(base_stream_sync(s), BASE_OK);
     base_buffer_free(buffer);
     base_stream_destroy(s);
@@ -103,7 +129,7 @@ static void ops_announce_themselves(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(attention),
-                                       cmocka_unit_test(room),
+                                       cmocka_unit_test(traffic), cmocka_unit_test(room),
                                        cmocka_unit_test(ops_announce_themselves)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
