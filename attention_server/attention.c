@@ -63,6 +63,24 @@ static base_status_t create_slot(as_attention_t *at, as_slot_t *slot)
     return base_event_create(at->dev, &slot->done);
 }
 
+/* What was begun and is not finished; waiting twice is nothing. */
+static base_status_t settle_all(void *user)
+{
+    const as_attention_t *at = user;
+
+    for (int half = 0; half < DATA_NUM_HALVES; half++) {
+        const as_half_state_t *state = &at->half[half];
+        const comm_ticket_t tickets[] = {state->out, state->back};
+
+        for (int i = 0; i < 2; i++) {
+            if (tickets[i].sequence == 0) continue;
+            BASE_TRY(comm_exchange_arrived_all(at->group, tickets[i], at->compute));
+            BASE_TRY(comm_exchange_sent(at->group, tickets[i], at->compute));
+        }
+    }
+    return BASE_OK;
+}
+
 base_status_t as_attention_create(base_ctx_t *ctx, const as_attention_config_t *config,
                                   const as_topology_t *topology, comm_group_t *group,
                                   base_arena_t *arena, base_stream_t *compute,
@@ -94,6 +112,7 @@ base_status_t as_attention_create(base_ctx_t *ctx, const as_attention_config_t *
         BASE_TRY_GOTO(create_slot(at, &at->slots[i]), st, err_destroy);
     BASE_TRY_GOTO(base_event_create(at->dev, &at->ready), st, err_destroy);
     BASE_TRY_GOTO(as_lists_create(at), st, err_destroy);
+    base_stream_on_settle(compute, settle_all, at);
     *attention_p = at;
     return BASE_OK;
 err_destroy:
@@ -104,6 +123,7 @@ err_destroy:
 void as_attention_destroy(as_attention_t *at)
 {
     if (at == NULL) return;
+    base_stream_on_settle(at->compute, NULL, NULL);
     base_event_destroy(at->ready);
     as_lists_destroy(at);
     for (int i = 0; i < 2; i++) {

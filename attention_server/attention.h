@@ -106,7 +106,8 @@ base_status_t as_attention_serve(as_attention_t *attention, data_half_t half, in
 base_status_t as_attention_finish(as_attention_t *attention, data_half_t half) BASE_MUST_CHECK;
 
 /* Makes the compute stream wait for the exchange that the half's last begin or serve has begun: to
- * take away what hides it, for comparison. Every rank or none. */
+ * take away what hides it, for comparison. (base_stream_settle of the compute stream does so with all
+ * that is under way, on the ranks that call it.) */
 base_status_t as_attention_settle(as_attention_t *attention, data_half_t half) BASE_MUST_CHECK;
 
 /* Makes the compute stream wait until no peer reads this rank's memory any more. After the last

@@ -126,6 +126,15 @@ base_device_t *base_stream_device(const base_stream_t *s);
  * when not all did), BASE_ERR_PEER when the rank is asked to stop; then work may still be
  * running. */
 base_status_t base_stream_sync(base_stream_t *s) BASE_MUST_CHECK;
+/* Before a call of the driver that may wait for the whole device with its locks held (CUDA loads a kernel
+ * when it is first launched): what the stream then waits for from other ranks would not come, since the
+ * thread that moves it needs the driver too. Has everything that was begun with them behind what was
+ * given, by what base_stream_on_settle was told, and waits as base_stream_sync does. Some ranks may and
+ * others not: what a rank has begun, the others begin too. Rare: it takes away all overlap. */
+base_status_t base_stream_settle(base_stream_t *s) BASE_MUST_CHECK;
+/* `fn` makes the stream wait for the exchanges that are under way; NULL: there are none. Of the last call. */
+typedef base_status_t (*base_settle_fn)(void *user);
+void base_stream_on_settle(base_stream_t *s, base_settle_fn fn, void *user);
 
 /* An event is a place in a stream. Recording it again moves it. Waiting for or querying an event
  * that was never recorded is BASE_ERR_STATE (CUDA lets it pass; we do not, since it is always a

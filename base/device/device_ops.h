@@ -124,6 +124,8 @@ struct base_stream {
     base_stream_part_t *part; /* NULL: none */
     base_meter_t *meter;      /* NULL: marks are nothing */
     int lane;                 /* of the trace */
+    base_settle_fn settle;    /* NULL: nothing is under way */
+    void *settle_user;
     char name[BASE_DEVICE_NAME_BYTES];
 };
 

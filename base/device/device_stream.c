@@ -15,6 +15,8 @@ void base_stream_init_common(base_stream_t *s, base_device_t *dev, base_stream_k
     s->part = NULL;
     s->meter = NULL;
     s->lane = 0;
+    s->settle = NULL;
+    s->settle_user = NULL;
     atomic_init(&s->status, BASE_OK);
     snprintf(s->name, sizeof s->name, "%s", name);
 }
@@ -72,6 +74,18 @@ base_status_t base_stream_sync(base_stream_t *s)
     (void)atomic_fetch_add_explicit(&s->dev->waits, 1, memory_order_relaxed);
     return s->dev->ops->stream_sync(
         s); /* also on a failed stream: what was given before may still run */
+}
+
+base_status_t base_stream_settle(base_stream_t *s)
+{
+    if (s->settle != NULL) BASE_TRY(s->settle(s->settle_user));
+    return base_stream_sync(s);
+}
+
+void base_stream_on_settle(base_stream_t *s, base_settle_fn fn, void *user)
+{
+    s->settle = fn;
+    s->settle_user = user;
 }
 
 void *base_stream_native(base_stream_t *s)

@@ -4,6 +4,23 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/stream_state.h"
 
+namespace
+{
+
+/* The first launch of an algorithm loads its kernel, and may wait for all of the device then: with
+ * nothing under way that another rank has to move (base_stream_settle). */
+base_status_t launch(base_stream_t *s, const kern_gemm_plans_t *plans,
+                     const kern_gemm_problem_t &problem, kern_gemm_plan_t *plan,
+                     cublasStatus_t *status)
+{
+    if (!plan->launched) BASE_TRY(base_stream_settle(s));
+    *status = kern_gemm_launch(plans, &problem, &plan->algo, nullptr, 0, base_stream_native(s));
+    if (*status == CUBLAS_STATUS_SUCCESS) plan->launched = 1;
+    return BASE_OK;
+}
+
+} // namespace
+
 extern "C" base_status_t kern_cuda_gemm(base_stream_t *s, const kern_gemm_t *args)
 {
     const kern_mat_t &c = args->c;
@@ -29,13 +46,15 @@ extern "C" base_status_t kern_cuda_gemm(base_stream_t *s, const kern_gemm_t *arg
     BASE_TRY(kern_gemm_plan_of(plans, &problem, &plan));
     if (plans->search_new && !plan->searched && !args->accumulate)
         BASE_TRY(kern_cuda_gemm_search(s, args));
-    cublasStatus_t status = kern_gemm_launch(plans, &problem, &plan->algo, nullptr, 0, stream);
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    BASE_TRY(launch(s, plans, problem, plan, &status));
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
-        /* An algorithm found for another M of the same plan may not do for this one: then the first
-         * candidate for exactly these arguments. */
-        int count = 0;
-        BASE_TRY(kern_gemm_candidates(plans, &problem, 0, &count));
-        status = kern_gemm_launch(plans, &problem, &plans->candidates[0].algo, nullptr, 0, stream);
+        /* An algorithm found for another M of the same plan may not do for this one: this M has a
+         * plan of its own then, the first candidate for exactly these arguments. */
+        problem.key.m_bound = -c.rows;
+        problem.key.k = k;
+        BASE_TRY(kern_gemm_plan_of(plans, &problem, &plan));
+        BASE_TRY(launch(s, plans, problem, plan, &status));
     }
     const base_status_t st = kern_cublaslt_check(plans, "cublasLtMatmul", status);
     return st < 0 ? base_stream_fail(s, st) : st;

@@ -108,7 +108,7 @@ base_status_t kern_gemm_plan_of(kern_gemm_plans_t *plans, const kern_gemm_proble
         if (plan->key.used == 0) plans->num_plans++;
         plan->key = problem->key;
         plan->algo = plans->candidates[0].algo;
-        plan->searched = 0;
+        plan->searched = plan->launched = 0;
     }
     *plan_p = plan;
     return BASE_OK;
@@ -122,6 +122,7 @@ int kern_gemm_plan_put(kern_gemm_plans_t *plans, const kern_gemm_plan_t *plan)
     if (place->key.used == 0) plans->num_plans++;
     *place = *plan;
     place->searched = 1;
+    place->launched = 0;
     return 1;
 }
 

@@ -10,6 +10,8 @@
  * table. Candidates have no split-K and no stream-K (they are asked for without workspace and
  * without reduction): every element of C is one sum over k in one order.
  *
+ * An algorithm that refuses another M of its plan leaves that M a plan of its own (m_bound < 0).
+ *
  * Not thread-safe; belongs to a stream (stream_state.h). */
 #ifndef CADRE_KERNELS_CUDA_GEMM_PLANS_H
 #define CADRE_KERNELS_CUDA_GEMM_PLANS_H
@@ -56,6 +58,7 @@ typedef struct kern_gemm_plan {
     kern_gemm_key_t key;
     cublasLtMatmulAlgo_t algo;
     int searched;
+    int launched; /* its kernel is loaded: the next launch waits for nothing */
 } kern_gemm_plan_t;
 
 typedef struct kern_gemm_plans {

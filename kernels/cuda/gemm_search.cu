@@ -58,7 +58,7 @@ base_status_t choose(base_stream_t *s, const kern_gemm_plans_t *plans,
             if (times[i] < best) {
                 best = times[i];
                 plan->algo = plans->candidates[i].algo;
-                plan->searched = 1;
+                plan->searched = plan->launched = 1;
             }
     }
     return BASE_OK;
@@ -82,6 +82,7 @@ extern "C" base_status_t kern_cuda_gemm_search(base_stream_t *s, const kern_gemm
     BASE_TRY(kern_gemm_plan_of(plans, &problem, &plan));
     if (plan->searched) return BASE_OK;
     BASE_TRY(kern_gemm_candidates(plans, &problem, 0, &count));
+    BASE_TRY(base_stream_settle(s)); /* candidates' kernels are loaded: see kern_cuda_gemm */
     cudaError_t e = cudaEventCreate(&watch.begin);
     if (e == cudaSuccess) e = cudaEventCreate(&watch.end);
     base_status_t st = kern_cuda_check(s, "gemm_search", e);

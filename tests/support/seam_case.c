@@ -192,11 +192,16 @@ static base_status_t begin(rank_t *r, data_half_t half, int32_t layer, as_direct
                               r->trainer >= 0 ? &tensors : NULL);
 }
 
-/* A rank that lags behind: what the others send it must stay until it has fetched it. */
+/* A rank that lags behind: what the others send it must stay until it has fetched it. And now and then
+ * one that waits for all that is under way, before its part and behind it, while others go on. */
 static base_status_t serve(rank_t *r, data_half_t half, int32_t layer, as_direction_t direction)
 {
-    if (base_ctx_rank(r->ctx) == r->c->slow_rank) base_clock_sleep_ns(r->c->slow_ns);
-    return as_attention_serve(r->attention, half, layer, direction);
+    const int rank = base_ctx_rank(r->ctx), settles = (layer + (int)half + rank) % 4;
+
+    if (rank == r->c->slow_rank) base_clock_sleep_ns(r->c->slow_ns);
+    if (settles == 1) BASE_TRY(base_stream_settle(r->compute));
+    BASE_TRY(as_attention_serve(r->attention, half, layer, direction));
+    return settles == 2 ? base_stream_settle(r->compute) : BASE_OK;
 }
 
 static base_status_t run_program(rank_t *r)

@@ -39,6 +39,39 @@ kern_mat_t tr_head_losses(const tr_head_t *head, const tr_rows_t *rows, data_hal
                     head->model->acc);
 }
 
+static kern_mat_t logits_of(const tr_head_t *head)
+{
+    const tr_model_t *m = head->model;
+
+    return kern_mat(base_arena_mem(head->arena, head->logits), head->chunk_rows, m->config.vocab,
+                    m->config.vocab, m->acc);
+}
+
+static kern_mat_t gathered_of(const tr_head_t *head)
+{
+    const tr_model_t *m = head->model;
+
+    return kern_mat(base_arena_mem(head->arena, head->gathered), head->chunk_rows, m->config.hidden,
+                    m->config.hidden, m->config.dtype);
+}
+
+void tr_head_products(const tr_head_t *head, const tr_weights_t *weights, int64_t rows,
+                      tr_head_products_t *products)
+{
+    const kern_mat_t w =
+        tr_weights_mat(weights, tr_model_weight(head->model, TR_WEIGHT_LM_HEAD, -1));
+    kern_mat_t logits = logits_of(head), gathered = gathered_of(head);
+
+    logits.rows = gathered.rows = rows;
+    kern_mat_t gradient = logits; /* in the same place, in the model's dtype */
+    gradient.dtype = head->model->config.dtype;
+    gradient.pitch =
+        logits.pitch * kern_dtype_bytes(logits.dtype) / kern_dtype_bytes(gradient.dtype);
+    *products =
+        (tr_head_products_t){.logits = {.a = gathered, .b = w, .c = logits, .transpose_b = 1},
+                             .dx = {.a = gradient, .b = w, .c = gathered}};
+}
+
 /* dhidden of the half (NULL: not wanted), and its weighted losses into the sums. */
 static base_status_t loss(const tr_head_t *head, const tr_weights_t *weights, const tr_rows_t *rows,
                           data_half_t half, const kern_mat_t *hidden, const kern_mat_t *dhidden,
@@ -63,10 +96,8 @@ static base_status_t loss(const tr_head_t *head, const tr_weights_t *weights, co
         .targets = tr_rows_targets(rows, half),
         .weights = tr_rows_weights(rows, half),
         .loss = losses,
-        .logits = kern_mat(base_arena_mem(head->arena, head->logits), head->chunk_rows,
-                           m->config.vocab, m->config.vocab, m->acc),
-        .gathered = kern_mat(base_arena_mem(head->arena, head->gathered), head->chunk_rows,
-                             m->config.hidden, m->config.hidden, m->config.dtype),
+        .logits = logits_of(head),
+        .gathered = gathered_of(head),
     };
     if (dhidden != NULL) ce.dx = *dhidden;
     if (dhidden != NULL && !m->config.frozen) ce.dw = tr_weights_gradient(weights, lm_head);

@@ -45,6 +45,14 @@ base_status_t tr_head_run(const tr_head_t *head, const tr_weights_t *weights,
                           const tr_activations_t *activations, const tr_rows_t *rows,
                           data_half_t half, int evaluate, base_stream_t *stream) BASE_MUST_CHECK;
 
+/* The products that the loss of a chunk of `rows` rows makes, as it makes them: the operands are the
+ * head's scratch. */
+typedef struct tr_head_products {
+    kern_gemm_t logits, dx;
+} tr_head_products_t;
+void tr_head_products(const tr_head_t *head, const tr_weights_t *weights, int64_t rows,
+                      tr_head_products_t *products);
+
 kern_mat_t tr_head_sums(const tr_head_t *head);
 /* The unweighted losses of the half's supervised rows, in the order of tr_rows_supervised. */
 kern_mat_t tr_head_losses(const tr_head_t *head, const tr_rows_t *rows, data_half_t half);

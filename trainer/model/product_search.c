@@ -1,5 +1,8 @@
 #include "trainer/model/product_search.h"
 
+#define ROWS_LEAST   16 /* below, it is one choice (kernels/cuda/gemm_plans.h) */
+#define HALVES_LEAST 4  /* halves of a quarter of the rows there is room for, and more */
+
 /* A linear layer of layer 0: y = x W^T, dx = dy W. */
 typedef struct linear_slots {
     tr_weight_kind_t weight;
@@ -14,9 +17,9 @@ static const linear_slots_t linears[] = {
      TR_SLOT_DNORM},
     {TR_WEIGHT_DOWN, LORA_LINEAR_DOWN, TR_SLOT_ACT, TR_SLOT_BRANCH, TR_SLOT_DX, TR_SLOT_DACT}};
 
-static kern_mat_t slot(const tr_graph_t *g, tr_slot_t which)
+static kern_mat_t slot(const tr_graph_t *g, tr_slot_t which, int64_t rows)
 {
-    return tr_activations_mat(g->activations, which, DATA_PING, 0, g->activations->max_rows);
+    return tr_activations_mat(g->activations, which, DATA_PING, 0, rows);
 }
 
 /* Columns that adapters take of the layer when they are all in a microbatch, or as many as there is
@@ -58,12 +61,13 @@ static base_status_t search(const tr_graph_t *g, const kern_gemm_t *gemm)
     return kern_gemm_run(g->stream, gemm);
 }
 
-static base_status_t search_linear(const tr_graph_t *g, const linear_slots_t *l)
+static base_status_t search_linear(const tr_graph_t *g, const linear_slots_t *l, int64_t rows)
 {
     const int32_t index = tr_model_weight(g->model, l->weight, 0);
     const kern_mat_t w = tr_weights_mat(g->weights, index);
-    kern_gemm_t forward = {.a = slot(g, l->x), .b = w, .c = slot(g, l->y), .transpose_b = 1};
-    kern_gemm_t backward = {.a = slot(g, l->dy), .b = w, .c = slot(g, l->dx)};
+    kern_gemm_t forward = {
+        .a = slot(g, l->x, rows), .b = w, .c = slot(g, l->y, rows), .transpose_b = 1};
+    kern_gemm_t backward = {.a = slot(g, l->dy, rows), .b = w, .c = slot(g, l->dx, rows)};
 
     const int64_t all = adapter_columns(g, l->linear, 0), plain = adapter_columns(g, l->linear, 1);
 
@@ -78,6 +82,28 @@ static base_status_t search_linear(const tr_graph_t *g, const linear_slots_t *l)
     return search(g, &backward);
 }
 
+static base_status_t search_head(const tr_graph_t *g, int64_t rows)
+{
+    const kern_mat_t w =
+        tr_weights_mat(g->weights, tr_model_weight(g->model, TR_WEIGHT_LM_HEAD, -1));
+    tr_head_products_t products;
+
+    tr_head_products(g->head, g->weights, rows, &products);
+    BASE_TRY(take_values(g, &w, &products.logits.a));
+    BASE_TRY(search(g, &products.logits));
+    BASE_TRY(take_values(g, &w, &products.dx.a));
+    return search(g, &products.dx);
+}
+
+static int64_t power_above(int64_t rows)
+{
+    int64_t power = 1;
+
+    while (power < rows)
+        power *= 2;
+    return power;
+}
+
 int tr_product_has_choice(const tr_graph_t *graph)
 {
     const kern_ops_t *ops = kern_ops_of(base_device_kind(base_stream_device(graph->stream)));
@@ -87,8 +113,15 @@ int tr_product_has_choice(const tr_graph_t *graph)
 
 base_status_t tr_product_search(const tr_graph_t *graph)
 {
-    for (size_t i = 0; i < sizeof linears / sizeof linears[0]; i++)
-        BASE_TRY(search_linear(graph, &linears[i]));
+    const int64_t rows = graph->activations->max_rows, chunk = graph->head->chunk_rows;
+    const int64_t least = power_above(rows) / HALVES_LEAST;
+
+    /* A choice holds for all numbers of rows up to a power of two (kern_gemm_search). */
+    for (int64_t power = power_above(rows); power >= least && power >= ROWS_LEAST; power /= 2)
+        for (size_t i = 0; i < sizeof linears / sizeof linears[0]; i++)
+            BASE_TRY(search_linear(graph, &linears[i], power < rows ? power : rows));
+    for (int64_t power = power_above(chunk); power >= ROWS_LEAST; power /= 2)
+        BASE_TRY(search_head(graph, power < chunk ? power : chunk));
     BASE_TRY(tr_activations_fill(graph->activations, graph->stream));
     return base_stream_sync(graph->stream);
 }

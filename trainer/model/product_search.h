@@ -1,7 +1,8 @@
-/* The algorithms of a microbatch's matrix products, before there is a microbatch: the products of the
- * four linear layers are searched (kern_gemm_search) and run once, so that no rank searches, or loads a
- * kernel, while others wait for it. Shapes that come up later (other adapters together, the head) are
- * searched when they do (kern_gemm_search_new).
+/* The algorithms of a microbatch's matrix products, before there is a microbatch: those of the four linear
+ * layers, for halves that are full to a quarter full, and those of the head are searched
+ * (kern_gemm_search) and run once, so that no rank searches, or loads a kernel, while others wait for it.
+ * Shapes that come up later (other adapters together, smaller halves) are searched when they do
+ * (kern_gemm_search_new), with all exchanges that are under way waited for.
  *
  *   if (tr_product_has_choice(&graph)) BASE_TRY(tr_product_search(&graph));
  *
