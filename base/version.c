@@ -31,13 +31,13 @@ const char *base_version_compiler(void)
     return CADRE_COMPILER;
 }
 
-/* Processors of this process's affinity mask: in a container or under a batch system fewer than the machine has. */
-static long usable_processors(void)
+int base_version_processors(void)
 {
     cpu_set_t set;
 
     if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-    return sysconf(_SC_NPROCESSORS_ONLN); /* more than CPU_SETSIZE processors */
+    const long online = sysconf(_SC_NPROCESSORS_ONLN); /* more than CPU_SETSIZE processors */
+    return online > 0 ? (int)online : 1;
 }
 
 void base_version_cpu(char *text, size_t bytes)
@@ -57,8 +57,8 @@ void base_version_cpu(char *text, size_t bytes)
         }
         (void)fclose(file);
     }
-    const long count = usable_processors();
-    (void)snprintf(text, bytes, "%s, %ld processor%s", model, count, count == 1 ? "" : "s");
+    const int count = base_version_processors();
+    (void)snprintf(text, bytes, "%s, %d processor%s", model, count, count == 1 ? "" : "s");
 }
 
 const char *base_version_libyaml(void)

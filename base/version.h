@@ -24,6 +24,10 @@ void base_version_preset(char *text, size_t bytes);
 /* "GNU 12.2.0". Static string. */
 const char *base_version_compiler(void);
 
+/* Logical processors that this process may use: in a container or under a batch system fewer than the machine
+ * has. At least 1. */
+int base_version_processors(void);
+
 /* Model name and number of logical processors this process may use: "Intel(R) Xeon(R) ..., 16 processors". */
 void base_version_cpu(char *text, size_t bytes);
 

@@ -4,7 +4,7 @@
 
 #include "base/philox.h"
 #include "data/dataset_write.h"
-#include "trainer/model/hf_weights.h"
+#include "trainer/model/hf_load.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -45,7 +45,7 @@ static base_status_t run_body(const train_case_t *c, train_rank_t *rank)
 
     if (t->index >= 0) {
         if (rank->folder != NULL)
-            BASE_TRY(tr_hf_weights_load(t->weights, rank->folder, t->stream));
+            BASE_TRY(tr_hf_load(t->weights, rank->folder, t->stream));
         else
             BASE_TRY(tr_weights_random(t->weights, t->stream, c->weight_seed));
         BASE_TRY(write_adapters(c, t));

@@ -5,6 +5,7 @@
 #include "base/json_write.h"
 #include "base/memory.h"
 #include "base/version.h"
+#include "trainer/model/hf_load.h"
 #include "trainer/model/hf_weights.h"
 
 #include <inttypes.h>
@@ -143,7 +144,7 @@ static base_status_t measure(bench_t *b)
     for (int64_t i = 0; i < b->args->repeat; i++) {
         const int64_t begin = base_clock_ns();
 
-        BASE_TRY(tr_hf_weights_load(b->weights, b->folder, b->stream));
+        BASE_TRY(tr_hf_load(b->weights, b->folder, b->stream));
         ns = base_clock_ns() - begin;
         if (b->load_ns == 0 || ns < b->load_ns) b->load_ns = ns;
         for (int threads = 1; threads <= TR_BENCH_LOAD_THREADS; threads *= 2) {

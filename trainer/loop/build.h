@@ -4,7 +4,7 @@
  *   tr_build_t b = {.spec = spec, .topology = topology, .tokens_per_trainer = 8192,
  *                   .longest = longest document, ...};
  *   BASE_TRY(tr_build_trainer(ctx, dev, group, &b, &lots, &trainer));
- *   BASE_TRY(tr_hf_weights_load(trainer->weights, folder, trainer->stream));
+ *   BASE_TRY(tr_hf_load(trainer->weights, folder, trainer->stream));
  *
  * What attention stages is bounded, not measured (attention_plans.h): no microbatch of documents up to
  * the longest needs more. */

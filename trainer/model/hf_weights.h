@@ -2,7 +2,7 @@
  *
  *   tr_hf_model_config(&spec, KERN_F32, longest_document, inv_freq, &config);
  *   ... tr_trainer_create with config and given_weights ...
- *   BASE_TRY(tr_hf_weights_load(weights, folder, stream));
+ *   BASE_TRY(tr_hf_load(weights, folder, stream));                     trainer/model/hf_load.h
  *
  * The order of the rows of fused weights is [q | k | v] and [gate | up], as in trainer/model/model.h;
  * nothing is transposed or permuted. */
@@ -18,17 +18,6 @@
  * created. */
 void tr_hf_model_config(const data_model_spec_t *spec, kern_dtype_t dtype, int64_t max_positions,
                         double *inv_freq, tr_model_config_t *config);
-
-/* Reads all weights of the folder into the trainer's (hf_load.c): TR_HF_LOAD_THREADS threads read
- * pieces of up to TR_HF_LOAD_SLOT_BYTES, or of one row, in the weights' dtype, while others are
- * uploaded. Waits for the stream. Values are rounded to the weights' dtype (F32 from F32, F16 and
- * BF16, BF16 from BF16: exact; F64 to BF16 by way of F32). */
-#define TR_HF_LOAD_THREADS    8
-#define TR_HF_LOAD_SLOTS      12
-#define TR_HF_LOAD_SLOT_BYTES (INT64_C(8) << 20)
-int64_t tr_hf_load_slot_bytes(const tr_model_t *model); /* as large as a slot is */
-base_status_t tr_hf_weights_load(const tr_weights_t *weights, const data_hf_folder_t *folder,
-                                 base_stream_t *stream) BASE_MUST_CHECK;
 
 /* Where tensor `kind` of the spec lies: weight of that kind, from row `row` on (an element for
  * vectors), `rows` rows. */

@@ -2,7 +2,7 @@
 
 #include "base/memory.h"
 #include "trainer/loop/train.h"
-#include "trainer/model/hf_weights.h"
+#include "trainer/model/hf_load.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/memory_report.h"
 #include "trainer/run/run_setup.h"
@@ -37,10 +37,8 @@ static int64_t larger(int64_t a, int64_t b)
 
 /* ==== what comes and goes ==== */
 
-/* The pieces in which weights are written (data/hf_write.c), and the buffer in which numbers of
- * another dtype are converted. */
+/* The pieces in which weights are written (data/hf_write.c). */
 #define WRITE_ELEMENTS (INT64_C(1) << 20)
-#define CONVERT_BYTES  (INT64_C(1) << 20)
 /* Of an exported adapter: two chunks of 65536 numbers, and lists with an entry a tensor. */
 #define CHUNK_BYTES  (INT64_C(2) * 65536 * 4)
 #define TENSOR_BYTES INT64_C(600)
@@ -70,25 +68,13 @@ static pieces_t largest_pieces(const planned_t *p, int64_t most)
     return found;
 }
 
-static int64_t loading(const planned_t *p)
+/* While weights are loaded; slots are counted as host memory, pinned or not. */
+static tr_hf_load_bytes_t loading(const planned_t *p)
 {
-    if (p->trainer->index < 0) return 0;
-    const tr_model_t *model = p->trainer->model;
-    const kern_dtype_t dtype = model->config.dtype;
-    const int64_t slot = tr_hf_load_slot_bytes(model);
-    const int64_t single =
-        dtype == KERN_BF16 ? slot / kern_dtype_bytes(dtype) * (int64_t)sizeof(float) : 0;
-    const data_dtype_t found = data_hf_folder_entry(p->inputs->folder, 0)->dtype;
-    const int converted = data_dtype_bytes(found) != kern_dtype_bytes(dtype);
+    if (p->trainer->index < 0) return (tr_hf_load_bytes_t){0};
+    const tr_hf_load_way_t way = tr_hf_load_way(p->trainer->model);
 
-    return TR_HF_LOAD_SLOTS * slot +
-           TR_HF_LOAD_THREADS * (single + (converted ? CONVERT_BYTES : 0));
-}
-
-/* On the device, while weights are loaded. */
-static int64_t landing(const planned_t *p)
-{
-    return p->trainer->index < 0 ? 0 : tr_hf_load_slot_bytes(p->trainer->model);
+    return tr_hf_load_bytes(p->trainer->model, p->inputs->folder, &way);
 }
 
 static int64_t largest_adapter(const planned_t *p)
@@ -207,12 +193,13 @@ static base_status_t make_all(planned_t *p, base_device_t *dev)
 static tr_memory_rank_t count(const planned_t *p)
 {
     const base_memory_t *memory = base_ctx_memory(p->ctx);
+    const tr_hf_load_bytes_t load = loading(p);
     const int64_t host = base_memory_bytes(memory, BASE_RESOURCE_HOST);
     const int64_t peak = base_memory_peak(memory, BASE_RESOURCE_HOST);
-    const int64_t before = p->before_loop + larger(loading(p), beginning(p));
+    const int64_t before = p->before_loop + larger(load.slots + load.convert, beginning(p));
     const int64_t after = host + larger(exporting(p), saving(p));
 
-    return (tr_memory_rank_t){.device = base_arena_bytes(p->trainer->arena) + landing(p) +
+    return (tr_memory_rank_t){.device = base_arena_bytes(p->trainer->arena) + load.device +
                                         base_memory_bytes(memory, BASE_RESOURCE_DEVICE) +
                                         base_memory_bytes(memory, BASE_RESOURCE_PINNED),
                               .host = host,

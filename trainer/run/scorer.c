@@ -1,7 +1,7 @@
 #include "trainer/run/scorer.h"
 
 #include "base/memory.h"
-#include "trainer/model/hf_weights.h"
+#include "trainer/model/hf_load.h"
 
 #include <string.h>
 
@@ -52,7 +52,7 @@ static base_status_t build(tr_scorer_t *s, base_device_t *dev, comm_group_t *gro
     tr_lot_options_t lots;
 
     BASE_TRY(tr_build_trainer(s->ctx, dev, group, &args, &lots, &s->trainer));
-    BASE_TRY(tr_hf_weights_load(s->trainer->weights, options->folder, s->trainer->stream));
+    BASE_TRY(tr_hf_load(s->trainer->weights, options->folder, s->trainer->stream));
     for (int i = 0; i < 2; i++)
         BASE_TRY(tr_lot_create(s->ctx, &lots, s->lots[0], &s->lots[i]));
     BASE_TRY(tr_gradients_zero(s->trainer));

@@ -7,7 +7,7 @@
 #include "lora/adapter_init.h"
 #include "lora/peft_import.h"
 #include "trainer/loop/train.h"
-#include "trainer/model/hf_weights.h"
+#include "trainer/model/hf_load.h"
 #include "trainer/model/product_search.h"
 #include "trainer/run/agreement.h"
 #include "trainer/run/checkpoint_folder.h"
@@ -101,7 +101,7 @@ static base_status_t make_trainer(run_t *r, base_device_t *dev)
     if (r->folder != NULL)
         BASE_TRY(tr_product_choices_take(r->ctx, r->trainer->stream,
                                          tr_run_folder_path(r->folder, TR_RUN_PRODUCTS)));
-    BASE_TRY(tr_hf_weights_load(r->trainer->weights, r->inputs->folder, r->trainer->stream));
+    BASE_TRY(tr_hf_load(r->trainer->weights, r->inputs->folder, r->trainer->stream));
     if (!tr_product_has_choice(&r->trainer->graph)) return BASE_OK;
     return tr_product_search(&r->trainer->graph);
 }

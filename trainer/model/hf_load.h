@@ -1,0 +1,59 @@
+/* Weights from a Hugging Face folder to the device.
+ *
+ *   BASE_TRY(tr_hf_load(weights, folder, stream));
+ *
+ * Threads read pieces of tensors, in the weights' dtype, into slots of host memory (pinned on a GPU), and
+ * upload them themselves: a thread takes a slot whose upload has passed, reads, gives the upload and goes
+ * on with another slot. Where rows lie side by side the upload goes to its place; where a weight has extra
+ * columns it goes to a landing on the device, out of which a stream of its own puts the rows in place
+ * while the next piece is on its way. The calling thread takes the slots' memory meanwhile, since a driver
+ * needs milliseconds for it: reading begins with the first slot. What is read is as long as memory and
+ * disk allow, and nothing goes through doubles.
+ *
+ * Every rank loads what it computes with: trainers all weights (they divide rows, not matrices), attention
+ * servers nothing, which have no weights to give to this.
+ *
+ * Values are rounded to the weights' dtype (F32 from F32, F16 and BF16, BF16 from BF16: exact; F64 to BF16
+ * by way of F32). */
+#ifndef CADRE_TRAINER_MODEL_HF_LOAD_H
+#define CADRE_TRAINER_MODEL_HF_LOAD_H
+
+#include "data/hf_folder.h"
+#include "trainer/model/weights.h"
+
+#define TR_HF_LOAD_THREADS    16 /* most */
+#define TR_HF_LOAD_SLOTS      32 /* most */
+#define TR_HF_LOAD_STREAMS    2  /* most that upload */
+#define TR_HF_LOAD_LANDINGS   8
+#define TR_HF_LOAD_SLOT_BYTES (INT64_C(2) << 20)
+
+typedef struct tr_hf_load_way {
+    int num_threads; /* 1 to TR_HF_LOAD_THREADS */
+    int num_slots;   /* from num_threads to TR_HF_LOAD_SLOTS */
+    int num_streams; /* 1 to TR_HF_LOAD_STREAMS */
+    /* Of a slot and a landing. At least a row of the widest weight; the functions below see to it. */
+    int64_t slot_bytes;
+} tr_hf_load_way_t;
+
+/* How tr_hf_load does it: as many threads as this process has processors, and half as many slots more;
+ * slots no larger than the largest weight. */
+tr_hf_load_way_t tr_hf_load_way(const tr_model_t *model);
+
+/* Fills the weights and waits for that and, first, for the stream. Errors name file and tensor
+ * (data/safetensors_read.h); MEM-01 where there is no memory for slots or landings. After an error the
+ * weights hold anything, and all threads and streams have ended. */
+base_status_t tr_hf_load(const tr_weights_t *weights, const data_hf_folder_t *folder,
+                         base_stream_t *stream) BASE_MUST_CHECK;
+/* In another way, for tests and for comparisons. */
+base_status_t tr_hf_load_by(const tr_weights_t *weights, const data_hf_folder_t *folder,
+                            const tr_hf_load_way_t *way, base_stream_t *stream) BASE_MUST_CHECK;
+
+/* What loading takes until it ends: slots (pinned memory on a GPU) and what conversions need beside them,
+ * and landings. */
+typedef struct tr_hf_load_bytes {
+    int64_t slots, convert, device;
+} tr_hf_load_bytes_t;
+tr_hf_load_bytes_t tr_hf_load_bytes(const tr_model_t *model, const data_hf_folder_t *folder,
+                                    const tr_hf_load_way_t *way);
+
+#endif
