@@ -3,113 +3,85 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/json_write.h"
-#include "base/memory.h"
 #include "base/version.h"
+#include "trainer/bench/bench_load_bare.h"
 #include "trainer/model/hf_load.h"
 #include "trainer/model/hf_weights.h"
 
 #include <inttypes.h>
-#include <pthread.h>
+
+#define EXTRA_COLUMNS   64 /* beside each linear's weight: adapters' */
+#define LARGE_COPY      (INT64_C(64) << 20)
+#define LINK_ROUNDS     16 /* of the pool, at most 4 GB */
+#define NUM_LINKS       4
+#define MOST_WAYS       8
+#define MEGABYTE(bytes) ((double)(bytes) / 1048576.0)
+
+typedef struct link {
+    int num_streams;
+    int64_t copy_bytes;
+    double gb_per_s; /* best */
+} link_t;
+
+typedef struct timed_way {
+    tr_hf_load_way_t way;
+    int64_t ns; /* best; 0: none yet */
+} timed_way_t;
 
 typedef struct bench {
     tr_bench_load_t *args;
     base_ctx_t *ctx;
+    base_device_t *dev;
     data_hf_folder_t *folder;
     tr_model_t *model;
     base_arena_t *arena;
     tr_weights_t *weights;
     base_stream_t *stream;
-    int64_t bytes; /* of the tensors, in the files */
-    int64_t load_ns, read_ns;
+    tr_bare_t bare;
+    int64_t bytes;               /* of the tensors, in the files */
+    timed_way_t ways[MOST_WAYS]; /* the first is loading's own */
+    int num_ways;
+    int64_t read_ns, pin_ns;
     int read_threads;
+    link_t links[NUM_LINKS];
 } bench_t;
 
-/* ==== what the page cache gives ==== */
+/* ==== what is timed ==== */
 
-/* Pieces of tensors, handed out to threads. */
-typedef struct reading {
-    const bench_t *bench;
-    pthread_mutex_t mutex; /* of what follows */
-    int64_t tensor, row;
-    base_status_t status;
-} reading_t;
-
-typedef struct piece {
-    int64_t tensor, row, rows;
-} piece_t;
-
-static int64_t row_bytes(const data_safetensors_entry_t *entry)
+static void list_links(bench_t *b)
 {
-    return entry->bytes / entry->shape[0];
+    for (int i = 0; i < NUM_LINKS; i++)
+        b->links[i] = (link_t){.num_streams = 1 + i % 2,
+                               .copy_bytes = i < 2 ? b->ways[0].way.slot_bytes : LARGE_COPY};
 }
 
-static int take_piece(reading_t *r, piece_t *piece)
+static void add_way(bench_t *b, int threads, int more_slots, int streams, int64_t slot_bytes)
 {
-    const data_hf_folder_t *folder = r->bench->folder;
-    int found = 0;
+    tr_hf_load_way_t way = b->ways[0].way;
 
-    (void)pthread_mutex_lock(&r->mutex);
-    if (r->status >= 0 && r->tensor < data_model_spec_num_tensors(data_hf_folder_spec(folder))) {
-        const data_safetensors_entry_t *entry = data_hf_folder_entry(folder, r->tensor);
-        const int64_t fit = TR_HF_LOAD_SLOT_BYTES / row_bytes(entry);
-        const int64_t left = entry->shape[0] - r->row, most = fit > 0 ? fit : 1;
-
-        *piece = (piece_t){r->tensor, r->row, left < most ? left : most};
-        r->row += piece->rows;
-        if (r->row == entry->shape[0]) {
-            r->tensor++;
-            r->row = 0;
-        }
-        found = 1;
-    }
-    (void)pthread_mutex_unlock(&r->mutex);
-    return found;
+    if (threads > 0 && threads < way.num_threads) way.num_threads = threads;
+    way.num_slots = way.num_threads + more_slots;
+    if (way.num_slots > TR_HF_LOAD_SLOTS) way.num_slots = TR_HF_LOAD_SLOTS;
+    way.num_streams = streams;
+    if (slot_bytes > 0) way.slot_bytes = slot_bytes;
+    b->ways[b->num_ways++].way = way;
 }
 
-static void *read_main(void *arg)
+static void list_ways(bench_t *b)
 {
-    reading_t *r = arg;
-    const data_hf_folder_t *folder = r->bench->folder;
-    int64_t bytes = TR_HF_LOAD_SLOT_BYTES;
-    piece_t piece;
-
-    for (int64_t i = 0; i < data_model_spec_num_tensors(data_hf_folder_spec(folder)); i++)
-        if (row_bytes(data_hf_folder_entry(folder, i)) > bytes)
-            bytes = row_bytes(data_hf_folder_entry(folder, i));
-    void *to = base_alloc(r->bench->ctx, (size_t)bytes, "weights to read");
-    base_status_t st = to == NULL ? BASE_ERR_NOMEM : BASE_OK;
-    while (st >= 0 && take_piece(r, &piece))
-        st = data_hf_folder_read_raw(folder, piece.tensor, piece.row, piece.rows, to);
-    base_free(r->bench->ctx, to);
-    (void)pthread_mutex_lock(&r->mutex);
-    if (st < 0) r->status = st;
-    (void)pthread_mutex_unlock(&r->mutex);
-    return NULL;
+    b->ways[b->num_ways++].way = tr_hf_load_way(b->model);
+    if (!b->args->ways) return;
+    const int more = b->ways[0].way.num_slots - b->ways[0].way.num_threads;
+    add_way(b, 0, more, 1, 0);
+    add_way(b, 8, more, 2, 0);
+    add_way(b, 12, more, 2, 0);
+    add_way(b, 0, 2 * more, 2, 0);
+    add_way(b, 0, more, 2, INT64_C(1) << 20);
+    add_way(b, 0, more, 2, INT64_C(4) << 20);
+    add_way(b, 0, more, 1, INT64_C(8) << 20);
 }
 
-static base_status_t read_all(const bench_t *b, int threads, int64_t *ns)
-{
-    reading_t r = {.bench = b};
-    pthread_t ids[TR_BENCH_LOAD_THREADS];
-    int started = 0;
-
-    if (pthread_mutex_init(&r.mutex, NULL) != 0)
-        return BASE_FAIL(b->ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "bench load: no mutex");
-    const int64_t begin = base_clock_ns();
-    while (started < threads && pthread_create(&ids[started], NULL, read_main, &r) == 0)
-        started++;
-    for (int i = 0; i < started; i++)
-        (void)pthread_join(ids[i], NULL);
-    *ns = base_clock_ns() - begin;
-    (void)pthread_mutex_destroy(&r.mutex);
-    if (started < threads)
-        return BASE_FAIL(b->ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "bench load: no thread");
-    return r.status;
-}
-
-/* ==== loading ==== */
-
-static base_status_t open_all(bench_t *b, base_device_t *dev)
+static base_status_t open_all(bench_t *b)
 {
     double inv_freq[DATA_MODEL_MAX_HEAD_DIM / 2];
     tr_model_config_t config;
@@ -120,15 +92,20 @@ static base_status_t open_all(bench_t *b, base_device_t *dev)
         b->bytes += data_hf_folder_entry(b->folder, i)->bytes;
     tr_hf_model_config(spec, b->args->dtype, 1, inv_freq, &config);
     config.frozen = 1;
+    config.extra_columns = EXTRA_COLUMNS;
     BASE_TRY(tr_model_create(b->ctx, &config, &b->model));
-    BASE_TRY(base_arena_create(dev, BASE_MEMORY_DEVICE, "device", &b->arena));
+    BASE_TRY(base_arena_create(b->dev, BASE_MEMORY_DEVICE, "device", &b->arena));
     BASE_TRY(tr_weights_create(b->model, b->arena, &b->weights));
     BASE_TRY(base_arena_commit(b->arena));
-    return base_stream_create(dev, BASE_STREAM_COMPUTE, "compute", &b->stream);
+    BASE_TRY(base_stream_create(b->dev, BASE_STREAM_COMPUTE, "compute", &b->stream));
+    list_ways(b);
+    list_links(b);
+    return tr_bare_init(&b->bare, b->dev, b->folder, b->ways[0].way.slot_bytes);
 }
 
 static void close_all(bench_t *b)
 {
+    tr_bare_deinit(&b->bare);
     base_stream_destroy(b->stream);
     tr_weights_destroy(b->weights);
     base_arena_destroy(b->arena);
@@ -136,62 +113,186 @@ static void close_all(bench_t *b)
     data_hf_folder_close(b->folder);
 }
 
+/* ==== timing ==== */
+
+static void keep_best(int64_t ns, int64_t *best)
+{
+    if (*best == 0 || ns < *best) *best = ns;
+}
+
+static base_status_t time_loading(bench_t *b)
+{
+    for (int i = 0; i < b->num_ways; i++) {
+        const int64_t begin = base_clock_ns();
+
+        BASE_TRY(tr_hf_load_by(b->weights, b->folder, &b->ways[i].way, b->stream));
+        keep_best(base_clock_ns() - begin, &b->ways[i].ns);
+    }
+    return BASE_OK;
+}
+
+static base_status_t time_reading(bench_t *b)
+{
+    for (int threads = 1; threads <= TR_BARE_THREADS; threads *= 2) {
+        int64_t ns;
+
+        BASE_TRY(tr_bare_read(&b->bare, threads, &ns));
+        if (b->read_ns != 0 && ns >= b->read_ns) continue;
+        b->read_ns = ns;
+        b->read_threads = threads;
+    }
+    return BASE_OK;
+}
+
+static base_status_t time_links(bench_t *b)
+{
+    const int64_t bytes = LINK_ROUNDS * b->bare.num_blocks * b->bare.block_bytes;
+
+    for (int i = 0; i < NUM_LINKS; i++) {
+        link_t *l = &b->links[i];
+        int64_t sent, ns;
+
+        BASE_TRY(tr_bare_upload(&b->bare, l->num_streams, l->copy_bytes, bytes, &sent, &ns));
+        if ((double)sent / (double)ns > l->gb_per_s) l->gb_per_s = (double)sent / (double)ns;
+    }
+    return BASE_OK;
+}
+
+/* The slots' memory, taken and given back. */
+static base_status_t time_pinning(bench_t *b)
+{
+    base_staging_t slots[TR_HF_LOAD_SLOTS] = {{0}};
+    const tr_hf_load_way_t *way = &b->ways[0].way;
+    base_status_t st = BASE_OK;
+
+    const int64_t begin = base_clock_ns();
+    for (int i = 0; i < way->num_slots && st >= 0; i++)
+        st = base_staging_create(b->dev, way->slot_bytes, "slot", &slots[i]);
+    for (int i = 0; i < way->num_slots; i++)
+        base_staging_destroy(&slots[i]);
+    keep_best(base_clock_ns() - begin, &b->pin_ns);
+    return st;
+}
+
 static base_status_t measure(bench_t *b)
 {
     int64_t ns;
 
-    BASE_TRY(read_all(b, TR_HF_LOAD_THREADS, &ns));
+    BASE_TRY(tr_bare_read(&b->bare, b->ways[0].way.num_threads, &ns));
     for (int64_t i = 0; i < b->args->repeat; i++) {
-        const int64_t begin = base_clock_ns();
-
-        BASE_TRY(tr_hf_load(b->weights, b->folder, b->stream));
-        ns = base_clock_ns() - begin;
-        if (b->load_ns == 0 || ns < b->load_ns) b->load_ns = ns;
-        for (int threads = 1; threads <= TR_BENCH_LOAD_THREADS; threads *= 2) {
-            BASE_TRY(read_all(b, threads, &ns));
-            if (b->read_ns != 0 && ns >= b->read_ns) continue;
-            b->read_ns = ns;
-            b->read_threads = threads;
-        }
+        BASE_TRY(time_loading(b));
+        BASE_TRY(time_reading(b));
+        BASE_TRY(time_links(b));
+        BASE_TRY(time_pinning(b));
     }
     return BASE_OK;
 }
 
 /* ==== report ==== */
 
-static void put(base_json_t *j, const char *key, double value)
+typedef struct result {
+    double load, read, link; /* GB/s */
+    bool link_bounds;
+    double share; /* of the lesser of read and link */
+} result_t;
+
+static double rate(const bench_t *b, int64_t ns)
 {
-    base_json_put_double(j, key, value);
+    return (double)b->bytes / (double)ns;
 }
 
-static base_status_t report(const bench_t *b, const base_device_t *dev, double share)
+static result_t judge(const bench_t *b)
 {
-    const double gb = (double)b->bytes * 1e-9;
-    const double load_s = (double)b->load_ns * 1e-9, read_s = (double)b->read_ns * 1e-9;
+    result_t r = {.load = rate(b, b->ways[0].ns), .read = rate(b, b->read_ns)};
+
+    for (int i = 0; i < NUM_LINKS; i++)
+        if (b->links[i].gb_per_s > r.link) r.link = b->links[i].gb_per_s;
+    r.link_bounds = r.link < r.read;
+    r.share = r.load / (r.link_bounds ? r.link : r.read);
+    return r;
+}
+
+static void report_text(const bench_t *b, const result_t *r)
+{
+    FILE *out = b->args->out;
+
+    (void)fprintf(out,
+                  "%s: %s, %.2f GB\n"
+                  "read  %8.3f s, %7.2f GB/s, with %d threads, from the page cache\n",
+                  base_device_name(b->dev), b->args->model, (double)b->bytes * 1e-9,
+                  (double)b->read_ns * 1e-9, r->read, b->read_threads);
+    for (int i = 0; i < NUM_LINKS; i++)
+        (void)fprintf(out, "link              %7.2f GB/s, with %d streams, copies of %.3f MiB\n",
+                      b->links[i].gb_per_s, b->links[i].num_streams,
+                      MEGABYTE(b->links[i].copy_bytes));
+    for (int i = 0; i < b->num_ways; i++) {
+        const timed_way_t *w = &b->ways[i];
+
+        (void)fprintf(out,
+                      "load  %8.3f s, %7.2f GB/s, with %d threads, %d slots of %.3f MiB, %d "
+                      "streams\n",
+                      (double)w->ns * 1e-9, rate(b, w->ns), w->way.num_threads, w->way.num_slots,
+                      MEGABYTE(w->way.slot_bytes), w->way.num_streams);
+    }
+    (void)fprintf(out,
+                  "slots' memory by itself %.4f s\n"
+                  "share %.2f of the page cache, %.2f of the link; %.2f of the lesser, the %s\n",
+                  (double)b->pin_ns * 1e-9, r->load / r->read, r->load / r->link, r->share,
+                  r->link_bounds ? "link" : "page cache");
+}
+
+static void put_link(base_json_t *j, const link_t *l)
+{
+    base_json_begin_object(j);
+    base_json_put_int(j, "streams", l->num_streams);
+    base_json_put_int(j, "copy_bytes", l->copy_bytes);
+    base_json_put_double(j, "gb_per_s", l->gb_per_s);
+    base_json_end(j);
+}
+
+static void put_way(base_json_t *j, const bench_t *b, const timed_way_t *w)
+{
+    base_json_begin_object(j);
+    base_json_put_int(j, "threads", w->way.num_threads);
+    base_json_put_int(j, "slots", w->way.num_slots);
+    base_json_put_int(j, "slot_bytes", w->way.slot_bytes);
+    base_json_put_int(j, "streams", w->way.num_streams);
+    base_json_put_double(j, "load_s", (double)w->ns * 1e-9);
+    base_json_put_double(j, "gb_per_s", rate(b, w->ns));
+    base_json_end(j);
+}
+
+static base_status_t report_json(const bench_t *b, const result_t *r)
+{
     base_json_t j;
 
-    if (!b->args->json) {
-        (void)fprintf(b->args->out,
-                      "%s: %s, %.2f GB\n"
-                      "load  %8.3f s, %7.2f GB/s, with %d threads\n"
-                      "read  %8.3f s, %7.2f GB/s, with %d threads, from the page cache\n"
-                      "share %8.2f\n",
-                      base_device_name(dev), b->args->model, gb, load_s, gb / load_s,
-                      TR_HF_LOAD_THREADS, read_s, gb / read_s, b->read_threads, share);
-        return BASE_OK;
-    }
     base_json_to_file(&j, b->args->out);
     base_json_begin_object(&j);
     base_json_put_string(&j, "commit", base_version_commit());
-    base_json_put_string(&j, "device", base_device_name(dev));
+    base_json_put_string(&j, "device", base_device_name(b->dev));
     base_json_put_int(&j, "bytes", b->bytes);
-    base_json_put_int(&j, "load_threads", TR_HF_LOAD_THREADS);
+    base_json_put_int(&j, "load_threads", b->ways[0].way.num_threads);
     base_json_put_int(&j, "read_threads", b->read_threads);
-    put(&j, "load_s", load_s);
-    put(&j, "read_s", read_s);
-    put(&j, "load_gb_per_s", gb / load_s);
-    put(&j, "read_gb_per_s", gb / read_s);
-    put(&j, "share", share);
+    base_json_put_double(&j, "load_s", (double)b->ways[0].ns * 1e-9);
+    base_json_put_double(&j, "read_s", (double)b->read_ns * 1e-9);
+    base_json_put_double(&j, "pin_s", (double)b->pin_ns * 1e-9);
+    base_json_put_double(&j, "load_gb_per_s", r->load);
+    base_json_put_double(&j, "read_gb_per_s", r->read);
+    base_json_put_double(&j, "link_gb_per_s", r->link);
+    base_json_put_double(&j, "share_of_read", r->load / r->read);
+    base_json_put_double(&j, "share_of_link", r->load / r->link);
+    base_json_put_string(&j, "bound", r->link_bounds ? "link" : "page cache");
+    base_json_put_double(&j, "share", r->share);
+    base_json_key(&j, "links");
+    base_json_begin_array(&j);
+    for (int i = 0; i < NUM_LINKS; i++)
+        put_link(&j, &b->links[i]);
+    base_json_end(&j);
+    base_json_key(&j, "ways");
+    base_json_begin_array(&j);
+    for (int i = 0; i < b->num_ways; i++)
+        put_way(&j, b, &b->ways[i]);
+    base_json_end(&j);
     base_json_end(&j);
     base_json_newline(&j);
     return base_json_finish(&j, b->ctx, "standard output");
@@ -201,16 +302,19 @@ base_status_t tr_bench_load_rank(comm_group_t *group, base_ctx_t *ctx, base_devi
                                  void *user)
 {
     tr_bench_load_t *args = user;
-    bench_t b = {.args = args, .ctx = ctx};
+    bench_t b = {.args = args, .ctx = ctx, .dev = dev};
 
     (void)group;
-    base_status_t st = open_all(&b, dev);
+    base_status_t st = open_all(&b);
     if (st >= 0) st = measure(&b);
     if (st >= 0) {
-        const double share = (double)b.read_ns / (double)b.load_ns;
+        const result_t r = judge(&b);
 
-        args->met = share * 100.0 >= args->want_share;
-        st = report(&b, dev, share);
+        args->met = r.share * 100.0 >= args->want_share;
+        if (args->json)
+            st = report_json(&b, &r);
+        else
+            report_text(&b, &r);
     }
     close_all(&b);
     return st;

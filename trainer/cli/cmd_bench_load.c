@@ -7,22 +7,25 @@
 
 static const char PAGE[] =
     "Usage: cadre bench load --model DIR [OPTION...]\n\n"
-    "Times how fast the weights of a model folder reach the device, beside reading the same\n"
-    "tensors from the page cache with the number of threads that is best for that. The folder has\n"
-    "to fit into the page cache.\n\n"
+    "Times how fast the weights of a model folder reach the device, beside what bounds it: "
+    "copying\n"
+    "the same tensors out of the page cache into pinned memory, with the number of threads that "
+    "is\n"
+    "best for that, and uploads from pinned memory to the device. The folder has to fit into the\n"
+    "page cache.\n\n"
     "Options:\n"
     "  --model DIR     Hugging Face folder; no tokenizer is needed\n"
     "  --device NAME   cpu (fp32) or cuda (bf16); without: what the program was built for\n"
-    "  --repeat N      turns of loading and reading, of which the best counts, 1 to 20 (3)\n"
-    "  --want-share N  exit code 1 when loading is below N % of reading\n"
+    "  --repeat N      turns of which the best counts, 1 to 20 (3)\n"
+    "  --ways          also load with other numbers of threads, slots and streams\n"
+    "  --want-share N  exit code 1 when loading is below N % of the slower of the two\n"
     "  --json          one JSON object instead of text";
 
-enum { MODEL, DEVICE, REPEAT, WANT_SHARE, JSON, NUM_SPECS };
-static const tr_option_spec_t SPECS[NUM_SPECS] = {[MODEL] = {"--model", true},
-                                                  [DEVICE] = {"--device", true},
-                                                  [REPEAT] = {"--repeat", true},
-                                                  [WANT_SHARE] = {"--want-share", true},
-                                                  [JSON] = {"--json", false}};
+enum { MODEL, DEVICE, REPEAT, WAYS, WANT_SHARE, JSON, NUM_SPECS };
+static const tr_option_spec_t SPECS[NUM_SPECS] = {
+    [MODEL] = {"--model", true},           [DEVICE] = {"--device", true},
+    [REPEAT] = {"--repeat", true},         [WAYS] = {"--ways", false},
+    [WANT_SHARE] = {"--want-share", true}, [JSON] = {"--json", false}};
 
 static base_status_t take(base_ctx_t *ctx, const tr_options_t *o, tr_bench_load_t *b)
 {
@@ -36,6 +39,7 @@ static base_status_t take(base_ctx_t *ctx, const tr_options_t *o, tr_bench_load_
         BASE_TRY(tr_options_number(ctx, "--want-share", o->values[WANT_SHARE], 0, 10000, &share));
     b->model = o->values[MODEL];
     b->want_share = (double)share;
+    b->ways = o->values[WAYS] != NULL;
     b->json = o->values[JSON] != NULL;
     return BASE_OK;
 }
