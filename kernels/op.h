@@ -375,7 +375,7 @@ typedef struct kern_loss_sum {
  *   backward  lora_ds writes ds = scale dy B into the extra columns of dy, then
  *             gemm [dy ds] [W; A] = dy W + ds A     (no dropout)
  *             or gemm dy W, then lora_dx_dropout    (with dropout)
- *             lora_da: dA += ds^T dropout(x);  lora_db: dB += dy^T s
+ *             lora_da: dA += ds^T dropout(x);  lora_db: dB += dy^T s (lora_dy: ds and dB in one)
  *
  * B is 0 outside its module's rows of W, and A, B of unused columns are 0: the caller's business.
  * Here products never mix rows of two adapters, so a NaN of one stays with it; but the gemm
@@ -440,39 +440,40 @@ typedef struct kern_lora_route {
  * in pad rows. Usually s lies in x's buffer: same pitch, K elements on. */
 typedef struct kern_lora_s {
     kern_lora_route_t route;
-    kern_mat_t x; /* (T, K) */
-    kern_mat_t s; /* (T, used extra columns) */
+    kern_mat_t x, s; /* (T, K); (T, used extra columns) */
 } kern_lora_s_t;
 
 /* ds is written wholly: scale dy B of the module's columns of dy where a row meets a block of its
  * adapter, else 0. */
 typedef struct kern_lora_ds {
     kern_lora_route_t route;
-    kern_mat_t dy; /* (T, N) */
-    kern_mat_t ds; /* (T, used extra columns) */
+    kern_mat_t dy, ds; /* (T, N); (T, used extra columns) */
 } kern_lora_ds_t;
 
 /* dA += ds^T dropout(x) of every block, over the rows of its adapter's segments in their order. A
  * row whose ds is 0 adds 0 (x finite). */
 typedef struct kern_lora_da {
     kern_lora_route_t route;
-    kern_mat_t x;  /* (T, K) */
-    kern_mat_t ds; /* (T, used extra columns), of lora_ds */
+    kern_mat_t x, ds; /* (T, K); (T, used extra columns), of lora_ds or lora_dy */
 } kern_lora_da_t;
 
 /* dB += dy^T s of every block, like lora_da. A row whose dy is 0 adds 0 (s finite). */
 typedef struct kern_lora_db {
     kern_lora_route_t route;
-    kern_mat_t dy; /* (T, N) */
-    kern_mat_t s;  /* (T, used extra columns), of lora_s */
+    kern_mat_t dy, s; /* (T, N); (T, used extra columns), of lora_s */
 } kern_lora_db_t;
+
+/* lora_ds and lora_db in one op: dy need be read from memory once. */
+typedef struct kern_lora_dy {
+    kern_lora_route_t route;
+    kern_mat_t dy, s, ds; /* (T, N); (T, used extra columns), s of lora_s */
+} kern_lora_dy_t;
 
 /* dx += mask o (ds A) / (1 - p) of every block of the route, in the rows of its adapter; with p = 0
  * plainly ds A. Blocks whose columns the gemm has already taken are left out of the list. */
 typedef struct kern_lora_dx_dropout {
     kern_lora_route_t route;
-    kern_mat_t ds; /* (T, used extra columns) */
-    kern_mat_t dx; /* (T, K), accumulated */
+    kern_mat_t ds, dx; /* (T, used extra columns); (T, K), accumulated */
 } kern_lora_dx_dropout_t;
 
 /* ==== the step of an adapter: norm, clipping, AdamW. Nothing comes back to the host in between:
@@ -555,6 +556,7 @@ typedef struct kern_adamw {
     X(lora_ds)                                                                                     \
     X(lora_da)                                                                                     \
     X(lora_db)                                                                                     \
+    X(lora_dy)                                                                                     \
     X(lora_dx_dropout)                                                                             \
     X(grad_norm)                                                                                   \
     X(clip_factor)                                                                                 \

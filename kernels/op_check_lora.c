@@ -180,17 +180,24 @@ kern_dtype_t kern_lora_ds_dtype(const kern_lora_ds_t *args)
     return args->dy.dtype;
 }
 
+static base_status_t check_b(base_ctx_t *ctx, const kern_lora_route_t *route, const kern_mat_t *dy,
+                             const char *name)
+{
+    for (int64_t i = 0; i < route->num_blocks; i++) {
+        const kern_lora_block_t *block = &route->blocks[i];
+
+        WANT(block->b, name, -1, block->rank, dy->dtype);
+        BASE_TRY(check_int(ctx, &block->b, name));
+        BASE_TRY(check_outputs(ctx, block, i, block->b.rows, dy->cols));
+    }
+    return BASE_OK;
+}
+
 base_status_t kern_lora_ds_check(base_ctx_t *ctx, const kern_lora_ds_t *args)
 {
     BASE_TRY(check_pair(ctx, &args->dy, "lora_ds: dy", &args->ds, "lora_ds: ds"));
     BASE_TRY(check_route(ctx, &args->route, args->dy.rows, args->ds.cols));
-    for (int64_t i = 0; i < args->route.num_blocks; i++) {
-        const kern_lora_block_t *block = &args->route.blocks[i];
-
-        WANT(block->b, "lora_ds: b", -1, block->rank, args->dy.dtype);
-        BASE_TRY(check_int(ctx, &block->b, "lora_ds: b"));
-        BASE_TRY(check_outputs(ctx, block, i, block->b.rows, args->dy.cols));
-    }
+    BASE_TRY(check_b(ctx, &args->route, &args->dy, "lora_ds: b"));
     BOUNDS(lora_ds, ctx, args);
 }
 
@@ -238,17 +245,24 @@ kern_dtype_t kern_lora_db_dtype(const kern_lora_db_t *args)
     return args->dy.dtype;
 }
 
+static base_status_t check_db(base_ctx_t *ctx, const kern_lora_route_t *route, const kern_mat_t *dy,
+                              const char *name)
+{
+    for (int64_t i = 0; i < route->num_blocks; i++) {
+        const kern_lora_block_t *block = &route->blocks[i];
+
+        WANT(block->db, name, -1, block->rank, kern_dtype_acc(dy->dtype));
+        BASE_TRY(check_int(ctx, &block->db, name));
+        BASE_TRY(check_outputs(ctx, block, i, block->db.rows, dy->cols));
+    }
+    return BASE_OK;
+}
+
 base_status_t kern_lora_db_check(base_ctx_t *ctx, const kern_lora_db_t *args)
 {
     BASE_TRY(check_pair(ctx, &args->dy, "lora_db: dy", &args->s, "lora_db: s"));
     BASE_TRY(check_route(ctx, &args->route, args->dy.rows, args->s.cols));
-    for (int64_t i = 0; i < args->route.num_blocks; i++) {
-        const kern_lora_block_t *block = &args->route.blocks[i];
-
-        WANT(block->db, "lora_db: db", -1, block->rank, kern_dtype_acc(args->dy.dtype));
-        BASE_TRY(check_int(ctx, &block->db, "lora_db: db"));
-        BASE_TRY(check_outputs(ctx, block, i, block->db.rows, args->dy.cols));
-    }
+    BASE_TRY(check_db(ctx, &args->route, &args->dy, "lora_db: db"));
     BOUNDS(lora_db, ctx, args);
 }
 
@@ -258,6 +272,41 @@ base_status_t kern_lora_db_visit(const kern_lora_db_t *args, kern_visitor_t *v)
     VISIT(args->s, BASE_READ, "lora_db: s");
     for (int64_t i = 0; i < args->route.num_blocks; i++)
         VISIT(args->route.blocks[i].db, BASE_READ_WRITE, "lora_db: db");
+    return BASE_OK;
+}
+
+/* ==== lora_dy ==== */
+
+kern_dtype_t kern_lora_dy_dtype(const kern_lora_dy_t *args)
+{
+    return args->dy.dtype;
+}
+
+base_status_t kern_lora_dy_check(base_ctx_t *ctx, const kern_lora_dy_t *args)
+{
+    const kern_lora_route_t *route = &args->route;
+
+    BASE_TRY(check_pair(ctx, &args->dy, "lora_dy: dy", &args->ds, "lora_dy: ds"));
+    BASE_TRY(check_pair(ctx, &args->dy, "lora_dy: dy", &args->s, "lora_dy: s"));
+    BASE_TRY(check_route(ctx, route, args->dy.rows, args->ds.cols));
+    BASE_TRY(check_route(ctx, route, args->dy.rows, args->s.cols));
+    BASE_TRY(check_b(ctx, route, &args->dy, "lora_dy: b"));
+    BASE_TRY(check_db(ctx, route, &args->dy, "lora_dy: db"));
+    for (int64_t i = 0; i < route->num_blocks; i++)
+        if (route->blocks[i].b.rows != route->blocks[i].db.rows)
+            return fail_entry(ctx, "block", i, "b and db differ in rows");
+    BOUNDS(lora_dy, ctx, args);
+}
+
+base_status_t kern_lora_dy_visit(const kern_lora_dy_t *args, kern_visitor_t *v)
+{
+    VISIT(args->dy, BASE_READ, "lora_dy: dy");
+    VISIT(args->s, BASE_READ, "lora_dy: s");
+    VISIT(args->ds, BASE_READ_WRITE, "lora_dy: ds");
+    for (int64_t i = 0; i < args->route.num_blocks; i++) {
+        VISIT(args->route.blocks[i].b, BASE_READ, "lora_dy: b");
+        VISIT(args->route.blocks[i].db, BASE_READ_WRITE, "lora_dy: db");
+    }
     return BASE_OK;
 }
 

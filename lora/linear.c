@@ -47,13 +47,12 @@ static base_status_t adapter_gradients(const lora_route_t *route, int32_t layer,
     const lora_route_linear_t *l = lora_route_of(route, layer, linear);
     const kern_lora_route_t all = lora_route_args(route, layer, linear, half, 0, l->num_blocks);
     const kern_mat_t ds = columns(dy, dy.cols, l->columns);
-    const kern_lora_ds_t to_ds = {.route = all, .dy = dy, .ds = ds};
+    const kern_lora_dy_t of_dy = {
+        .route = all, .dy = dy, .s = columns(x, x.cols, l->columns), .ds = ds};
     const kern_lora_da_t da = {.route = all, .x = x, .ds = ds};
-    const kern_lora_db_t db = {.route = all, .dy = dy, .s = columns(x, x.cols, l->columns)};
 
-    BASE_TRY(kern_lora_ds_run(stream, &to_ds));
-    BASE_TRY(kern_lora_da_run(stream, &da));
-    return kern_lora_db_run(stream, &db);
+    BASE_TRY(kern_lora_dy_run(stream, &of_dy));
+    return kern_lora_da_run(stream, &da);
 }
 
 base_status_t lora_linear_backward(const lora_route_t *route, int32_t layer, lora_linear_t linear,

@@ -2,7 +2,7 @@
  * dropout(x) A^T B^T, in one product of the base's size, and its backward.
  *
  *   forward   lora_s writes s beside x;  y = [x s] [W B]^T
- *   backward  lora_ds writes ds beside dy;  dA += ds^T dropout(x), dB += dy^T s;
+ *   backward  lora_dy writes ds beside dy and adds dy^T s to dB;  dA += ds^T dropout(x);
  *             dx = [dy ds] [W; A] of the adapters without dropout, and lora_dx_dropout for the
  *             others
  *

@@ -222,6 +222,11 @@ static base_status_t own_lora_db(widened_t *w, kern_lora_db_t *a)
     return own_route(w, &a->dy, &a->route);
 }
 
+static base_status_t own_lora_dy(widened_t *w, kern_lora_dy_t *a)
+{
+    return own_route(w, &a->dy, &a->route);
+}
+
 static base_status_t own_lora_dx(widened_t *w, kern_lora_dx_dropout_t *a)
 {
     return own_route(w, &a->dx, &a->route);
@@ -252,7 +257,8 @@ static base_status_t own_nothing(widened_t *w, void *args)
              : own_lora_s, kern_lora_ds_t *                                                        \
              : own_lora_ds, kern_lora_da_t *                                                       \
              : own_lora_da, kern_lora_db_t *                                                       \
-             : own_lora_db, kern_lora_dx_dropout_t *                                               \
+             : own_lora_db, kern_lora_dy_t *                                                       \
+             : own_lora_dy, kern_lora_dx_dropout_t *                                               \
              : own_lora_dx, kern_finite_check_t *                                                  \
              : own_finite, kern_adamw_t *                                                          \
              : own_adamw, default                                                                  \

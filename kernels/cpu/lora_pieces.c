@@ -217,6 +217,18 @@ base_status_t KERN_NAME(lora_db)(void *args)
     return BASE_OK;
 }
 
+base_status_t KERN_NAME(lora_dy)(void *args)
+{
+    const kern_lora_dy_t *p = args;
+    const kern_lora_ds_t ds = {p->route, p->dy, p->ds};
+    const kern_lora_db_t db = {p->route, p->dy, p->s};
+
+    clear(&p->ds);
+    for_pieces(&p->route, piece_ds, &ds);
+    for_pieces(&p->route, piece_db, &db);
+    return BASE_OK;
+}
+
 /* ==== dx ==== */
 
 /* dx += the tile of ds A that the product left in z, where the mask keeps it. */

@@ -23,6 +23,7 @@ static const kern_ops_t CUDA_OPS = {
     .lora_ds = kern_cuda_lora_ds,
     .lora_da = kern_cuda_lora_da,
     .lora_db = kern_cuda_lora_db,
+    .lora_dy = kern_cuda_lora_dy,
     .lora_dx_dropout = kern_cuda_lora_dx_dropout,
     .grad_norm = kern_cuda_grad_norm,
     .clip_factor = kern_cuda_clip_factor,

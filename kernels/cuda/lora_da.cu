@@ -2,8 +2,9 @@
  *
  * A segment's rows are cut into pieces of PIECE_ROWS from its first row on; a block sums one piece
  * for COLS columns and up to MT tiles of 16 ranks, rows ascending, into scratch memory. A second
- * kernel adds the pieces in the order of the rows. So the order of a sum depends on the lengths of
- * the adapter's segments alone.
+ * kernel adds the pieces in the order of the rows, one after another on top of what dA or dB holds.
+ * So the order of a sum depends on the lengths of the adapter's segments alone, also where scratch
+ * memory that is full ends a launch between two pieces.
  *
  * Both operands are transposed on the way from shared memory (ldmatrix), since the rows that are
  * summed over lie apart in both. */
@@ -186,10 +187,12 @@ __global__ void __launch_bounds__(THREADS) add_kernel(const __grid_constant__ su
     const int64_t column = at - rank * g.cols;
     const rank_tile &tile = g.tiles[rank / 16];
     if (rank % 16 >= tile.ranks) return;
-    float sum = 0.0f;
+    float *const to = tile.out + rank % 16 * tile.rank_stride + column * tile.column_stride;
+    float sum = *to;
+#pragma unroll 8
     for (int w = 0; w < g.num_works; w++)
-        sum += p.partial[p.works[g.first_work + w].partial + at];
-    tile.out[rank % 16 * tile.rank_stride + column * tile.column_stride] += g.factor * sum;
+        sum = __fmaf_rn(g.factor, p.partial[p.works[g.first_work + w].partial + at], sum);
+    *to = sum;
 }
 
 /* ==== the host's lists ==== */

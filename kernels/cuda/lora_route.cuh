@@ -119,6 +119,20 @@ inline bool rows_aligned(const kern_mat_t &mat, int64_t column = 0)
            mat.pitch % CHUNK == 0;
 }
 
+/* s or ds before its blocks are written: zeros. */
+inline base_status_t clear_columns(base_stream_t *s, const char *op, const kern_mat_t &out)
+{
+    if (out.rows == 0 || out.cols == 0) return BASE_OK;
+    return kern_cuda_check(s, op,
+                           cudaMemset2DAsync(base_mem_address(out.mem),
+                                             static_cast<size_t>(out.pitch) * 2, 0,
+                                             static_cast<size_t>(out.cols) * 2,
+                                             static_cast<size_t>(out.rows), native(s)));
+}
+
+/* lora_ds of the route's blocks, whose rows of ds are written and nothing else of it. */
+base_status_t ds_sums(base_stream_t *s, const kern_lora_ds_t *args);
+
 } // namespace kern_lora
 
 #endif

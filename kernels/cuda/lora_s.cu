@@ -312,12 +312,6 @@ base_status_t run(base_stream_t *s, const char *op, const kern_lora_route_t &rou
     p.out = matrix_of<bf16>(out);
     p.names = names_of(route);
     p.num_work = p.num_groups = 0;
-    if (out.rows > 0 && out.cols > 0)
-        BASE_TRY(kern_cuda_check(s, op,
-                                 cudaMemset2DAsync(base_mem_address(out.mem),
-                                                   static_cast<size_t>(out.pitch) * 2, 0,
-                                                   static_cast<size_t>(out.cols) * 2,
-                                                   static_cast<size_t>(out.rows), native(s))));
     /* Blocks of one adapter that read the same columns without a mask share a group. */
     const auto alike = [&](int64_t b, int32_t adapter) {
         return ALONG && route.blocks[b].adapter == adapter &&
@@ -367,11 +361,18 @@ base_status_t run(base_stream_t *s, const char *op, const kern_lora_route_t &rou
 extern "C" base_status_t kern_cuda_lora_s(base_stream_t *s, const kern_lora_s_t *args)
 {
     if (args->x.dtype != KERN_BF16) return BASE_ERR_UNSUPPORTED;
+    BASE_TRY(clear_columns(s, "lora_s", args->s));
     return run<true>(s, "lora_s", args->route, args->x, args->s);
+}
+
+base_status_t kern_lora::ds_sums(base_stream_t *s, const kern_lora_ds_t *args)
+{
+    return run<false>(s, "lora_ds", args->route, args->dy, args->ds);
 }
 
 extern "C" base_status_t kern_cuda_lora_ds(base_stream_t *s, const kern_lora_ds_t *args)
 {
     if (args->dy.dtype != KERN_BF16) return BASE_ERR_UNSUPPORTED;
-    return run<false>(s, "lora_ds", args->route, args->dy, args->ds);
+    BASE_TRY(clear_columns(s, "lora_ds", args->ds));
+    return ds_sums(s, args);
 }

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define KERN_CUDA_SCRATCH_BYTES ((int64_t)32 << 20)
+#define KERN_CUDA_SCRATCH_BYTES ((int64_t)80 << 20)
 
 typedef struct kern_cuda_state {
     base_stream_part_t part; /* first */

@@ -163,6 +163,24 @@ void products(ops_bench *b, const kern_case_lora_t &shape, int32_t nan)
     }
     {
         rig g(shape);
+        ops_case c(b, label("lora_dy", g, nan));
+        g.make(c);
+        const ops_tensor dy = c.input(g.T, g.N, pad, 0, KERN_BF16, g.rows(c, nan));
+        const ops_tensor s = c.input(g.T, g.C, pad, 0, KERN_BF16, g.rows(c, nan));
+        const ops_tensor ds = c.output(g.T, g.C, pad, 0, KERN_BF16, ROUNDED);
+        g.each(&kern_lora_block_t::b, [&](const kern_lora_block_t &k) {
+            return c.input(g.outputs(k), k.rank, pad, 0, KERN_BF16, c.normal());
+        });
+        g.each(&kern_lora_block_t::db, [&](const kern_lora_block_t &k) {
+            return c.inout(g.outputs(k), k.rank, pad, 0, KERN_F32, SUMMED, c.normal());
+        });
+        const auto args = [&](ops_side d) {
+            return kern_lora_dy_t{g.route(d), dy(d), s(d), ds(d)};
+        };
+        OPS_RUN(c, lora_dy, args);
+    }
+    {
+        rig g(shape);
         ops_case c(b, label("lora_dx_dropout", g, nan));
         g.make(c);
         const ops_tensor ds = c.input(g.T, g.C, pad, 0, KERN_BF16, g.rows(c, nan));

@@ -80,6 +80,7 @@ static double flops(const char *op, const void *args)
         return route(&p->route, p->x.cols, 0);
     }
     if (strcmp(op, "lora_db") == 0) return route(&((const kern_lora_db_t *)args)->route, 0, 1);
+    if (strcmp(op, "lora_dy") == 0) return 2 * route(&((const kern_lora_dy_t *)args)->route, 0, 1);
     return 0;
 }
 

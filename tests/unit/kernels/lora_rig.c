@@ -247,20 +247,24 @@ void lora_rig_backward(lora_rig_t *rig, int apart)
     const kern_mat_t dy = lora_rig_left(&rig->t_dy, rig->N),
                      ds = lora_rig_right(&rig->t_dy, rig->N);
 
-    apart |= rig->has_dropout;
     upload_left(&rig->t_dy, rig->g, rig->N);
     for (int32_t n = 0; n < rig->num_blocks; n++) {
         op_tensor_set(&rig->t_da[n], rig->da[n]);
         op_tensor_set(&rig->t_db[n], rig->db[n]);
     }
-    op_run(fx, lora_ds, (&(kern_lora_ds_t){route, dy, ds}));
+    if (apart) {
+        op_run(fx, lora_ds, (&(kern_lora_ds_t){route, dy, ds}));
+        op_run(fx, lora_db, (&(kern_lora_db_t){route, dy, s}));
+    } else {
+        op_run(fx, lora_dy, (&(kern_lora_dy_t){route, dy, s, ds}));
+    }
+    apart |= rig->has_dropout;
     op_run(fx, gemm,
            (&(kern_gemm_t){apart ? dy : rig->t_dy.mat,
                            part(&rig->t_w, 0, 0, apart ? rig->N : rig->N + rig->C, rig->K),
                            rig->t_dx.mat, 0, 0, 0}));
     if (apart) op_run(fx, lora_dx_dropout, (&(kern_lora_dx_dropout_t){route, ds, rig->t_dx.mat}));
     op_run(fx, lora_da, (&(kern_lora_da_t){route, x, ds}));
-    op_run(fx, lora_db, (&(kern_lora_db_t){route, dy, s}));
     download_right(&rig->t_dy, rig->ds, rig->N);
     op_tensor_get(&rig->t_dx, rig->dx);
     for (int32_t n = 0; n < rig->num_blocks; n++) {

@@ -44,7 +44,8 @@ void lora_rig_end(lora_rig_t *rig); /* checks the guards of all tensors */
 /* Uploads x and weights; lora_s and the gemm; s and y. */
 void lora_rig_forward(lora_rig_t *rig);
 /* After forward. dx goes through lora_dx_dropout when an adapter has dropout or `apart` is set,
- * else through the gemm. da and db are added to what they hold. */
+ * else through the gemm. With `apart` ds and db are made by an op each, else by lora_dy. da and db
+ * are added to what they hold. */
 void lora_rig_backward(lora_rig_t *rig, int apart);
 /* The same in plain loops: s, y, ds, dx, da, db. */
 void lora_rig_reference(lora_rig_t *rig);

@@ -51,7 +51,7 @@ static void test_cases(void **state)
             lora_rig_backward(&got, 0);
             expect_same(&got, &want);
             begin_at_one(&got);
-            lora_rig_backward(&got, 1); /* dx apart from the gemm: the same */
+            lora_rig_backward(&got, 1); /* dx apart from the gemm, ds from db: the same */
             expect_same(&got, &want);
             lora_rig_end(&got);
             lora_rig_end(&want);

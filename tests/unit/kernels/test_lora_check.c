@@ -13,6 +13,7 @@ typedef struct bad {
     kern_lora_dx_dropout_t dx;
     kern_lora_da_t da;
     kern_lora_db_t db;
+    kern_lora_dy_t dy;
 } bad_t;
 
 static bad_t *bad_begin(void **state)
@@ -33,6 +34,7 @@ static bad_t *bad_begin(void **state)
     bad->ds = (kern_lora_ds_t){route, dy, ds};
     bad->da = (kern_lora_da_t){route, x, ds};
     bad->db = (kern_lora_db_t){route, dy, s};
+    bad->dy = (kern_lora_dy_t){route, dy, s, ds};
     bad->dx = (kern_lora_dx_dropout_t){route, ds, bad->rig.t_dx.mat};
     return bad;
 }
@@ -104,6 +106,8 @@ static void test_blocks(void **state)
     block->b.cols = 2;
     op_refuse(bad->fx, lora_ds, &bad->ds, BASE_ERR_ARG,
               "lora_ds: b has 5 x 2 elements, want any x 1");
+    op_refuse(bad->fx, lora_dy, &bad->dy, BASE_ERR_ARG,
+              "lora_dy: b has 5 x 2 elements, want any x 1");
     block->b = good.b;
     block->out_column = 5;
     op_refuse(bad->fx, lora_ds, &bad->ds, BASE_ERR_ARG,
@@ -111,10 +115,14 @@ static void test_blocks(void **state)
     block->out_column = -1;
     op_refuse(bad->fx, lora_db, &bad->db, BASE_ERR_ARG, "lora: block 1 has output columns -1 + 5");
     *block = good;
+    block->b.rows = 4;
+    op_refuse(bad->fx, lora_dy, &bad->dy, BASE_ERR_ARG, "lora: block 1: b and db differ in rows");
+    *block = good;
     block->da.dtype = KERN_F64;
     op_refuse(bad->fx, lora_da, &bad->da, BASE_ERR_ARG, "lora_da: da is fp64, want fp32");
     block->db.mem.offset += 4096;
     op_refuse(bad->fx, lora_db, &bad->db, BASE_ERR_ARG, "lora_db: db");
+    op_refuse(bad->fx, lora_dy, &bad->dy, BASE_ERR_ARG, "lora_dy: db");
     bad_end(bad);
 }
 
@@ -126,6 +134,8 @@ static void test_matrices(void **state)
     op_refuse(bad->fx, lora_s, &bad->s, BASE_ERR_ARG, "lora_s: s has 19 x");
     bad->ds.ds.cols = 1;
     op_refuse(bad->fx, lora_ds, &bad->ds, BASE_ERR_ARG, "lora: block 0 has columns");
+    bad->dy.ds.cols = 1;
+    op_refuse(bad->fx, lora_dy, &bad->dy, BASE_ERR_ARG, "lora: block 0 has columns");
     bad->da.route.documents.cols = 1;
     op_refuse(bad->fx, lora_da, &bad->da, BASE_ERR_ARG,
               "lora: documents has 20 x 1 elements, want 20 x 2");
@@ -134,6 +144,8 @@ static void test_matrices(void **state)
     bad->db.s.pitch = (int64_t)1 << 40;
     op_refuse(bad->fx, lora_db, &bad->db, BASE_ERR_ARG,
               "lora_db: s has a dimension or pitch above 2147483647");
+    bad->dy.s.rows--;
+    op_refuse(bad->fx, lora_dy, &bad->dy, BASE_ERR_ARG, "lora_dy: s has 19 x");
     bad_end(bad);
 }
 
