@@ -221,12 +221,11 @@ base_status_t tr_weights_random(const tr_weights_t *weights, base_stream_t *stre
 
 #define TILE_ELEMENTS (INT64_C(1) << 21)
 
-/* A matrix of the distribution on the device, as long as no other is asked for. */
+/* Values of one distribution, on the device. */
 typedef struct tile {
-    double *normal; /* [elements] */
+    double *normal; /* [elements] N(0, 1) */
     void *values;   /* in the dtype */
     int64_t elements;
-    double mean, spread; /* of what lies on the device; spread 0: nothing yet */
     base_buffer_t *buffer;
 } tile_t;
 
@@ -236,7 +235,6 @@ static base_status_t tile_load(const tr_weights_t *weights, tile_t *t, double me
     const kern_dtype_t dtype = weights->model->config.dtype;
     const tr_weight_spec_t line = {.cols = t->elements, .pitch = t->elements};
 
-    if (t->mean == mean && t->spread == spread) return BASE_OK;
     BASE_TRY(base_stream_sync(stream)); /* the upload before has passed */
     double *scaled = base_calloc(weights->ctx, t->elements, sizeof *scaled, "weight values");
     if (scaled == NULL) return BASE_ERR_NOMEM;
@@ -244,8 +242,6 @@ static base_status_t tile_load(const tr_weights_t *weights, tile_t *t, double me
         scaled[i] = mean + spread * t->normal[i];
     to_dtype(&line, dtype, 1, scaled, t->values);
     base_free(weights->ctx, scaled);
-    t->mean = mean;
-    t->spread = spread;
     return base_upload(stream, base_mem(t->buffer, 0), t->values,
                        t->elements * kern_dtype_bytes(dtype));
 }
@@ -275,6 +271,16 @@ static base_status_t tile_copy(const tr_weights_t *weights, const tile_t *t, int
     return BASE_OK;
 }
 
+static int same_distribution(const tr_model_t *model, int32_t i, int32_t j)
+{
+    double mean[2], spread[2];
+
+    distribution(&model->weights[i], &mean[0], &spread[0]);
+    distribution(&model->weights[j], &mean[1], &spread[1]);
+    return mean[0] == mean[1] && spread[0] == spread[1];
+}
+
+/* A model has few distributions; each tile is made once, for all weights of its own. */
 static base_status_t repeat_all(const tr_weights_t *weights, tile_t *t, base_stream_t *stream,
                                 uint64_t seed)
 {
@@ -285,10 +291,15 @@ static base_status_t repeat_all(const tr_weights_t *weights, tile_t *t, base_str
     draw(&line, model->num_weights, seed, t->normal);
     for (int32_t i = 0; i < model->num_weights; i++) {
         double mean, spread;
+        int32_t first = 0;
 
+        while (!same_distribution(model, first, i))
+            first++;
+        if (first < i) continue;
         distribution(&model->weights[i], &mean, &spread);
         BASE_TRY(tile_load(weights, t, mean, spread, stream));
-        BASE_TRY(tile_copy(weights, t, i, stream));
+        for (int32_t j = i; j < model->num_weights; j++)
+            if (same_distribution(model, i, j)) BASE_TRY(tile_copy(weights, t, j, stream));
     }
     return BASE_OK;
 }

@@ -5,6 +5,7 @@
 #include "trainer/model/weights.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 static tr_model_config_t small_config(void)
 {
@@ -103,19 +104,24 @@ typedef struct holder {
     tr_weights_t *weights;
 } holder_t;
 
+static void hold_model(holder_t *h, const tr_model_config_t *config)
+{
+    h->ctx = fixture_ctx();
+    assert_int_equal(base_device_open(h->ctx, BASE_DEVICE_STRICT, 0, &h->dev), BASE_OK);
+    assert_int_equal(base_stream_create(h->dev, BASE_STREAM_COMPUTE, "compute", &h->stream),
+                     BASE_OK);
+    assert_int_equal(base_arena_create(h->dev, BASE_MEMORY_DEVICE, "device", &h->arena), BASE_OK);
+    assert_int_equal(tr_model_create(h->ctx, config, &h->model), BASE_OK);
+    assert_int_equal(tr_weights_create(h->model, h->arena, &h->weights), BASE_OK);
+}
+
 static void hold(holder_t *h, kern_dtype_t dtype, int32_t layers)
 {
     tr_model_config_t config = small_config();
 
     config.dtype = dtype;
     config.num_layers = layers;
-    h->ctx = fixture_ctx();
-    assert_int_equal(base_device_open(h->ctx, BASE_DEVICE_STRICT, 0, &h->dev), BASE_OK);
-    assert_int_equal(base_stream_create(h->dev, BASE_STREAM_COMPUTE, "compute", &h->stream),
-                     BASE_OK);
-    assert_int_equal(base_arena_create(h->dev, BASE_MEMORY_DEVICE, "device", &h->arena), BASE_OK);
-    assert_int_equal(tr_model_create(h->ctx, &config, &h->model), BASE_OK);
-    assert_int_equal(tr_weights_create(h->model, h->arena, &h->weights), BASE_OK);
+    hold_model(h, &config);
 }
 
 static void let_go(holder_t *h)
@@ -180,6 +186,78 @@ static void test_extra_columns_hold_nan(void **state)
     let_go(&h);
 }
 
+/* Mean and spread of a weight's kind (weights.h), and what its values have. */
+static void expect_distribution(const holder_t *h, int32_t index, const double *values)
+{
+    const tr_weight_spec_t *spec = &h->model->weights[index];
+    const int64_t count = spec->rows * spec->cols;
+    const int norm = spec->kind == TR_WEIGHT_NORM1 || spec->kind == TR_WEIGHT_NORM2 ||
+                     spec->kind == TR_WEIGHT_FINAL_NORM;
+    const double mean = norm ? 1.0 : 0.0;
+    const double spread = norm                                ? 0.1
+                          : spec->kind == TR_WEIGHT_EMBEDDING ? 1.0
+                                                              : 1.0 / sqrt((double)spec->cols);
+    const double deviation = 6.0 * spread / sqrt((double)count); /* of either, 6 sigma */
+    double sum = 0.0, squares = 0.0;
+
+    for (int64_t i = 0; i < count; i++) {
+        assert_true(isfinite(values[i]));
+        sum += values[i] - mean;
+        squares += (values[i] - mean) * (values[i] - mean);
+    }
+    if (fabs(sum / (double)count) > deviation ||
+        fabs(sqrt(squares / (double)count) - spread) > deviation + 0.004 * spread)
+        fail_msg("%s: mean %g, spread %g; wanted %g, %g", spec->name, mean + sum / (double)count,
+                 sqrt(squares / (double)count), mean, spread);
+}
+
+static void check_repeated(int32_t hidden, int32_t intermediate, kern_dtype_t dtype)
+{
+    tr_model_config_t config = small_config();
+    holder_t h;
+
+    config.hidden = hidden;
+    config.intermediate = intermediate;
+    config.frozen = 1;
+    config.dtype = dtype;
+    hold_model(&h, &config);
+    assert_int_equal(base_arena_commit(h.arena), BASE_OK);
+    assert_int_equal(tr_weights_fill(h.weights, h.stream), BASE_OK);
+    assert_int_equal(tr_weights_repeat(h.weights, h.stream, 5), BASE_OK);
+    const int64_t largest = tr_model_largest_weight(h.model);
+    double *values = calloc((size_t)largest, sizeof *values);
+    double *other = calloc((size_t)largest, sizeof *other);
+    assert_true(values != NULL && other != NULL);
+    for (int32_t i = 0; i < h.model->num_weights; i++) {
+        assert_int_equal(tr_weights_read(h.weights, i, h.stream, values), BASE_OK);
+        expect_distribution(&h, i, values);
+    }
+    /* What is beside them stays, and the next layer's are others. */
+    kern_mat_t o = tr_weights_mat(h.weights, tr_model_weight(h.model, TR_WEIGHT_O, 0));
+    assert_int_equal(tr_weights_download(h.ctx, h.stream, &o, values), BASE_OK);
+    assert_int_equal(
+        tr_weights_read(h.weights, tr_model_weight(h.model, TR_WEIGHT_O, 1), h.stream, other),
+        BASE_OK);
+    assert_memory_not_equal(values, other, (size_t)(o.rows * o.cols) * sizeof *values);
+    o.mem = base_mem_at(o.mem, o.cols * kern_dtype_bytes(dtype));
+    o.cols = config.extra_columns;
+    assert_int_equal(tr_weights_download(h.ctx, h.stream, &o, values), BASE_OK);
+    for (int64_t i = 0; i < o.rows * o.cols; i++)
+        assert_true(isnan(values[i]));
+    free(values);
+    free(other);
+    let_go(&h);
+}
+
+/* Weights for benchmarks: of odd shapes, and with rows longer than what is drawn at first. */
+static void test_repeated_values(void **state)
+{
+    (void)state;
+    check_repeated(54, 331, KERN_F32);
+    check_repeated(130, 77, KERN_BF16);
+    check_repeated(2, (1 << 20) + 3, KERN_F32);
+}
+
 /* ==== activations ==== */
 
 static void test_shapes_and_places(void **state)
@@ -225,6 +303,7 @@ int main(void)
         cmocka_unit_test(test_models_that_cannot_be),
         cmocka_unit_test(test_values_do_not_depend_on_dtype),
         cmocka_unit_test(test_extra_columns_hold_nan),
+        cmocka_unit_test(test_repeated_values),
         cmocka_unit_test(test_shapes_and_places),
     };
 
