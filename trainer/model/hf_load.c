@@ -132,7 +132,8 @@ tr_hf_load_bytes_t tr_hf_load_bytes(const tr_model_t *model, const data_hf_folde
 {
     const int64_t slot = slot_bytes(model, way->slot_bytes);
     const int converts = has_other(folder, file_dtype(model->config.dtype));
-    tr_hf_load_bytes_t bytes = {.slots = way->num_slots * slot};
+    tr_hf_load_bytes_t bytes = {.slots = way->num_slots * slot,
+                                .num_streams = way->num_streams + has_pitch(model)};
 
     bytes.convert = single_elements(model, folder, way) * (int64_t)sizeof(float);
     if (converts) bytes.convert += way->num_threads * (INT64_C(1) << 20); /* data/hf_folder.h */

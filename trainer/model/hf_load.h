@@ -49,9 +49,10 @@ base_status_t tr_hf_load_by(const tr_weights_t *weights, const data_hf_folder_t 
                             const tr_hf_load_way_t *way, base_stream_t *stream) BASE_MUST_CHECK;
 
 /* What loading takes until it ends: slots (pinned memory on a GPU) and what conversions need beside them,
- * and landings. */
+ * landings, and streams of kind ASYNC. */
 typedef struct tr_hf_load_bytes {
     int64_t slots, convert, device;
+    int num_streams;
 } tr_hf_load_bytes_t;
 tr_hf_load_bytes_t tr_hf_load_bytes(const tr_model_t *model, const data_hf_folder_t *folder,
                                     const tr_hf_load_way_t *way);

@@ -21,8 +21,9 @@ typedef struct planned {
     tr_trainer_t *trainer;
     tr_lot_options_t lots;
     tr_train_t *train;
-    int64_t before_loop; /* bytes on the host when weights are loaded and adapters begin */
-    int64_t host;        /* bytes there of trainer and loop */
+    int64_t before_loop;  /* bytes on the host when weights are loaded and adapters begin */
+    int64_t host;         /* bytes there of trainer and loop */
+    int64_t stream_bytes; /* bytes there of a stream */
 } planned_t;
 
 int64_t tr_memory_rank_total(const tr_memory_rank_t *rank)
@@ -36,6 +37,11 @@ static int64_t larger(int64_t a, int64_t b)
 }
 
 /* ==== what comes and goes ==== */
+
+static int64_t host_bytes(const planned_t *p)
+{
+    return base_memory_bytes(base_ctx_memory(p->ctx), BASE_RESOURCE_HOST);
+}
 
 /* The pieces in which weights are written (data/hf_write.c). */
 #define WRITE_ELEMENTS (INT64_C(1) << 20)
@@ -75,6 +81,18 @@ static tr_hf_load_bytes_t loading(const planned_t *p)
     const tr_hf_load_way_t way = tr_hf_load_way(p->trainer->model);
 
     return tr_hf_load_bytes(p->trainer->model, p->inputs->folder, &way);
+}
+
+/* What a stream of this device has in host memory. */
+static base_status_t measure_stream(planned_t *p, base_device_t *dev)
+{
+    const int64_t before = host_bytes(p);
+    base_stream_t *stream;
+
+    BASE_TRY(base_stream_create(dev, BASE_STREAM_ASYNC, "plan", &stream));
+    p->stream_bytes = host_bytes(p) - before;
+    base_stream_destroy(stream);
+    return BASE_OK;
 }
 
 static int64_t largest_adapter(const planned_t *p)
@@ -161,11 +179,6 @@ static base_status_t build(planned_t *p, base_device_t *dev, int64_t tokens_per_
     return tr_build_trainer(p->ctx, dev, p->group, &args, lots, trainer);
 }
 
-static int64_t host_bytes(const planned_t *p)
-{
-    return base_memory_bytes(base_ctx_memory(p->ctx), BASE_RESOURCE_HOST);
-}
-
 static base_status_t make_loop(planned_t *p, tr_trainer_t *trainer, const tr_lot_options_t *lots,
                                tr_train_t **train)
 {
@@ -184,6 +197,7 @@ static base_status_t make_all(planned_t *p, base_device_t *dev)
     BASE_TRY(tr_setup_adapters(p->inputs, &p->adapters));
     const int64_t before = host_bytes(p);
     BASE_TRY(build(p, dev, p->args->config->batch.tokens_per_trainer, &p->lots, &p->trainer));
+    BASE_TRY(measure_stream(p, dev));
     p->before_loop = host_bytes(p);
     BASE_TRY(make_loop(p, p->trainer, &p->lots, &p->train));
     p->host = host_bytes(p) - before;
@@ -196,7 +210,8 @@ static tr_memory_rank_t count(const planned_t *p)
     const tr_hf_load_bytes_t load = loading(p);
     const int64_t host = base_memory_bytes(memory, BASE_RESOURCE_HOST);
     const int64_t peak = base_memory_peak(memory, BASE_RESOURCE_HOST);
-    const int64_t before = p->before_loop + larger(load.slots + load.convert, beginning(p));
+    const int64_t loads = load.slots + load.convert + load.num_streams * p->stream_bytes;
+    const int64_t before = p->before_loop + larger(loads, beginning(p));
     const int64_t after = host + larger(exporting(p), saving(p));
 
     return (tr_memory_rank_t){.device = base_arena_bytes(p->trainer->arena) + load.device +

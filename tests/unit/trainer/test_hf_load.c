@@ -174,6 +174,7 @@ static void test_memory(void **state)
         assert_int_equal(base_memory_peak(memory, BASE_RESOURCE_DEVICE) - device, bytes.device);
         assert_int_equal(base_memory_bytes(memory, BASE_RESOURCE_DEVICE), device);
         const int64_t widest = bytes.slots / ways[i].num_slots;
+        assert_int_equal(bytes.num_streams, ways[i].num_streams + 1); /* to put rows in place */
         assert_true(widest * ways[i].num_slots == bytes.slots &&
                     bytes.device == TR_HF_LOAD_LANDINGS * widest);
         let_go(&l);

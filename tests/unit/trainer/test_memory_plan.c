@@ -8,16 +8,18 @@
 #include "data/dataset_write.h"
 #include "data/hf_folder.h"
 #include "data/hf_write.h"
+#include "trainer/model/hf_load.h"
 #include "trainer/run/memory_plan.h"
 #include "trainer/run/train_run.h"
 
 #include <math.h>
 #include <sys/stat.h>
 
-#define MAX_RANKS    2
-#define TOLERANCE    0.02
-#define GOLDEN_VOCAB 97
-#define LARGE_VOCAB  150000
+#define MAX_RANKS     2
+#define TOLERANCE     0.02
+#define GOLDEN_VOCAB  97
+#define GOLDEN_HIDDEN 48
+#define LARGE_VOCAB   150000
 
 /* ==== a run and its counters ==== */
 
@@ -132,7 +134,8 @@ static void expect_near(const char *what, int rank, int64_t foretold, int64_t ta
     if (fabs(error) > TOLERANCE) fail_msg("%s of rank %d is foretold wrongly", what, rank);
 }
 
-static void compare_with(const run_place_t *p, const char *yaml, int num_ranks, int32_t vocab)
+/* What was taken. */
+static counted_t compare_with(const run_place_t *p, const char *yaml, int num_ranks, int32_t vocab)
 {
     tr_memory_rank_t ranks[MAX_RANKS] = {{0}};
     const char *const argv[] = {"cadre", "train", "run.yaml"};
@@ -159,11 +162,12 @@ static void compare_with(const run_place_t *p, const char *yaml, int num_ranks, 
     }
     base_config_destroy(config);
     (void)fclose(null);
+    return c;
 }
 
 static void compare(const run_place_t *p, const char *yaml, int num_ranks)
 {
-    compare_with(p, yaml, num_ranks, GOLDEN_VOCAB);
+    (void)compare_with(p, yaml, num_ranks, GOLDEN_VOCAB);
 }
 
 #define ADAPTERS                                                                                   \
@@ -209,7 +213,25 @@ static void whole_model_of_many_tokens(void **state)
         "train:\n  mode: full\ndefaults:\n  steps: 1\n  global_batch_documents: 1\n  "
         "learning_rate: 1e-3\n  eval_documents: 1\n";
 
-    compare_with(*state, yaml, 1, LARGE_VOCAB);
+    (void)compare_with(*state, yaml, 1, LARGE_VOCAB);
+}
+
+/* A rank that only serves takes no memory for weights, nor for loading them: of a model that is nearly all
+ * vocabulary it has next to nothing. */
+static void a_server_loads_no_weights(void **state)
+{
+    enum { VOCAB = 20000 };
+    const char *const yaml =
+        "model: model\noutput: out\nbatch:\n  tokens_per_trainer: 512\nattention:\n  placement: "
+        "pool\n"
+        "defaults:\n  steps: 1\n  global_batch_documents: 1\n  learning_rate: 1e-3\n"
+        "adapters:\n  - name: code\n    data: data.h5\n    rank: 4\n";
+    const counted_t c = compare_with(*state, yaml, 2, VOCAB);
+    const int64_t embedding = (int64_t)VOCAB * GOLDEN_HIDDEN * (int64_t)sizeof(float);
+
+    assert_true(c.device[0] > embedding);
+    assert_true(c.device[0] - c.device[1] > embedding);
+    assert_true(c.host[0] - c.host[1] > TR_HF_LOAD_SLOT_BYTES); /* at least the slots of a thread */
 }
 
 /* ==== the limit ==== */
@@ -264,7 +286,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(adapters),    TEST(adapters_of_high_rank),      TEST(two_ranks),
-        TEST(whole_model), TEST(whole_model_of_many_tokens), TEST(limits)};
+        TEST(whole_model), TEST(whole_model_of_many_tokens), TEST(a_server_loads_no_weights),
+        TEST(limits)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
