@@ -34,12 +34,7 @@ EXPECTED = {
     ("dqkv_sm90", 128): ([(8 + 8 + 4 + 8 + 4, 32)], (8, 0)),
     ("dqkv_sm90", 64): ([(4 + 4 + 8 + 8 + 8, 64)], (8, 0)),
 }
-# Variants that are tried (tests/gpu/attention_try.h) are held to the figures of what they vary, wherever they are found; these have
-# their own. A quarter of the exponentials on the multiply-add pipe:
-TRIED = {
-    ("fwd_sm90_mixed", 64): ([(4 + 8, 48 + 2), (4 + 8, 48 + 2)], (0, 0)),
-    ("fwd_sm90_mixed", 128): ([(8 + 8, 48 + 2), (8 + 8, 48 + 2)], (0, 0)),
-}
+# Variants that are tried (tests/gpu/attention_try.h) are held to the figures of what they vary, wherever they are found.
 
 INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;\s*/\*")
 BRANCH = re.compile(r"\bBRA(?:\.\S+)?\s+(?:!?U?P\w+,\s*|UR\d+,\s*)*(0x[0-9a-f]+)$")
@@ -143,11 +138,10 @@ def count(code):
 
 
 def kernel_of(mangled):
-    found = re.search(r"\d((?:fwd|dq|dkv|dqkv)_sm90)(?:_try|_pair)?ILi(\d+)E(?:Li\dELb\dELb(\d)E)?", mangled)
+    found = re.search(r"\d((?:fwd|dq|dkv|dqkv)_sm90)(?:_try|_pair)?ILi(\d+)E", mangled)
     if not found:
         return None
-    name, dim, mixed = found.groups()
-    return name + ("_mixed" if mixed == "1" else ""), int(dim)
+    return found.group(1), int(found.group(2))
 
 
 def judge(kernel, counted, expected):
@@ -178,10 +172,10 @@ def run(cuobjdump, objects, table):
             if table:
                 loops = ", ".join("{} HGMMA {} EX2 {} instructions".format(*x) for x in counted[0])
                 print("{}<{}>: loops: {}; outside: {} HGMMA {} EX2 {}".format(*kernel, loops, *counted[1]))
-            elif kernel not in EXPECTED | TRIED:
+            elif kernel not in EXPECTED:
                 faults.append(f"{kernel[0]}<{kernel[1]}>: not in the table of this script")
             else:
-                faults += judge(kernel, counted, (EXPECTED | TRIED)[kernel])
+                faults += judge(kernel, counted, EXPECTED[kernel])
     if not table:
         faults += [f"{name}<{dim}>: not found in the objects" for name, dim in EXPECTED if (name, dim) not in seen]
     for fault in faults:
@@ -216,8 +210,8 @@ def self_test():
     assert "outside" in judge(kernel, (right[0], [4, 0, 50], 0), EXPECTED[kernel])[0]
     assert "local memory" in judge(kernel, (*right[:2], 3), EXPECTED[kernel])[0]
     assert kernel_of("_ZN1a12fwd_mmaILi64EEEv") is None
-    assert kernel_of("_ZN1a12fwd_sm90_tryILi64ELi3ELb1ELb0EEEv") == ("fwd_sm90", 64)
-    assert kernel_of("_ZN1a12fwd_sm90_tryILi64ELi3ELb1ELb1EEEv") == ("fwd_sm90_mixed", 64)
+    assert kernel_of("_ZN1a12fwd_sm90_tryILi64EEEv") == ("fwd_sm90", 64)
+    assert kernel_of("_ZN1a13fwd_sm90_pairILi128EEEv") == ("fwd_sm90", 128)
     print("sass.py: self-test passed")
     return 0
 

@@ -22,41 +22,22 @@ static base_status_t need_cuda(base_stream_t *s)
         BASE_TRY(kern_attention_##op##_check(base_device_ctx(base_stream_device(s)), args));       \
         return try_##name(s, args);                                                                \
     }
-CHECKED(fwd, fwd_wide)
-CHECKED(fwd, fwd_wide_free)
-CHECKED(fwd, fwd_mixed)
-CHECKED(fwd, fwd_free)
 CHECKED(fwd, fwd_pair)
-CHECKED(fwd, fwd_pair_mixed)
-CHECKED(bwd, bwd_summed)
+CHECKED(fwd, fwd_lazy)
 CHECKED(bwd, bwd_fetched)
-CHECKED(bwd, bwd_late)
-CHECKED(bwd, bwd_late_dk)
-CHECKED(bwd, bwd_late_fetched)
 #undef CHECKED
 
-static const tr_attention_ops_t
-    PRODUCT = {"product", checked_attention_fwd, checked_attention_bwd,
-               kern_attention_bwd_workspace},
-    WIDE = {"wide", checked_fwd_wide, checked_attention_bwd, kern_attention_bwd_workspace},
-    WIDE_FREE = {"wide-free", checked_fwd_wide_free, checked_attention_bwd,
-                 kern_attention_bwd_workspace},
-    MIXED = {"mixed", checked_fwd_mixed, checked_attention_bwd, kern_attention_bwd_workspace},
-    FREE = {"free", checked_fwd_free, checked_attention_bwd, kern_attention_bwd_workspace},
-    PAIR = {"pair", checked_fwd_pair, checked_attention_bwd, kern_attention_bwd_workspace},
-    PAIR_MIXED = {"pair-mixed", checked_fwd_pair_mixed, checked_attention_bwd,
-                  kern_attention_bwd_workspace},
-    FETCHED = {"fetched", checked_attention_fwd, checked_bwd_fetched, try_bwd_summed_workspace},
-    SUMMED = {"summed", checked_attention_fwd, checked_bwd_summed, try_bwd_summed_workspace},
-    LATE = {"late", checked_attention_fwd, checked_bwd_late, kern_attention_bwd_workspace},
-    LATE_DK = {"late-dk", checked_attention_fwd, checked_bwd_late_dk, kern_attention_bwd_workspace},
-    LATE_FETCHED = {"late-fetched", checked_attention_fwd, checked_bwd_late_fetched,
-                    kern_attention_bwd_workspace},
-    PLAIN = {"mma", checked_attention_fwd_mma, checked_attention_bwd_mma,
-             kern_attention_bwd_workspace};
-static const tr_attention_ops_t *const ALL[] = {
-    &PRODUCT, &WIDE,    &WIDE_FREE, &MIXED,   &FREE,         &PAIR, &PAIR_MIXED,
-    &SUMMED,  &FETCHED, &LATE,      &LATE_DK, &LATE_FETCHED, &PLAIN};
+static const tr_attention_ops_t PRODUCT = {"product", checked_attention_fwd, checked_attention_bwd,
+                                           kern_attention_bwd_workspace},
+                                PAIR = {"pair", checked_fwd_pair, checked_attention_bwd,
+                                        kern_attention_bwd_workspace},
+                                LAZY = {"lazy", checked_fwd_lazy, checked_attention_bwd,
+                                        kern_attention_bwd_workspace},
+                                FETCHED = {"fetched", checked_attention_fwd, checked_bwd_fetched,
+                                           kern_attention_bwd_workspace},
+                                PLAIN = {"mma", checked_attention_fwd_mma,
+                                         checked_attention_bwd_mma, kern_attention_bwd_workspace};
+static const tr_attention_ops_t *const ALL[] = {&PRODUCT, &PAIR, &LAZY, &FETCHED, &PLAIN};
 
 const tr_attention_ops_t *const *gpu_attention_ops(int *count)
 {

@@ -6,7 +6,8 @@ namespace kern_attention
 
 cudaError_t launch_fwd_sm90(const fwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done)
 {
-    return launch_pieces(p, head_dim, whole_tiles(head_dim, FWD_SM90_ROWS), done,
+    const int rows = head_dim == 64 ? FWD_SM90_ROWS<64> : FWD_SM90_ROWS<128>;
+    return launch_pieces(p, head_dim, whole_tiles(head_dim, rows), done,
                          [=](const sm90_params &params, int processors) {
                              return head_dim == 64
                                         ? launch_fwd_sm90<64>(params, processors, stream)

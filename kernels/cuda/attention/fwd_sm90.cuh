@@ -9,8 +9,9 @@
 namespace kern_attention
 {
 
-constexpr int SM90_TASKS = 96;     /* maps make a task larger than in a task_list */
-constexpr int FWD_SM90_ROWS = 128; /* packed rows of a block */
+constexpr int SM90_TASKS = 96; /* maps make a task larger than in a task_list */
+/* Packed rows of a block. 192 at head dim 128 would need more registers than there are. */
+template <int D> constexpr int FWD_SM90_ROWS = D == 64 ? 192 : 128;
 
 /* What the kernel needs of a task besides its maps. */
 struct sm90_task {

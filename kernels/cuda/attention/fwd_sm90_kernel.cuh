@@ -5,8 +5,7 @@
  *
  * A consumer takes the exponentials of a tile while the products with the values of the tile before
  * are under way, and they take turns in issuing products, so that one's exponentials fall into the
- * others' products (Shah et al. 2024, "FlashAttention-3"). Without TURNS each issues when it can. MIXED:
- * see softmax.cuh.
+ * others' products (Shah et al. 2024, "FlashAttention-3").
  *
  * PAIR: blocks in clusters of two. An item is then the rows of both, which see nearly the same keys: each block
  * fetches one of the two panels of keys and values for both, so that L2 is read half as often. */
@@ -169,20 +168,20 @@ __device__ __forceinline__ void release(const arena<D, CONSUMERS, PAIR> &a, int 
 
 /* Turns in issuing products: named barriers 1 and up are those of the consumers. Each has two
  * warpgroups: the one whose turn it becomes and the one before it. */
-template <bool TURNS> __device__ __forceinline__ void take_turn(int consumer)
+__device__ __forceinline__ void take_turn(int consumer)
 {
-    if constexpr (TURNS) kern_ptx::named_meet<2 * GROUP_THREADS>(1 + consumer);
+    kern_ptx::named_meet<2 * GROUP_THREADS>(1 + consumer);
 }
 
-template <int CONSUMERS, bool TURNS> __device__ __forceinline__ void pass_turn(int consumer)
+template <int CONSUMERS> __device__ __forceinline__ void pass_turn(int consumer)
 {
-    if constexpr (TURNS)
-        kern_ptx::named_arrive<2 * GROUP_THREADS>(1 + (CONSUMERS == 2              ? consumer ^ 1
-                                                       : consumer == CONSUMERS - 1 ? 0
-                                                                                   : consumer + 1));
+    kern_ptx::named_arrive<2 * GROUP_THREADS>(1 + (CONSUMERS == 2              ? consumer ^ 1
+                                                   : consumer == CONSUMERS - 1 ? 0
+                                                                               : consumer + 1));
 }
 
-template <int D, int CONSUMERS, bool TURNS, bool MIXED, bool PAIR>
+/* SOFTMAX: online_softmax<1>, or what a variant has in its place. */
+template <int D, int CONSUMERS, class SOFTMAX, bool PAIR>
 __device__ __forceinline__ void consume_items(const sm90_params &p,
                                               const arena<D, CONSUMERS, PAIR> &a, int consumer)
 {
@@ -195,7 +194,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p,
     accumulator<1, KEYS> &scores = reinterpret_cast<accumulator<1, KEYS> &>(s);
     wgmma_left<KEYS> probabilities;
     ring at, q_at;
-    if (consumer == CONSUMERS - 1) pass_turn<CONSUMERS, TURNS>(consumer); /* the first begins */
+    if (consumer == CONSUMERS - 1) pass_turn<CONSUMERS>(consumer); /* the first begins */
 
     item_walk<BLOCKS> walk;
     item_work w = block_work<CONSUMERS, BLOCKS>(p, walk.item()); /* no block without one */
@@ -206,7 +205,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p,
         const int rows[2] = {q_row0 + group.quotient(packed), q_row0 + group.quotient(packed + 8)};
         const int warp_first = q_row0 + group.quotient(w.first_packed + warp_row);
         const int warp_last = q_row0 + group.quotient(w.first_packed + warp_row + 15);
-        online_softmax<1> soft;
+        SOFTMAX soft;
         float shrink[1][2];
         int key = w.first_key;
         soft.begin();
@@ -223,7 +222,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p,
         release(a, K_TILES + at.stage);
         if (!all_seen(warp_first, warp_last, key, key + KEYS - 1, window))
             mask<KEYS>(s, rows, key, window);
-        soft.take<KEYS, MIXED>(scores, p.dims.scale_log2, shrink);
+        soft.template take<KEYS>(scores, p.dims.scale_log2, shrink);
         to_operand<KEYS>(probabilities, s);
 
         for (int step = 1; step < w.steps; step++) {
@@ -231,7 +230,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p,
             at.next();
             key += KEYS;
             kern_ptx::barrier_wait(a.full(K_TILES + at.stage), at.parity);
-            take_turn<TURNS>(consumer);
+            take_turn(consumer);
             kern_ptx::wgmma_fence();
             multiply_rows<D, KEYS, Q_PANEL_BYTES<CONSUMERS>, PANEL_BYTES>(
                 s, q, a.tile(K_TILES + at.stage));
@@ -240,18 +239,18 @@ __device__ __forceinline__ void consume_items(const sm90_params &p,
             multiply_columns<KEYS, D, PANEL_BYTES>(o, probabilities,
                                                    a.tile(V_TILES + before.stage));
             kern_ptx::wgmma_commit();
-            pass_turn<CONSUMERS, TURNS>(consumer);
+            pass_turn<CONSUMERS>(consumer);
             kern_ptx::wgmma_wait<1>();
             kern_ptx::wgmma_settle(s);
             release(a, K_TILES + at.stage);
             if (!all_seen(warp_first, warp_last, key, key + KEYS - 1, window))
                 mask<KEYS>(s, rows, key, window);
-            soft.take<KEYS, MIXED>(scores, p.dims.scale_log2, shrink);
+            soft.template take<KEYS>(scores, p.dims.scale_log2, shrink);
             kern_ptx::wgmma_wait<0>();
             kern_ptx::wgmma_settle(o);
             kern_ptx::wgmma_settle(probabilities);
             release(a, V_TILES + before.stage);
-            if (online_softmax<1>::shrinks(shrink)) {
+            if (soft.shrinks(shrink)) {
 #pragma unroll
                 for (int n = 0; n < D / 8; n++)
 #pragma unroll
@@ -278,7 +277,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p,
     }
 }
 
-template <int D, int CONSUMERS, bool TURNS, bool MIXED = false, bool PAIR = false>
+template <int D, int CONSUMERS, bool PAIR = false, class SOFTMAX = online_softmax<1>>
 __device__ __forceinline__ void fwd_block(const sm90_params &p)
 {
     extern __shared__ uint8_t shared[];
@@ -301,7 +300,7 @@ __device__ __forceinline__ void fwd_block(const sm90_params &p)
         if (threadIdx.x == 0) load_items(p, a);
     } else {
         kern_ptx::registers_grow<CONSUMER_REGISTERS<CONSUMERS, PAIR>>();
-        consume_items<D, CONSUMERS, TURNS, MIXED>(p, a, warpgroup - 1);
+        consume_items<D, CONSUMERS, SOFTMAX>(p, a, warpgroup - 1);
     }
     if constexpr (PAIR)
         kern_ptx::cluster_meet(); /* nobody arrives at barriers of a block that has left */

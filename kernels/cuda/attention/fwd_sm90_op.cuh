@@ -1,4 +1,4 @@
-/* The forward on sm_90a, 128 packed rows a block, two consumers that take turns: the kernel of the op. */
+/* The forward on sm_90a: the kernel of the op. */
 #ifndef CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_OP_CUH
 #define CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_OP_CUH
 
@@ -7,20 +7,20 @@
 namespace kern_attention
 {
 
-constexpr int FWD_SM90_CONSUMERS = FWD_SM90_ROWS / fwd_sm90_kernel::GROUP_ROWS;
+template <int D> constexpr int FWD_SM90_CONSUMERS = FWD_SM90_ROWS<D> / fwd_sm90_kernel::GROUP_ROWS;
 
 template <int D>
-__global__ void __launch_bounds__(fwd_sm90_kernel::THREADS<FWD_SM90_CONSUMERS>, 1)
+__global__ void __launch_bounds__(fwd_sm90_kernel::THREADS<FWD_SM90_CONSUMERS<D>>, 1)
     fwd_sm90(const __grid_constant__ sm90_params p)
 {
-    fwd_sm90_kernel::fwd_block<D, FWD_SM90_CONSUMERS, true>(p);
+    fwd_sm90_kernel::fwd_block<D, FWD_SM90_CONSUMERS<D>>(p);
 }
 
 template <int D>
 cudaError_t launch_fwd_sm90(const sm90_params &params, int processors, cudaStream_t stream)
 {
-    constexpr int BYTES = fwd_sm90_kernel::SHARED_BYTES<D, FWD_SM90_CONSUMERS>;
-    constexpr int THREADS = fwd_sm90_kernel::THREADS<FWD_SM90_CONSUMERS>;
+    constexpr int BYTES = fwd_sm90_kernel::SHARED_BYTES<D, FWD_SM90_CONSUMERS<D>>;
+    constexpr int THREADS = fwd_sm90_kernel::THREADS<FWD_SM90_CONSUMERS<D>>;
     const cudaError_t e =
         cudaFuncSetAttribute(fwd_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
     if (e != cudaSuccess) return e;

@@ -8,9 +8,9 @@
 namespace kern_attention
 {
 
-template <int D>
+template <int D, class SOFTMAX>
 __device__ __forceinline__ void store(const sm90_params &p, const item_work &w, int local_row,
-                                      const wgmma_accumulator<D> &o, const online_softmax<1> &soft)
+                                      const wgmma_accumulator<D> &o, const SOFTMAX &soft)
 {
     const sm90_task &t = p.tasks[w.task];
     __nv_bfloat16 *o_head = p.o + t.o + w.head * t.o_head;

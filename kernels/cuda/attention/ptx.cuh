@@ -124,22 +124,6 @@ __device__ __forceinline__ float exp2_approx(float x)
     return y;
 }
 
-/* The same without the unit for exponentials, for x <= 1: x = i + f, 2^f by a polynomial (relative error
- * 7.5e-5, a fiftieth of bf16's), i added to its exponent. 0 below -126, and for -inf. */
-__device__ __forceinline__ float exp2_multiply_add(float x)
-{
-    constexpr float C0 = 0.99992806f, C1 = 0.69326097f, C2 = 0.24261114f, C3 = 0.05517167f;
-    constexpr float INTEGERS =
-        12582912.0f; /* 1.5 2^23: a sum's last bits are the integer next to x */
-    const float shifted = __fadd_rn(x, INTEGERS);
-    const float f = __fadd_rn(x, -__fadd_rn(shifted, -INTEGERS));
-    float y = __fmaf_rn(f, C3, C2);
-    y = __fmaf_rn(y, f, C1);
-    y = __fmaf_rn(y, f, C0);
-    const uint32_t bits = __float_as_uint(y) + (__float_as_uint(shifted) << 23);
-    return x < -126.0f ? 0.0f : __uint_as_float(bits);
-}
-
 /* Two floats as bf16, rounded to nearest even, `low` in the low half. */
 __device__ __forceinline__ uint32_t pack_bf16(float low, float high)
 {

@@ -47,9 +47,8 @@ template <int M> struct online_softmax {
     }
 
     /* Scores of a tile -> probabilities relative to the new maximum. What was summed so far is
-     * multiplied by `shrink`. MIXED: of each 32 keys the last 8 on the multiply-add pipe; which those are
-     * depends on the keys' place in the document alone. */
-    template <int N, bool MIXED = false>
+     * multiplied by `shrink`. */
+    template <int N>
     __device__ __forceinline__ void take(accumulator<M, N> &s, float scale_log2,
                                          float (&shrink)[M][2])
     {
@@ -74,8 +73,7 @@ template <int M> struct online_softmax {
 #pragma unroll
                     for (int e = 2 * r; e < 2 * r + 2; e++) {
                         const float x = __fmaf_rn(s[m][n][e], scale_log2, -zero);
-                        s[m][n][e] = MIXED && n % 4 == 3 ? kern_ptx::exp2_multiply_add(x)
-                                                         : kern_ptx::exp2_approx(x);
+                        s[m][n][e] = kern_ptx::exp2_approx(x);
                         added = __fadd_rn(added, s[m][n][e]);
                     }
                 sum[m][r] = __fmaf_rn(sum[m][r], shrink[m][r], added);
