@@ -1,5 +1,5 @@
 /* The sm_90a backward on the host: describes tasks and launches the two kernels. */
-#include "kernels/cuda/attention/bwd_sm90.cuh"
+#include "kernels/cuda/attention/bwd_sm90_items.cuh"
 
 #include <algorithm>
 
@@ -13,10 +13,6 @@ struct task_range {
     int count;
 };
 
-/* Blocks that own keys walk the same rows at nearly the same time: little of them need fit L2. With
- * more heads in a section fewer blocks wait for each other in a row. Measured. */
-constexpr int64_t ROW_SECTION_BYTES = 4 * SECTION_BYTES;
-
 int32_t heads_that_fit(int64_t section_bytes, int64_t head_bytes, int32_t heads)
 {
     return static_cast<int32_t>(
@@ -25,7 +21,7 @@ int32_t heads_that_fit(int64_t section_bytes, int64_t head_bytes, int32_t heads)
 
 template <int D>
 bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params &p,
-                    task_range range)
+                    task_range range, int processors)
 {
     const __nv_bfloat16 *first = std::min(p.k, p.v), *second = std::max(p.k, p.v);
     const int64_t distance = static_cast<int64_t>(reinterpret_cast<uintptr_t>(second) -
@@ -40,7 +36,7 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
     out->v_first = p.v < p.k;
     out->box_tokens = box_tokens;
     out->num_tasks = range.count;
-    int32_t key_items = 0, row_items = 0, slots = 0;
+    int32_t row_items = 0, slots = 0;
     for (int i = 0; i < range.count; i++) {
         const kern_attention_task_t &t = p.list.tasks[range.order[i]];
         const int64_t keys = t.q_row0 + t.q_rows - t.kv_row0,
@@ -74,13 +70,11 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
         task.dq_head = t.dq_head;
         task.dkv = t.dkv;
         task.dkv_head = t.dkv_head;
-        out->first_key_item[i] = key_items;
         out->first_row_item[i] = row_items;
-        key_items += task.key_tiles * t.kv_heads;
         row_items += task.row_items * t.kv_heads;
         slots += task.row_tiles * t.kv_heads;
     }
-    out->first_key_item[range.count] = out->num_key_items = key_items;
+    order_key_items(out, 2 * ROW_TILE_BYTES<D>, processors);
     out->first_row_item[range.count] = out->num_row_items = row_items;
     /* As kern_attention_bwd_workspace counts them; launches use the same memory in turn. */
     out->num_slots = slots;
@@ -109,22 +103,22 @@ cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t 
         e = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
     if (e != cudaSuccess) return e;
 
-    /* The longest tasks first. */
+    /* Those of the most keys first, as order_key_items wants them. */
     int order[MAX_TASKS];
     const int num_tasks = p.list.num_tasks;
     for (int i = 0; i < num_tasks; i++)
         order[i] = i;
     std::stable_sort(order, order + num_tasks, [&p](int x, int y) {
         const kern_attention_task_t &a = p.list.tasks[x], &b = p.list.tasks[y];
-        return a.q_row0 + a.q_rows > b.q_row0 + b.q_rows;
+        return a.q_row0 + a.q_rows - a.kv_row0 > b.q_row0 + b.q_rows - b.kv_row0;
     });
     const int launches = (num_tasks + BWD_SM90_TASKS - 1) / BWD_SM90_TASKS;
     for (int i = 0; i < launches; i++) {
         const int begin = num_tasks * i / launches, end = num_tasks * (i + 1) / launches;
         const task_range range = {order + begin, end - begin};
         bwd_sm90_params params;
-        if (!(head_dim == 64 ? describe_tasks<64>(&params, encode, p, range)
-                             : describe_tasks<128>(&params, encode, p, range)))
+        if (!(head_dim == 64 ? describe_tasks<64>(&params, encode, p, range, processors)
+                             : describe_tasks<128>(&params, encode, p, range, processors)))
             return cudaSuccess;
         if (p.workspace != nullptr) {
             e = dqkv(params, head_dim, stream);

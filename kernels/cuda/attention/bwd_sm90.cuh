@@ -35,6 +35,12 @@ struct bwd_sm90_task {
     int64_t lse, lse_head, delta, delta_head, dq, dq_head, dkv, dkv_head;
 };
 
+/* Items of keys, in the order in which blocks take them (bwd_sm90_items.cuh): tiles of keys from `first_tile` on
+ * of all heads of the tasks from `first_task` on that have so many, `heads` in all. */
+struct bwd_sm90_run {
+    int32_t first_task, first_tile, heads;
+};
+
 struct bwd_sm90_params {
     CUtensorMap q_maps[BWD_SM90_TASKS], d_o_maps[BWD_SM90_TASKS];
     CUtensorMap kv_maps[BWD_SM90_TASKS]; /* keys and values are a pair */
@@ -47,7 +53,9 @@ struct bwd_sm90_params {
     int32_t v_first; /* the pair's first is v, not k */
     int32_t box_tokens;
     int32_t num_tasks, num_key_items, num_row_items, num_slots;
-    int32_t first_key_item[BWD_SM90_TASKS + 1], first_row_item[BWD_SM90_TASKS + 1];
+    int32_t first_row_item[BWD_SM90_TASKS + 1];
+    int32_t first_key_item[BWD_SM90_TASKS + 1]; /* of each of `runs` */
+    bwd_sm90_run runs[BWD_SM90_TASKS];          /* num_tasks of them */
     bwd_sm90_task tasks[BWD_SM90_TASKS];
 };
 static_assert(sizeof(bwd_sm90_params) <= MAX_PARAMETER_BYTES, "BWD_SM90_TASKS is too large");

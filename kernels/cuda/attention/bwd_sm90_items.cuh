@@ -1,4 +1,10 @@
-/* Where the blocks of the sm_90a backward find their work. */
+/* Where the blocks of the sm_90a backward find their work.
+ *
+ * Blocks that own keys of one head of a task add to dq of the same rows, one after the other in ascending order
+ * of keys: a chain. A block passes a tile of rows on within about 3 us and works on it nearly as long, so that no
+ * more blocks can work in a chain than its rows have tiles. Tasks of few rows on many keys are therefore taken
+ * together, in groups with tiles enough for all processors: first the first tile of keys of all their heads, then
+ * the second of those that have one, and so on. Within a chain keys ascend, and long blocks still come first. */
 #ifndef CADRE_KERNELS_CUDA_ATTENTION_BWD_SM90_ITEMS_CUH
 #define CADRE_KERNELS_CUDA_ATTENTION_BWD_SM90_ITEMS_CUH
 
@@ -13,10 +19,11 @@ struct head_tile {
     int head, tile;
 };
 
-__device__ __forceinline__ head_tile head_tile_of(int item, int tiles, int section, int heads)
+__host__ __device__ __forceinline__ head_tile head_tile_of(int item, int tiles, int section,
+                                                           int heads)
 {
     const int first_head = item / (tiles * section) * section;
-    const int wide = min(section, heads - first_head);
+    const int wide = section < heads - first_head ? section : heads - first_head;
     item -= first_head * tiles;
     return {first_head + item % wide, item / wide};
 }
@@ -45,13 +52,35 @@ struct key_item {
     tile_span tiles; /* that see any of them */
 };
 
+/* Item `item` of keys: task, head, and tile of the task's keys. */
+struct key_place {
+    int task, head, tile;
+};
+
+__host__ __device__ __forceinline__ key_place key_place_of(const bwd_sm90_params &p, int item)
+{
+    const int number = find_task(p.first_key_item, p.num_tasks, item);
+    const bwd_sm90_run &run = p.runs[number];
+    item -= p.first_key_item[number];
+    int task = run.first_task;
+    if (p.tasks[task].key_section < p.tasks[task].kv_heads) { /* a group by itself */
+        const bwd_sm90_task &t = p.tasks[task];
+        const head_tile at = head_tile_of(item, t.key_tiles, t.key_section, t.kv_heads);
+        return {task, at.head, at.tile};
+    }
+    const int tile = run.first_tile + item / run.heads;
+    int head = item % run.heads;
+    while (head >= p.tasks[task].kv_heads)
+        head -= p.tasks[task++].kv_heads;
+    return {task, head, tile};
+}
+
 __device__ __forceinline__ key_item key_item_of(const bwd_sm90_params &p, int item)
 {
+    const key_place at = key_place_of(p, item);
+    const bwd_sm90_task &t = p.tasks[at.task];
     key_item w;
-    w.task = find_task(p.first_key_item, p.num_tasks, item);
-    const bwd_sm90_task &t = p.tasks[w.task];
-    const head_tile at =
-        head_tile_of(item - p.first_key_item[w.task], t.key_tiles, t.key_section, t.kv_heads);
+    w.task = at.task;
     w.head = at.head;
     /* The first keys of a task are seen by most rows: first. */
     w.first_key = t.kv_row0 + at.tile * BWD_KEYS;
@@ -81,6 +110,62 @@ template <int D> __device__ __forceinline__ row_item row_item_of(const bwd_sm90_
     const int key_end = t.q_row0 + min(w.first_token + tokens, t.q_rows);
     w.steps = (key_end - w.first_key + BWD_KEYS - 1) / BWD_KEYS;
     return w;
+}
+
+/* ==== host ==== */
+
+/* Blocks that own keys walk the same rows at nearly the same time: little of them need fit L2. With
+ * more heads in a section fewer blocks wait for each other in a row. Measured. */
+constexpr int64_t ROW_SECTION_BYTES = 4 * SECTION_BYTES;
+/* Tiles of rows of a group, over all its heads, for each processor. */
+constexpr int64_t GROUP_TILES = 4;
+
+inline int64_t row_tiles_of(const bwd_sm90_task &t)
+{
+    return int64_t{t.row_tiles} * t.kv_heads;
+}
+
+/* Tasks [first, end) are a group; what is left too few for a group of their own are in the last one. What a task
+ * is has been written, its number of keys descending. */
+inline int group_end(const bwd_sm90_params &p, int first, int64_t tile_bytes, int processors)
+{
+    const int64_t enough = GROUP_TILES * processors;
+    int64_t tiles = 0, left = 0;
+    for (int i = first; i < p.num_tasks; i++)
+        left += row_tiles_of(p.tasks[i]);
+    int end = first;
+    while (end < p.num_tasks && (tiles < enough || left < enough)) {
+        const bwd_sm90_task &t = p.tasks[end];
+        const int64_t more = row_tiles_of(t);
+        const bool sections = t.key_section < t.kv_heads;
+        if (end > first && (sections || (tiles + more) * tile_bytes > ROW_SECTION_BYTES)) break;
+        tiles += more;
+        left -= more;
+        end++;
+        if (sections) break;
+    }
+    return end;
+}
+
+/* Orders the items of keys: first_key_item, runs, num_key_items. tile_bytes: of a tile of rows, q and d_o. */
+inline void order_key_items(bwd_sm90_params *p, int64_t tile_bytes, int processors)
+{
+    int32_t items = 0, end;
+    for (int32_t first = 0; first < p->num_tasks; first = end) {
+        int32_t heads = 0, tile = 0;
+        end = group_end(*p, first, tile_bytes, processors);
+        for (int32_t i = first; i < end; i++)
+            heads += p->tasks[i].kv_heads;
+        /* A run ends where the shortest task that is left does. */
+        for (int32_t i = first, last = end - 1; i < end; i++, last--) {
+            p->first_key_item[i] = items;
+            p->runs[i] = {first, tile, heads};
+            items += (p->tasks[last].key_tiles - tile) * heads;
+            tile = p->tasks[last].key_tiles;
+            heads -= p->tasks[last].kv_heads;
+        }
+    }
+    p->first_key_item[p->num_tasks] = p->num_key_items = items;
 }
 
 } // namespace kern_attention

@@ -74,7 +74,8 @@ struct place {
 };
 
 /* The task that item belongs to. */
-__device__ __forceinline__ int find_task(const int32_t *first_item, int num_tasks, int item)
+__host__ __device__ __forceinline__ int find_task(const int32_t *first_item, int num_tasks,
+                                                  int item)
 {
     int low = 0, high = num_tasks; /* first_item[low] <= item < first_item[high] */
     while (high - low > 1) {
