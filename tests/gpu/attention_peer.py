@@ -11,7 +11,9 @@ Reads one case a line (JSON; trainer/bench/bench_attention_peer.h has the form),
     flash-attention 2         the kernels in torch, dense through SDPA, else with cumulative lengths
 
 A cuDNN of another version than torch's own is asked as well: one in a folder --also DIR that holds libcudnn.so.9, and those found
-where a system keeps them (not with --no-search). It runs in a process of its own, which this one passes each case on to.
+where a system keeps them (not with --no-search). It runs in a process of its own, which this one passes each case on to. torch
+refuses a cuDNN that is older than the one it was compiled against, unless PYTORCH_SKIP_CUDNN_COMPATIBILITY_CHECK is set, as it is
+there: what such a cuDNN cannot do it then says case by case.
 
 Random normal values, bf16; copies rotate when a case would stay in the cache; a time is that of so many calls that they take some
 milliseconds, between two events, divided by their number. The backward is alone: its forward's graph is kept. --cpu: torch's own
@@ -386,16 +388,22 @@ class Other:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"LD_LIBRARY_PATH": search, "LD_PRELOAD": path},
+            env=os.environ | {"LD_LIBRARY_PATH": search, "LD_PRELOAD": path, "PYTORCH_SKIP_CUDNN_COMPATIBILITY_CHECK": "1"},
         )
 
     def answer(self, line):
+        """Nothing, once the process has ended; that is said with the case that found it."""
+        if self.process is None:
+            return {}
         try:
             self.process.stdin.write(line)
             self.process.stdin.flush()
             return json.loads(self.process.stdout.readline())
-        except (OSError, ValueError) as error:
-            return {self.name: {"error": f"its process: {error}"[:200]}}
+        except (OSError, ValueError):
+            if self.process.poll() is None:
+                self.process.kill()
+            status, self.process = self.process.wait(), None
+            return {self.name: {"error": f"its process has ended with {status}, see its messages; not asked again"}}
 
 
 def main():
