@@ -32,8 +32,12 @@ static void sum_up(const as_profile_t *profile, as_cost_t *c, as_cost_kind_t kin
 static base_status_t check_range(base_ctx_t *ctx, const as_profile_t *profile, int64_t max_rows)
 {
     const int64_t rows = 2 * (DATA_MAX_ROWS / DATA_ROW_ALIGN);
-    const int64_t each = as_profile_tile_row_ps(profile, AS_PROFILE_FORWARD, max_rows) / PS_PER_NS +
-                         as_profile_tile_row_ps(profile, AS_PROFILE_BACKWARD, max_rows) / PS_PER_NS;
+    const int64_t keys = as_tile_ceil(max_rows) * (profile->key_ps[AS_PROFILE_FORWARD] +
+                                                   profile->key_ps[AS_PROFILE_BACKWARD]);
+    const int64_t each =
+        as_profile_tile_row_ps(profile, AS_PROFILE_FORWARD, max_rows) / PS_PER_NS +
+        as_profile_tile_row_ps(profile, AS_PROFILE_BACKWARD, max_rows) / PS_PER_NS +
+        keys / PS_PER_NS;
 
     if (each > INT64_MAX / rows / AS_MAX_KV_HEADS)
         return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
@@ -60,6 +64,8 @@ base_status_t as_cost_create(base_ctx_t *ctx, const as_profile_t *profile, int64
     for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
         c->idle_per_mille[d] = profile->idle_per_mille[d];
         c->has_idle |= profile->idle_per_mille[d] != 0;
+        c->key_ps[d] = profile->key_ps[d];
+        c->has_keys |= profile->key_ps[d] != 0;
     }
     for (int kind = 0; kind < AS_COST_KINDS; kind++) {
         c->prefix[kind] =
@@ -94,6 +100,18 @@ int64_t as_cost_idle(const as_cost_t *c, as_cost_kind_t kind, int64_t a, int64_t
     after = tile_row_ns(c, kind, last) * after / DATA_ROW_ALIGN;
     return (before + after) / 1000 * c->idle_per_mille[kind] +
            (before + after) % 1000 * c->idle_per_mille[kind] / 1000;
+}
+
+int64_t as_cost_keys(const as_cost_t *c, as_cost_kind_t kind, int64_t q0, int64_t q1)
+{
+    const int64_t tiles =
+        as_tile_ceil(q1) -
+        as_tile_floor(as_task_first_key(q0, c->window)); /* the first is on the grid */
+
+    if (kind == AS_COST_BOTH)
+        return as_cost_keys(c, AS_COST_FORWARD, q0, q1) + as_cost_keys(c, AS_COST_BACKWARD, q0, q1);
+    /* Up: parts of a document take no less than the whole. */
+    return (tiles * c->key_ps[kind] + PS_PER_NS - 1) / PS_PER_NS;
 }
 
 void as_cost_destroy(as_cost_t *cost)

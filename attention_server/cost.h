@@ -6,7 +6,8 @@
  *   as_cost_destroy(cost);
  *
  * Tile row i of a document is its rows [128 i, 128 (i + 1)). All tile rows of a document up to i
- * cost prefix[direction][i] for one KV head, so that any cut is two look-ups. Immutable after
+ * cost prefix[direction][i] for one KV head, so that any cut is two look-ups; what keys take once for
+ * each task (key_ps) comes on top. Immutable after
  * creation: all threads may read it. */
 #ifndef CADRE_ATTENTION_SERVER_COST_H
 #define CADRE_ATTENTION_SERVER_COST_H
@@ -32,7 +33,8 @@ typedef struct as_cost {
     int64_t num_tile_rows;          /* of the longest document */
     int64_t *prefix[AS_COST_KINDS]; /* [num_tile_rows + 1], ns */
     int64_t task_ns[AS_COST_KINDS];
-    int32_t has_idle;
+    int64_t key_ps[AS_COST_BOTH]; /* of a tile of keys */
+    int32_t has_idle, has_keys;
     int32_t idle_per_mille[AS_COST_BOTH];
 } as_cost_t;
 
@@ -67,14 +69,18 @@ static inline int64_t as_cost_before(const as_cost_t *cost, as_cost_kind_t kind,
  * part. */
 int64_t as_cost_idle(const as_cost_t *cost, as_cost_kind_t kind, int64_t a, int64_t b);
 
-/* Rows [q0, q1), q0 < q1, of a document, one KV head, without the constant of a task. row_grain
- * divides 128, so that it is a power of two. */
+/* What the keys of a task of rows [q0, q1) take once, one KV head. */
+int64_t as_cost_keys(const as_cost_t *cost, as_cost_kind_t kind, int64_t q0, int64_t q1);
+
+/* Rows [q0, q1), q0 < q1, of a document, one KV head, and their keys, without the constant of a task.
+ * row_grain divides 128, so that it is a power of two. */
 static inline int64_t as_cost_rows(const as_cost_t *cost, as_cost_kind_t kind, int64_t q0,
                                    int64_t q1)
 {
     const int64_t below = cost->row_grain - 1, a = q0 & ~below, b = (q1 + below) & ~below;
-    const int64_t ns = as_cost_before(cost, kind, b) - as_cost_before(cost, kind, a);
+    int64_t ns = as_cost_before(cost, kind, b) - as_cost_before(cost, kind, a);
 
+    if (cost->has_keys) ns += as_cost_keys(cost, kind, q0, q1);
     if (cost->has_idle && ((a | b) & (DATA_ROW_ALIGN - 1)) != 0)
         return ns + as_cost_idle(cost, kind, a, b);
     return ns;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define MAX_FILE_BYTES (INT64_C(1) << 20)
+#define MAX_KEY_PS     (AS_PROFILE_MAX_PS / (DATA_MAX_ROWS / DATA_ROW_ALIGN))
 
 /* ==== reading ==== */
 
@@ -59,6 +60,12 @@ static void read_numbers(const data_json_object_t *root, as_profile_t *p)
         p->task_ps[AS_PROFILE_FORWARD] = v;
     if (data_json_int(root, "task_backward_ps", 0, AS_PROFILE_MAX_PS, &v))
         p->task_ps[AS_PROFILE_BACKWARD] = v;
+    if (data_json_has(root, "key_forward_ps") &&
+        data_json_int(root, "key_forward_ps", 0, MAX_KEY_PS, &v))
+        p->key_ps[AS_PROFILE_FORWARD] = v;
+    if (data_json_has(root, "key_backward_ps") &&
+        data_json_int(root, "key_backward_ps", 0, MAX_KEY_PS, &v))
+        p->key_ps[AS_PROFILE_BACKWARD] = v;
 }
 
 /* `want` elements, or 2 to AS_PROFILE_MAX_POINTS when it is 0. Gives the number, 0 after a fault. */
@@ -145,6 +152,8 @@ void as_profile_write(const as_profile_t *p, base_json_t *j)
     write_array(j, "backward_ps", p->tile_row_ps[AS_PROFILE_BACKWARD], p->num_points);
     base_json_put_int(j, "task_forward_ps", p->task_ps[AS_PROFILE_FORWARD]);
     base_json_put_int(j, "task_backward_ps", p->task_ps[AS_PROFILE_BACKWARD]);
+    base_json_put_int(j, "key_forward_ps", p->key_ps[AS_PROFILE_FORWARD]);
+    base_json_put_int(j, "key_backward_ps", p->key_ps[AS_PROFILE_BACKWARD]);
     base_json_end(j);
 }
 

@@ -1,7 +1,9 @@
 /* Attention profile: how long a device takes for core attention, as a file.
  *
  * The time of a CA-task is, for each of its KV heads, the sum over its tile rows of the time of one
- * tile row, and a constant per task. A tile row is KERN_ATTENTION_TILE query rows, on the
+ * tile row and what its keys take once, however few rows see them; and a constant per task. What keys take
+ * is counted in tiles of KERN_ATTENTION_TILE: a kernel fetches them for the task, and stores their gradients.
+ * A tile row is KERN_ATTENTION_TILE query rows, on the
  * document's grid, of all query heads of one KV head; its time depends on the number of keys it
  * sees and is interpolated linearly between the points of the profile. Of a tile row that a task
  * holds in part, rows are charged in multiples of row_grain, and of the rest the part `idle` that
@@ -10,7 +12,7 @@
  * idle of up to 1. Times are those of a device kept busy: its total time for many tasks divided by
  * their tile rows.
  *
- * The file is JSON; all keys are needed and no others are read:
+ * The file is JSON; all keys but the last two are needed and no others are read:
  *
  *   {
  *     "format": "cadre-attention-profile-1",
@@ -27,7 +29,9 @@
  *     "forward_ps": [...],                  time of a tile row that sees so many keys, picoseconds
  *     "backward_ps": [...],
  *     "task_forward_ps": 2000000,           time of a task beside its tile rows
- *     "task_backward_ps": 5000000
+ *     "task_backward_ps": 5000000,
+ *     "key_forward_ps": 0,                  time of each 128 keys of a task; these two may be
+ *     "key_backward_ps": 60000              missing, which is 0
  *   }
  *
  * Beyond the last point the last two are continued. Errors: IO-01, IO-03 when the file cannot be
@@ -61,6 +65,7 @@ typedef struct as_profile {
     int64_t keys[AS_PROFILE_MAX_POINTS];
     int64_t tile_row_ps[AS_PROFILE_DIRECTIONS][AS_PROFILE_MAX_POINTS];
     int64_t task_ps[AS_PROFILE_DIRECTIONS];
+    int64_t key_ps[AS_PROFILE_DIRECTIONS]; /* of a tile of keys */
 } as_profile_t;
 
 /* Reads and checks a file; every fault goes to `errors` (borrowed) and the first is recorded. */

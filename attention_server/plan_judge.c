@@ -75,6 +75,7 @@ static int64_t own_grid_ns(const as_cost_t *c, as_cost_kind_t kind, const as_tas
     if (c->has_idle && tail != 0)
         ns += as_cost_idle(c, kind, as_tile_floor(end - 1) * DATA_ROW_ALIGN,
                            as_tile_floor(end - 1) * DATA_ROW_ALIGN + tail);
+    if (c->has_keys) ns += as_cost_keys(c, kind, t->q0, t->q1);
     return c->task_ns[kind] + ns * (t->h1 - t->h0);
 }
 

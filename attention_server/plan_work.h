@@ -109,7 +109,8 @@ static inline int64_t as_unit_work(const as_planner_t *p, const data_piece_t *pi
     if (q0 >= q1) return 0;
     if ((p->config.without & AS_WITHOUT_GRID) != 0)
         return p->width * (as_cost_before(p->config.cost, AS_COST_BOTH, q1) -
-                           as_cost_before(p->config.cost, AS_COST_BOTH, q0));
+                           as_cost_before(p->config.cost, AS_COST_BOTH, q0) +
+                           as_cost_keys(p->config.cost, AS_COST_BOTH, q0, q1));
     return p->width * as_cost_rows(p->config.cost, AS_COST_BOTH, q0, q1);
 }
 

@@ -36,7 +36,8 @@ typedef struct rig {
     as_plan_t *plan;
     as_score_t score;
     int32_t max_documents, max_pieces;
-    int64_t task_ps[AS_PROFILE_DIRECTIONS], link_ps_per_kib[AS_NUM_TIERS];
+    int64_t task_ps[AS_PROFILE_DIRECTIONS], key_ps[AS_PROFILE_DIRECTIONS];
+    int64_t link_ps_per_kib[AS_NUM_TIERS];
     int32_t speed[MAX_SERVERS];
     int64_t scratch[MAX_SERVERS], retain[MAX_SERVERS];
 } rig_t;
@@ -123,7 +124,8 @@ static inline as_profile_t profile_of(const rig_t *r)
                           .num_points = 2,
                           .keys = {128, 32768},
                           .tile_row_ps = {{200000, 12000000}, {770000, 36000000}},
-                          .task_ps = {r->task_ps[0], r->task_ps[1]}};
+                          .task_ps = {r->task_ps[0], r->task_ps[1]},
+                          .key_ps = {r->key_ps[0], r->key_ps[1]}};
 }
 
 static inline void open_planner(rig_t *r, as_topology_t *topology, int64_t window,

@@ -32,6 +32,7 @@ static base_hash_t hash_profile(const as_profile_t *p)
     for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
         h = base_hash_i64_array(h, p->tile_row_ps[d], p->num_points);
         h = base_hash_i64(h, p->task_ps[d]);
+        h = base_hash_i64(h, p->key_ps[d]);
         h = base_hash_i64(h, p->idle_per_mille[d]);
     }
     return h;

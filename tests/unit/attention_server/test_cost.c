@@ -100,6 +100,33 @@ static void parts_of_tile_rows_are_rounded(void **state)
     fixture_ctx_end(ctx);
 }
 
+/* Once for each task, by tiles of 128 from its first key to its last row. */
+static void keys_count_once_for_each_task(void **state)
+{
+    as_profile_t p = small_profile();
+    base_ctx_t *ctx = fixture_ctx();
+    as_cost_t *without, *c;
+
+    (void)state;
+    assert_int_equal(as_cost_create(ctx, &p, 300, 4000, &without), BASE_OK);
+    p.key_ps[1] = 5000;
+    assert_int_equal(as_cost_create(ctx, &p, 300, 4000, &c), BASE_OK);
+    for (int64_t q0 = 0; q0 < 2048; q0 += 96) {
+        const int64_t first = as_task_first_key(q0, 300), q1 = q0 + 200;
+        const int64_t keys = 5 * ((q1 + 127) / 128 - first / 128);
+
+        assert_int_equal(as_cost_rows(c, AS_COST_FORWARD, q0, q1),
+                         as_cost_rows(without, AS_COST_FORWARD, q0, q1));
+        assert_int_equal(as_cost_rows(c, AS_COST_BACKWARD, q0, q1),
+                         as_cost_rows(without, AS_COST_BACKWARD, q0, q1) + keys);
+        assert_int_equal(as_cost_rows(c, AS_COST_BOTH, q0, q1),
+                         as_cost_rows(without, AS_COST_BOTH, q0, q1) + keys);
+    }
+    as_cost_destroy(without);
+    as_cost_destroy(c);
+    fixture_ctx_end(ctx);
+}
+
 static void too_slow_a_device_is_refused(void **state)
 {
     as_profile_t p = small_profile();
@@ -126,7 +153,7 @@ static void write_text(base_ctx_t *ctx, const char *text)
 
 static void read_back(void **state)
 {
-    const as_profile_t p = small_profile();
+    as_profile_t p = small_profile();
     base_ctx_t *ctx = fixture_ctx();
     base_error_list_t errors;
     as_profile_t q;
@@ -134,6 +161,8 @@ static void read_back(void **state)
     char text[2048];
 
     (void)state;
+    p.key_ps[0] = 17;
+    p.key_ps[1] = 60000;
     base_error_list_init(&errors, ctx);
     base_json_to_buffer(&j, text, sizeof text);
     as_profile_write(&p, &j);
@@ -167,9 +196,29 @@ static void expect_faults(const char *text, size_t count, const char *id, const 
     "\"forward_idle_per_mille\": 0, \"backward_idle_per_mille\": 0,"                               \
     " \"task_forward_ps\": 0, \"task_backward_ps\": 0}"
 
+static void keys_may_be_missing(void **state)
+{
+    base_ctx_t *ctx = fixture_ctx();
+    base_error_list_t errors;
+    as_profile_t p;
+
+    (void)state;
+    write_text(ctx, HEAD "\"row_grain\": 32, \"keys\": [128, 256], \"forward_ps\": [1, 2],"
+                         "\"backward_ps\": [1, 2]," REST);
+    base_error_list_init(&errors, ctx);
+    assert_int_equal(as_profile_read(ctx, PATH, &errors, &p), BASE_OK);
+    assert_int_equal(p.key_ps[0], 0);
+    assert_int_equal(p.key_ps[1], 0);
+    base_error_list_deinit(&errors);
+    fixture_ctx_end(ctx);
+}
+
 static void faults_are_named(void **state)
 {
     (void)state;
+    expect_faults(HEAD "\"key_backward_ps\": -1, \"row_grain\": 32, \"keys\": [128, 256],"
+                       "\"forward_ps\": [1, 2], \"backward_ps\": [1, 2]," REST,
+                  1, "DATA-04", "key_backward_ps");
     expect_faults("{\"format\": }", 1, "DATA-02", PATH ":1:");
     expect_faults("{}", 13, "DATA-03", "format");
     expect_faults(HEAD "\"row_grain\": 48, \"keys\": [128, 256], \"forward_ps\": [1, 2],"
@@ -189,8 +238,10 @@ int main(void)
         cmocka_unit_test(points_are_joined_by_lines),
         cmocka_unit_test(tasks_are_sums_of_tile_rows),
         cmocka_unit_test(parts_of_tile_rows_are_rounded),
+        cmocka_unit_test(keys_count_once_for_each_task),
         cmocka_unit_test(too_slow_a_device_is_refused),
         cmocka_unit_test(read_back),
+        cmocka_unit_test(keys_may_be_missing),
         cmocka_unit_test(faults_are_named),
     };
 

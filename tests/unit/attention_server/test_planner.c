@@ -28,6 +28,7 @@ static void random_layouts_are_planned(void **state)
                 r.speed[s] = (int32_t)draw(&rng, 300, 2000);
             if (draw(&rng, 0, 1)) r.machine.speed = r.speed;
             r.task_ps[0] = draw(&rng, 0, 1) * draw(&rng, 0, 5000000);
+            r.key_ps[1] = draw(&rng, 0, 1) * draw(&rng, 0, 300000);
             open_planner(&r, t, windows[draw(&rng, 0, 6)], config);
             assert_int_equal(as_planner_run(r.planner, r.batch, r.plan, &r.score), BASE_OK);
             check_cover(&r, config.num_kv_heads);
