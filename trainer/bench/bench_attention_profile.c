@@ -61,6 +61,8 @@ static base_status_t time_equal(const busy_t *b, int32_t heads, int32_t times, t
         for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
             tr_attention_time_t time;
 
+            /* A GPU's clock follows what it does: once for the clock, then for the time. */
+            if (tr_attention_rig_is_gpu(b->rig)) BASE_TRY(tr_attention_rig_time(b->rig, d, &time));
             BASE_TRY(tr_attention_rig_time(b->rig, d, &time));
             const int64_t ns = time.call_ns / ((int64_t)*count * heads);
             if (timed->ns[d] == 0 || ns < timed->ns[d]) timed->ns[d] = ns > 0 ? ns : 1;
@@ -90,6 +92,8 @@ base_status_t tr_attention_profile_make(base_ctx_t *ctx, tr_attention_rig_t *rig
         .row_grain = packed ? TILE / options->group : 1,
         .rounds = gpu ? 3 : 1,
         .max_held_rows = gpu ? 4096 : 512,
+        .each_side = gpu ? 4 : 1,
+        .many = gpu ? 16 : 0,
         .time = time_task,
         .rig = &busy,
     };

@@ -6,6 +6,7 @@
 #include "base/version.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define TILE DATA_ROW_ALIGN
@@ -13,24 +14,42 @@
 /* ==== which tasks ==== */
 
 /* The first three give the constant of a task: two of one tile row against one of both. The next
- * two give what a tile costs of which few rows are there: a few, and all. */
-enum { FIRST, SECOND, BOTH, FEW, ALL, NUM_CONSTANT };
+ * two give what a tile costs of which few rows are there: a few, and all. Then what keys take once: one tile row
+ * against many that end with it. */
+enum { FIRST, SECOND, BOTH, FEW, ALL, ONE, MANY, NUM_CONSTANT };
 #define FEW_ROWS 16
 
-/* A point is the middle one of three tile rows: one by itself finds its operands in the caches. */
-static int32_t list_tasks(const tr_bench_profile_t *o, tr_timed_t *tasks)
+/* Points come after what they are made with. */
+static int32_t first_point(const tr_profile_device_t *device)
 {
-    const int64_t most = o->max_keys - TILE, half = o->max_keys / 2 / TILE * TILE;
-    int32_t count = NUM_CONSTANT;
+    return device->many > 0 ? NUM_CONSTANT : ONE;
+}
+
+/* A point is the middle one of some tile rows: one by itself finds its operands in the caches, and on a GPU a task
+ * of few rows has the device wait for memory, so that its clock is not that of work. */
+static int32_t list_tasks(const tr_bench_profile_t *o, const tr_profile_device_t *device,
+                          tr_timed_t *tasks)
+{
+    const int64_t half = o->max_keys / 2 / TILE * TILE;
+    const int64_t many = half / TILE < device->many ? half / TILE : device->many;
+    const int64_t last = o->max_keys / TILE - 1, side = device->each_side;
+    const int64_t most = (last > 2 * side ? last - side + 1 : last) * TILE;
+    const int32_t points = first_point(device);
+    int32_t count = points;
 
     tasks[FIRST] = (tr_timed_t){.q0 = 0, .q1 = TILE};
     tasks[SECOND] = (tr_timed_t){.q0 = TILE, .q1 = 2 * TILE};
     tasks[BOTH] = (tr_timed_t){.q0 = 0, .q1 = 2 * TILE};
     tasks[FEW] = (tr_timed_t){.q0 = half, .q1 = half + FEW_ROWS};
     tasks[ALL] = (tr_timed_t){.q0 = half, .q1 = half + TILE};
-    for (int64_t keys = 2 * TILE; count < NUM_CONSTANT + AS_PROFILE_MAX_POINTS - 1; keys *= 2) {
+    tasks[ONE] = (tr_timed_t){.q0 = half - TILE, .q1 = half};
+    tasks[MANY] = (tr_timed_t){.q0 = half - many * TILE, .q1 = half};
+    for (int64_t keys = 2 * TILE; count < points + AS_PROFILE_MAX_POINTS - 1; keys *= 2) {
         if (keys > most) keys = most;
-        tasks[count++] = (tr_timed_t){.q0 = keys - 2 * TILE, .q1 = keys + TILE};
+        int64_t rows = keys / TILE - 1;
+        if (rows > side) rows = side;
+        if (rows > last - keys / TILE + 1) rows = last - keys / TILE + 1;
+        tasks[count++] = (tr_timed_t){.q0 = keys - (rows + 1) * TILE, .q1 = keys + rows * TILE};
         if (keys == most) break;
     }
     return count;
@@ -59,41 +78,70 @@ static int64_t positive(int64_t ps)
     return ps > 0 ? ps : 1;
 }
 
+/* What the tile rows of a task took. */
+static int64_t rows_ps(const as_profile_t *p, int direction, const tr_timed_t *t)
+{
+    return t->ns[direction] * 1000 - p->task_ps[direction] -
+           as_tile_ceil(t->q1) * p->key_ps[direction];
+}
+
 /* What is left for tile row 0 of the first two and of the first three tile rows, and between the two: two find
  * their operands in the caches, three do not, and documents have either. */
 static int64_t first_tile_row_ps(const as_profile_t *p, int direction, const tr_timed_t *two,
                                  const tr_timed_t *three)
 {
     const int64_t second = p->tile_row_ps[direction][1];
-    const int64_t of_two = two->ns[direction] * 1000 - p->task_ps[direction] - second;
+    const int64_t of_two = rows_ps(p, direction, two) - second;
 
-    const int64_t of_three = three->ns[direction] * 1000 - p->task_ps[direction] - second -
-                             as_profile_tile_row_ps(p, direction, three->q1);
+    const int64_t of_three =
+        rows_ps(p, direction, three) - second - as_profile_tile_row_ps(p, direction, three->q1);
     return positive((of_two + of_three) / 2);
 }
 
-static void make_points(as_profile_t *p, const tr_timed_t *tasks, int32_t count)
+/* Time of tile rows is as their keys; what is left of one is what its keys take once. */
+static int64_t key_ps(const tr_timed_t *one, const tr_timed_t *many, int direction)
 {
-    for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
-        const int64_t ns = tasks[FIRST].ns[d] + tasks[SECOND].ns[d] - tasks[BOTH].ns[d];
+    const double rows = (double)((many->q1 - many->q0) / TILE), keys = (double)(one->q1 / TILE);
+    const double more_pairs = rows * keys - rows * (rows - 1) / 2 - keys;
 
-        p->task_ps[d] = ns > 0 ? ns * 1000 : 0;
-        const double few = (double)(tasks[FEW].ns[d] * 1000 - p->task_ps[d]) /
-                           (double)(tasks[ALL].ns[d] * 1000 - p->task_ps[d]);
-        const double share = (double)FEW_ROWS / TILE, idle = (few - share) / (1 - share);
+    if (more_pairs <= 0) return 0;
+    const double more = (double)(many->ns[direction] - one->ns[direction]) * 1000;
+    const double left = (double)one->ns[direction] * 1000 / keys - more / more_pairs;
+    return left > 0 ? (int64_t)left : 0;
+}
+
+static void make_constants(as_profile_t *p, const tr_timed_t *tasks, bool has_many)
+{
+    const int64_t few_rows = (FEW_ROWS + p->row_grain - 1) / p->row_grain * p->row_grain;
+    const double share = (double)few_rows / TILE; /* that is charged */
+
+    for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
+        p->key_ps[d] = has_many ? key_ps(&tasks[ONE], &tasks[MANY], d) : 0;
+        const int64_t ns = tasks[FIRST].ns[d] + tasks[SECOND].ns[d] - tasks[BOTH].ns[d];
+        const int64_t ps = ns * 1000 - p->key_ps[d]; /* of one tile of keys more than of both */
+
+        p->task_ps[d] = ps > 0 ? ps : 0;
+        const double few =
+            (double)rows_ps(p, d, &tasks[FEW]) / (double)positive(rows_ps(p, d, &tasks[ALL]));
+        const double idle = share < 1 ? (few - share) / (1 - share) : 0;
         p->idle_per_mille[d] = idle <= 0 ? 0 : idle >= 1 ? 1000 : (int32_t)(1000 * idle);
     }
-    p->num_points = 1 + count - NUM_CONSTANT;
+}
+
+static void make_points(as_profile_t *p, const tr_timed_t *points, int32_t count,
+                        const tr_timed_t *first_two)
+{
+    p->num_points = 1 + count;
     p->keys[0] = TILE;
     for (int32_t i = 1; i < p->num_points; i++) {
-        const tr_timed_t *t = &tasks[NUM_CONSTANT + i - 1];
+        const tr_timed_t *t = &points[i - 1];
 
-        p->keys[i] = t->q1 - TILE;
+        p->keys[i] = (t->q0 + t->q1 + TILE) / 2;
         for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++)
-            p->tile_row_ps[d][i] = positive((t->ns[d] * 1000 - p->task_ps[d]) / 3);
+            p->tile_row_ps[d][i] = positive(rows_ps(p, d, t) / ((t->q1 - t->q0) / TILE));
     }
     for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++)
-        p->tile_row_ps[d][0] = first_tile_row_ps(p, d, &tasks[BOTH], &tasks[NUM_CONSTANT]);
+        p->tile_row_ps[d][0] = first_tile_row_ps(p, d, first_two, &points[0]);
 }
 
 static base_status_t predict(base_ctx_t *ctx, const tr_bench_profile_t *o, const as_profile_t *p,
@@ -124,14 +172,16 @@ static base_status_t measure(base_ctx_t *ctx, const tr_bench_profile_t *o,
                              tr_held_out_t *held_out)
 {
     tr_timed_t tasks[NUM_CONSTANT + AS_PROFILE_MAX_POINTS + TR_MAX_HELD_OUT] = {{0, 0, {0, 0}}};
-    const int32_t points = list_tasks(o, tasks), count = points + o->num_held_out;
+    const int32_t first = first_point(device), held = list_tasks(o, device, tasks);
+    const int32_t count = held + o->num_held_out;
 
-    list_held_out(o, device->max_held_rows, tasks + points);
+    list_held_out(o, device->max_held_rows, tasks + held);
     for (int round = 0; round < device->rounds; round++)
         for (int32_t i = 0; i < count; i++)
             BASE_TRY(device->time(device->rig, &tasks[i]));
-    make_points(p, tasks, points);
-    return predict(ctx, o, p, tasks + points, held_out);
+    make_constants(p, tasks, device->many > 0);
+    make_points(p, tasks + first, held - first, &tasks[BOTH]);
+    return predict(ctx, o, p, tasks + held, held_out);
 }
 
 base_status_t tr_profile_make(base_ctx_t *ctx, const tr_bench_profile_t *options,
@@ -169,6 +219,7 @@ base_status_t tr_bench_profile(base_ctx_t *ctx, const tr_bench_profile_t *option
                                   .row_grain = 1,
                                   .rounds = 20,
                                   .max_held_rows = 512,
+                                  .each_side = 1,
                                   .time = time_on_cpu};
     tr_rig_t *rig = NULL;
     base_status_t st;

@@ -16,6 +16,9 @@ typedef struct tr_profile_device {
     int32_t row_grain;     /* 1: what rows cost that are not there is measured */
     int32_t rounds;        /* times of each task, of which the least counts */
     int64_t max_held_rows; /* of a task that is held out */
+    int32_t each_side; /* of a point: tile rows of its task before and behind its own, 1 or more */
+    int32_t
+        many; /* tile rows that tell what a task's keys take once from what rows take; 0: nothing */
     /* Takes one time of one KV head of a task in both directions and keeps the least so far. */
     base_status_t (*time)(void *rig, tr_timed_t *timed);
     void *rig;
