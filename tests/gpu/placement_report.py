@@ -26,10 +26,11 @@ def read(path):
 def line(name, run, ideal):
     tokens = run["tokens_per_s_rank"]
     beside = f", {tokens / ideal:5.3f} of ideal" if ideal else ""
-    gib = max(rank["device_bytes"] for rank in run["of_ranks"]) / 2**30
+    buffers, used = (max(rank.get(key, 0) for rank in run["of_ranks"]) / 2**30 for key in ("device_bytes", "used_bytes"))
+    by_driver = f", {used:.1f} used by the driver's count" if used > 0 else ""
     print(
         f"  {name:14} {tokens:9.0f} tokens/s a rank{beside}; waits for data {100 * run['exchange_share']:.2f} %, for ranks"
-        f" {100 * run['waiting_share']:.2f} %; {run['transport']}, {run['trainers']} trainers, {gib:.1f} GiB"
+        f" {100 * run['waiting_share']:.2f} %; {run['transport']}, {run['trainers']} trainers, {buffers:.1f} GiB{by_driver}"
     )
 
 
