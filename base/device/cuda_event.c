@@ -160,6 +160,29 @@ base_status_t base_cuda_stream_signal(base_stream_t *s, base_counter_t *c, uint6
                         "cuStreamWriteValue64");
 }
 
+base_status_t base_cuda_stream_signal_all(base_stream_t *s, const base_signal_t *signals, int num)
+{
+    CUstreamBatchMemOpParams all[BASE_MAX_SIGNALS];
+
+    memset(all, 0, sizeof all);
+    for (int i = 0; i < num; i++) {
+        const uint64_t value = signals[i].value;
+
+        BASE_TRY(counter_on_gpu(s, signals[i].counter));
+        all[i].writeValue.operation =
+            value <= UINT32_MAX ? CU_STREAM_MEM_OP_WRITE_VALUE_32 : CU_STREAM_MEM_OP_WRITE_VALUE_64;
+        all[i].writeValue.address = ((cuda_counter_t *)signals[i].counter)->device;
+        all[i].writeValue.value64 = value; /* little endian: the lower half comes first */
+        all[i].writeValue.flags = CU_STREAM_WRITE_VALUE_DEFAULT;
+    }
+    BASE_TRY(base_cuda_enter(s->dev));
+    BASE_TRY(base_cuda_pace(s));
+    return value_result(s,
+                        ((base_cuda_device_t *)s->dev)
+                            ->write_all(((base_cuda_stream_t *)s)->native, (unsigned)num, all, 0),
+                        "cuStreamBatchMemOp");
+}
+
 base_status_t base_cuda_stream_wait_counter(base_stream_t *s, base_counter_t *c, uint64_t value)
 {
     BASE_TRY(counter_on_gpu(s, c));

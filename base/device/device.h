@@ -164,6 +164,14 @@ base_status_t base_counter_create(base_device_t *dev, base_counter_t **c_p) BASE
 void base_counter_destroy(base_counter_t *c);
 base_status_t base_stream_signal(base_stream_t *s, base_counter_t *c,
                                  uint64_t value) BASE_MUST_CHECK;
+/* Signals each of at most BASE_MAX_SIGNALS counters, in this order; a GPU takes them in one step. */
+#define BASE_MAX_SIGNALS 8
+typedef struct base_signal {
+    base_counter_t *counter;
+    uint64_t value;
+} base_signal_t;
+base_status_t base_stream_signal_all(base_stream_t *s, const base_signal_t *signals,
+                                     int num) BASE_MUST_CHECK;
 /* The stream goes on when the counter is >= value. cpu, strict: the wait ends with
  * BASE_ERR_TIMEOUT at the context's deadline and with BASE_ERR_PEER when the rank is asked to
  * stop; on cpu's COMPUTE streams it blocks the caller. cuda: a wait that has been queued ends by

@@ -245,6 +245,28 @@ base_status_t base_stream_signal(base_stream_t *s, base_counter_t *c, uint64_t v
     return s->dev->ops->stream_signal(s, c, value);
 }
 
+base_status_t base_stream_signal_all(base_stream_t *s, const base_signal_t *signals, int num)
+{
+    base_signal_t left[BASE_MAX_SIGNALS]; /* those that are not released */
+    int num_left = 0;
+
+    BASE_TRY(stream_state(s));
+    if (num < 0 || num > BASE_MAX_SIGNALS)
+        return BASE_FAIL(s->dev->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "%s: %d signals at once, at most %d", s->name, num, BASE_MAX_SIGNALS);
+    for (int i = 0; i < num; i++) {
+        const base_status_t st = counter_promise(s->dev->ctx, signals[i].counter, signals[i].value);
+
+        if (st < 0) return st;
+        if (st == BASE_OK) left[num_left++] = signals[i];
+    }
+    if (num_left > 1 && s->dev->ops->stream_signal_all != NULL)
+        return s->dev->ops->stream_signal_all(s, left, num_left);
+    for (int i = 0; i < num_left; i++)
+        BASE_TRY(s->dev->ops->stream_signal(s, left[i].counter, left[i].value));
+    return BASE_OK;
+}
+
 base_status_t base_stream_wait_counter(base_stream_t *s, base_counter_t *c, uint64_t value)
 {
     BASE_TRY(stream_state(s));

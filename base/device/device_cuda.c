@@ -5,8 +5,8 @@
  * Streams do not block the legacy default stream. Streams that wait for counters occupy a
  * hardware queue each while they wait; with more streams than queues a waiting stream can hold up an
  * unrelated one, and for ever when that is the one that would raise its counter. A rank with a device
- * transport has eight streams, as many as there are queues by default, so that the first device that
- * is opened asks for more (CUDA_DEVICE_MAX_CONNECTIONS, unless it is set).
+ * transport has about ten streams, more than there are queues by default (8), so that the first device
+ * that is opened asks for more (CUDA_DEVICE_MAX_CONNECTIONS, unless it is set).
  *
  * Nothing here blocks without a deadline: waits poll. A wait that has been given to the GPU
  * cannot be taken back, only its counter released; a stream that did not become idle in time marks
@@ -269,6 +269,7 @@ static const base_device_ops_t cuda_ops = {
     .counter_create = base_cuda_counter_create,
     .counter_destroy = base_cuda_counter_destroy,
     .stream_signal = base_cuda_stream_signal,
+    .stream_signal_all = base_cuda_stream_signal_all,
     .stream_wait_counter = base_cuda_stream_wait_counter,
     .buffer_export = base_cuda_buffer_export,
     .buffer_import = base_cuda_buffer_import,
@@ -322,7 +323,8 @@ base_status_t base_device_open_cuda(base_ctx_t *ctx, int index, base_device_t **
     void *const wait_value = driver_function("cuStreamWaitValue64");
     void *const write_value = driver_function("cuStreamWriteValue64");
     void *const write_low = driver_function("cuStreamWriteValue32");
-    if (wait_value == NULL || write_value == NULL || write_low == NULL) {
+    void *const write_all = driver_function("cuStreamBatchMemOp");
+    if (wait_value == NULL || write_value == NULL || write_low == NULL || write_all == NULL) {
         st = BASE_FAIL(
             ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
             "%s: the driver has no 64-bit stream memory operations (CUDA 11.7 or newer is needed)",
@@ -334,6 +336,7 @@ base_status_t base_device_open_cuda(base_ctx_t *ctx, int index, base_device_t **
     memcpy(&dev->wait_value, &wait_value, sizeof wait_value);
     memcpy(&dev->write_value, &write_value, sizeof write_value);
     memcpy(&dev->write_low, &write_low, sizeof write_low);
+    memcpy(&dev->write_all, &write_all, sizeof write_all);
     *dev_p = &dev->base;
     return BASE_OK;
 }

@@ -75,6 +75,8 @@ typedef struct base_device_ops {
     base_status_t (*counter_create)(base_device_t *dev, base_counter_t **c_p);
     void (*counter_destroy)(base_counter_t *c);
     base_status_t (*stream_signal)(base_stream_t *s, base_counter_t *c, uint64_t value);
+    /* May be NULL: one by one. */
+    base_status_t (*stream_signal_all)(base_stream_t *s, const base_signal_t *signals, int num);
     base_status_t (*stream_wait_counter)(base_stream_t *s, base_counter_t *c, uint64_t value);
 
     /* Of a buffer that can be exported; fills memory or native of what base_export holds. */

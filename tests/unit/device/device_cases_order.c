@@ -283,6 +283,36 @@ static void counter_goes_back(device_env_t *env)
     base_stream_destroy(s);
 }
 
+/* Each is signalled behind what the stream was given before, also beyond 2^32; what is released is left out. */
+static void counters_together(device_env_t *env)
+{
+    base_stream_t *s = env_stream(env, BASE_STREAM_ASYNC);
+    base_counter_t *gate, *c[3];
+    OK(base_counter_create(env->dev, &gate));
+    for (int i = 0; i < 3; i++)
+        OK(base_counter_create(env->dev, &c[i]));
+    const base_signal_t signals[] = {{c[0], 7}, {c[1], UINT64_C(0x100000003)}, {c[2], 9}};
+    base_counter_release(c[2]);
+    OK(base_stream_wait_counter(s, gate, 1));
+    OK(base_stream_signal_all(s, signals, 3));
+    assert_int_equal(base_counter_value(c[0]), 0);
+    assert_int_equal(base_counter_value(c[1]), 0);
+    base_counter_raise(gate, 1);
+    OK(base_stream_sync(s));
+    assert_int_equal(base_counter_value(c[0]), 7);
+    assert_true(base_counter_value(c[1]) == UINT64_C(0x100000003));
+    assert_true(base_counter_value(c[2]) == UINT64_MAX);
+    EXPECT(base_stream_signal_all(s, signals, 1), BASE_ERR_STATE);
+    env_expect_error(env, BASE_ERR_STATE, BASE_MSG_INT_01, "raised to 7");
+    EXPECT(base_stream_signal_all(s, signals, BASE_MAX_SIGNALS + 1), BASE_ERR_ARG);
+    env_expect_error(env, BASE_ERR_ARG, BASE_MSG_INT_01, "9 signals at once, at most 8");
+    OK(base_stream_signal_all(s, NULL, 0));
+    for (int i = 0; i < 3; i++)
+        base_counter_destroy(c[i]);
+    base_counter_destroy(gate);
+    base_stream_destroy(s);
+}
+
 /* Beyond 2^32, up to the largest. */
 static void counter_limits(device_env_t *env)
 {
@@ -346,6 +376,7 @@ const device_case_t device_cases_order[] = {
     {"counters_between_devices", ON_ALL, counters_between_devices},
     {"counters_between_threads", ON_ALL, counters_between_threads},
     {"counter_goes_back", ON_ALL, counter_goes_back},
+    {"counters_together", ON_ALL, counters_together},
     {"counter_limits", ON_ALL, counter_limits},
     {"stream_keeps_a_part", ON_ALL, stream_keeps_a_part},
     {NULL, 0, NULL},
