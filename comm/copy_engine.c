@@ -7,11 +7,14 @@
 #include "comm/watch.h"
 
 #include <inttypes.h>
+#include <sched.h>
 #include <string.h>
 #include <time.h>
 
 #define POLL_NS      20000000
 #define STOP_WAIT_NS INT64_C(1000000000)
+#define GPU_SPIN_NS                                                                                \
+    100000 /* for room, before a sleep: to be woken takes as long as a short exchange */
 
 const char comm_copy_nothing_came[] = "nothing came from";
 const char comm_copy_not_fetched[] = "its data was not fetched by";
@@ -21,9 +24,16 @@ static comm_copy_engine_t *engine_of(comm_group_t *group)
     return (comm_copy_engine_t *)((comm_mpi_group_t *)group)->carrier;
 }
 
-base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, int peer)
+base_counter_t *comm_copy_arrival(comm_copy_engine_t *e, int channel, uint64_t sequence, int peer)
 {
-    return base_counter_bank_at(e->bank, comm_copy_consumed(e->g->group.size, channel, peer));
+    return e->arrived[channel][comm_copy_lane(sequence)][peer];
+}
+
+base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, uint64_t sequence,
+                                      int peer)
+{
+    return base_counter_bank_at(
+        e->bank, comm_copy_consumed(e->g->group.size, channel, comm_copy_lane(sequence), peer));
 }
 
 /* ==== begin ==== */
@@ -46,6 +56,9 @@ static base_status_t wait_for_slot(comm_copy_engine_t *e, int channel, comm_copy
     base_status_t st = BASE_OK;
 
     if (slot->sequence == 0) return BASE_OK;
+    while (!e->on_host && !__atomic_load_n(&slot->done, __ATOMIC_ACQUIRE) &&
+           base_clock_ns() - start_ns < GPU_SPIN_NS)
+        (void)sched_yield();
     (void)pthread_mutex_lock(&e->mutex);
     while (st >= 0 && !__atomic_load_n(&slot->done, __ATOMIC_ACQUIRE)) {
         const int64_t waited_ns = base_clock_ns() - start_ns;
@@ -151,8 +164,8 @@ static base_status_t wait_on(comm_copy_engine_t *e, comm_ticket_t ticket, int pe
             moves = is_arrival ? slot->links[i].lists.num_recv : slot->links[i].lists.num_send;
     if (moves == 0) return BASE_OK;
     const comm_mpi_wait_t wait = {
-        .counter = is_arrival ? e->arrived[ticket.channel][peer]
-                              : comm_copy_consumed_by(e, ticket.channel, peer),
+        .counter = is_arrival ? comm_copy_arrival(e, ticket.channel, ticket.sequence, peer)
+                              : comm_copy_consumed_by(e, ticket.channel, ticket.sequence, peer),
         .value = ticket.sequence,
         .peer = peer,
         .tag = slot->tag,
@@ -267,11 +280,15 @@ static base_status_t check_complete(comm_carrier_t *carrier)
             for (int k = 0; k < slot->num_links; k++) {
                 const comm_peer_t *p = &slot->links[k].lists;
                 const int not_here =
-                    p->num_recv > 0 && base_counter_value(e->arrived[c][p->rank]) < slot->sequence;
+                    p->num_recv > 0 &&
+                    base_counter_value(comm_copy_arrival(e, c, slot->sequence, p->rank)) <
+                        slot->sequence;
+                const int not_sent =
+                    p->num_send > 0 &&
+                    base_counter_value(comm_copy_consumed_by(e, c, slot->sequence, p->rank)) <
+                        slot->sequence;
 
-                if (!not_here && (p->num_send == 0 || base_counter_value(comm_copy_consumed_by(
-                                                          e, c, p->rank)) >= slot->sequence))
-                    continue;
+                if (!not_here && !not_sent) continue;
                 comm_tag_text(&slot->tag, tag);
                 return BASE_FAIL(e->g->group.ctx, BASE_ERR_STATE, BASE_MSG_INT_01,
                                  "rank %d: channel %s, exchange %" PRIu64
@@ -290,8 +307,10 @@ static void end(comm_carrier_t *carrier)
 
     comm_copy_pump_end(e);
     for (int c = 0; c < COMM_NUM_CHANNELS; c++) {
-        base_stream_destroy(e->pull[c]);
-        e->pull[c] = NULL;
+        for (int l = 0; l < COMM_COPY_LANES; l++) {
+            base_stream_destroy(e->pull[c][l]);
+            e->pull[c][l] = NULL;
+        }
         base_stream_destroy(e->post[c]);
         e->post[c] = NULL;
     }

@@ -72,28 +72,39 @@ void comm_copy_listen(comm_copy_desk_t *desk, uint32_t seen, int64_t ns)
 
 /* ==== making ==== */
 
+static base_status_t lane_init(comm_copy_engine_t *e, int c, int lane)
+{
+    comm_group_t *group = &e->g->group;
+    base_counter_t **arrived = base_calloc(group->ctx, group->size, sizeof(base_counter_t *), WHAT);
+    char name[48];
+
+    if (arrived == NULL) return BASE_ERR_NOMEM;
+    e->arrived[c][lane] = arrived;
+    for (int r = 0; r < group->size; r++)
+        if (e->peers[r].is_here) BASE_TRY(base_counter_create(group->dev, &arrived[r]));
+    BASE_TRY(base_event_create(group->dev, &e->pulled[c][lane]));
+    (void)snprintf(name, sizeof name, "pull %s %d", comm_channel_name(c), lane);
+    return base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &e->pull[c][lane]);
+}
+
 static base_status_t channel_init(comm_copy_engine_t *e, int c)
 {
     comm_group_t *group = &e->g->group;
     base_ctx_t *ctx = group->ctx;
     char name[48];
 
-    e->arrived[c] = base_calloc(ctx, group->size, sizeof(base_counter_t *), WHAT);
     e->both_ready_ns[c] =
         base_calloc(ctx, (int64_t)COMM_MAX_OPEN_EXCHANGES * group->size, sizeof(int64_t), WHAT);
-    if (e->arrived[c] == NULL || e->both_ready_ns[c] == NULL) return BASE_ERR_NOMEM;
-    for (int r = 0; r < group->size; r++)
-        if (e->peers[r].is_here) BASE_TRY(base_counter_create(group->dev, &e->arrived[c][r]));
+    if (e->both_ready_ns[c] == NULL) return BASE_ERR_NOMEM;
     for (int i = 0; i < COMM_MAX_OPEN_EXCHANGES; i++) {
         e->slots[c][i].links =
             base_calloc(ctx, group->size - 1, sizeof *e->slots[c][i].links, WHAT);
         if (e->slots[c][i].links == NULL) return BASE_ERR_NOMEM;
     }
-    BASE_TRY(base_event_create(group->dev, &e->pulled[c]));
+    for (int l = 0; l < COMM_COPY_LANES; l++)
+        BASE_TRY(lane_init(e, c, l));
     (void)snprintf(name, sizeof name, "post %s", comm_channel_name(c));
-    BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &e->post[c]));
-    (void)snprintf(name, sizeof name, "pull %s", comm_channel_name(c));
-    return base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &e->pull[c]);
+    return base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &e->post[c]);
 }
 
 base_status_t comm_copy_init(comm_copy_engine_t *e, comm_mpi_group_t *g)
@@ -181,17 +192,25 @@ void comm_copy_disconnect(comm_copy_engine_t *e)
     }
 }
 
+static void lane_deinit(comm_copy_engine_t *e, int c, int lane)
+{
+    base_counter_t **arrived = e->arrived[c][lane];
+
+    base_stream_destroy(e->pull[c][lane]);
+    base_event_destroy(e->pulled[c][lane]);
+    for (int r = 0; r < e->g->group.size && arrived != NULL; r++)
+        base_counter_destroy(arrived[r]);
+    base_free(e->g->group.ctx, arrived);
+}
+
 void comm_copy_deinit(comm_copy_engine_t *e)
 {
     base_ctx_t *ctx = e->g->group.ctx;
 
     for (int c = 0; c < COMM_NUM_CHANNELS; c++) {
-        base_stream_destroy(e->pull[c]);
         base_stream_destroy(e->post[c]);
-        base_event_destroy(e->pulled[c]);
-        for (int r = 0; r < e->g->group.size && e->arrived[c] != NULL; r++)
-            base_counter_destroy(e->arrived[c][r]);
-        base_free(ctx, e->arrived[c]);
+        for (int l = 0; l < COMM_COPY_LANES; l++)
+            lane_deinit(e, c, l);
         base_free(ctx, e->both_ready_ns[c]);
         for (int i = 0; i < COMM_MAX_OPEN_EXCHANGES; i++)
             base_free(ctx, e->slots[c][i].links);

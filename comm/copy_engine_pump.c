@@ -160,8 +160,8 @@ static base_status_t compare(const position_t *at)
      * rank looks: it has compared, or it would not have read. (Its stream raises CONSUMED before it
      * can know that the exchange is complete.) */
     if (!is_there && at->link->lists.num_recv == 0 &&
-        base_counter_value(comm_copy_consumed_by(at->e, at->channel, at->peer)) >=
-            at->slot->sequence) {
+        base_counter_value(comm_copy_consumed_by(at->e, at->channel, at->slot->sequence,
+                                                 at->peer)) >= at->slot->sequence) {
         at->link->compared = 1;
         return BASE_OK;
     }
@@ -194,7 +194,7 @@ base_status_t comm_copy_ring_behind(comm_copy_engine_t *e, base_stream_t *stream
                       : BASE_OK;
 }
 
-static base_status_t give_copies(const position_t *at)
+static base_status_t give_copies(const position_t *at, base_stream_t *stream)
 {
     comm_copy_engine_t *e = at->e;
     const int size = e->g->group.size;
@@ -211,7 +211,7 @@ static base_status_t give_copies(const position_t *at)
         if (from[i].buffer < 0) continue; /* empty on both sides: they were compared */
         BASE_TRY(comm_copy_import(e, at->peer, from[i].buffer, &src.mem.buffer));
         src.mem.offset = from[i].offset;
-        BASE_TRY(base_copy(e->pull[at->channel], &mine->recv[i], &src));
+        BASE_TRY(base_copy(stream, &mine->recv[i], &src));
     }
     return BASE_OK;
 }
@@ -219,16 +219,17 @@ static base_status_t give_copies(const position_t *at)
 static base_status_t pull(const position_t *at)
 {
     comm_copy_engine_t *e = at->e;
-    const int c = at->channel, size = e->g->group.size;
-    base_stream_t *stream = e->pull[c];
-    base_counter_t *consumed = base_counter_bank_at(e->peers[at->peer].bank,
-                                                    comm_copy_consumed(size, c, e->g->group.rank));
+    const int c = at->channel, lane = comm_copy_lane(at->slot->sequence);
+    base_stream_t *stream = e->pull[c][lane];
+    const int consumed = comm_copy_consumed(e->g->group.size, c, lane, e->g->group.rank);
+    const base_signal_t signals[] = {
+        /* First: compare(). */
+        {base_counter_bank_at(e->peers[at->peer].bank, consumed), at->slot->sequence},
+        {e->arrived[c][lane][at->peer], at->slot->sequence},
+    };
 
-    BASE_TRY(give_copies(at));
-    BASE_TRY(base_event_record(e->pulled[c], stream));
-    e->has_pulled[c] = 1;
-    BASE_TRY(base_stream_signal(stream, consumed, at->slot->sequence)); /* first: compare() */
-    BASE_TRY(base_stream_signal(stream, e->arrived[c][at->peer], at->slot->sequence));
+    BASE_TRY(give_copies(at, stream));
+    BASE_TRY(base_stream_signal_all(stream, signals, 2));
     return comm_copy_ring_behind(e, stream, at->peer);
 }
 
@@ -270,13 +271,14 @@ static base_status_t progress_link(const position_t *at, int64_t now, int *busy)
         }
     }
     if (link->pulled && !link->arrived &&
-        (link->lists.num_recv == 0 || base_counter_value(e->arrived[c][at->peer]) >= sequence)) {
+        (link->lists.num_recv == 0 ||
+         base_counter_value(comm_copy_arrival(e, c, sequence, at->peer)) >= sequence)) {
         link->arrived = 1;
         trace(at);
     }
     if (link->compared && !link->sent &&
         (link->lists.num_send == 0 ||
-         base_counter_value(comm_copy_consumed_by(e, c, at->peer)) >= sequence))
+         base_counter_value(comm_copy_consumed_by(e, c, sequence, at->peer)) >= sequence))
         link->sent = 1;
     if (before == link->compared + link->pulled + link->arrived + link->sent) return BASE_OK;
     *busy = 1;
@@ -341,22 +343,32 @@ static base_status_t look(comm_copy_engine_t *e, int *busy, int *open)
 
 /* ==== the thread ==== */
 
-/* No copy is given any more; those that run end by themselves, and waits that a GPU holds are let
- * go. */
+/* Waits that a GPU holds are let go. */
+static void release_waits(comm_copy_engine_t *e)
+{
+    for (int c = 0; c < COMM_NUM_CHANNELS; c++)
+        for (int l = 0; l < COMM_COPY_LANES; l++)
+            for (int r = 0; r < e->g->group.size; r++) {
+                if (!e->peers[r].is_here) continue;
+                base_counter_release(e->arrived[c][l][r]);
+                base_counter_release(comm_copy_consumed_by(e, c, (uint64_t)l, r));
+            }
+}
+
+/* No copy is given any more; those that run end by themselves. */
 static void park(comm_copy_engine_t *e)
 {
     const int64_t start_ns = base_clock_ns();
 
-    for (int c = 0; c < COMM_NUM_CHANNELS && !e->on_host; c++)
-        for (int r = 0; r < e->g->group.size; r++) {
-            if (!e->peers[r].is_here) continue;
-            base_counter_release(e->arrived[c][r]);
-            base_counter_release(comm_copy_consumed_by(e, c, r));
-        }
-    for (int c = 0; c < COMM_NUM_CHANNELS; c++)
-        while (e->has_pulled[c] && base_event_query(e->pulled[c]) == BASE_PENDING &&
+    if (!e->on_host) release_waits(e);
+    for (int i = 0; i < COMM_NUM_CHANNELS * COMM_COPY_LANES; i++) {
+        const int c = i / COMM_COPY_LANES, l = i % COMM_COPY_LANES;
+
+        if (base_event_record(e->pulled[c][l], e->pull[c][l]) < 0) continue; /* failed: none run */
+        while (base_event_query(e->pulled[c][l]) == BASE_PENDING &&
                base_clock_ns() - start_ns < DRAIN_NS)
             base_clock_sleep_ns(SLEEP_MIN_NS);
+    }
     (void)pthread_mutex_lock(&e->mutex);
     e->parked = 1;
     (void)pthread_cond_broadcast(&e->changed);

@@ -8,7 +8,8 @@
  *   pulled    the peer has it ready, this rank too: the copies are given to the stream
  *   arrived   the copies are done             (at once when there is nothing to receive)
  *   sent      the peer's copies are done      (at once when there is nothing to send)
- * Copies of one peer are given in the order of the exchanges, those of different peers in any. */
+ * Copies of one peer are given in the order of the exchanges, those of different peers in any. They are done in
+ * that order within a lane: so each lane has counters of its own. */
 #ifndef CADRE_COMM_COPY_ENGINE_STATE_H
 #define CADRE_COMM_COPY_ENGINE_STATE_H
 
@@ -16,7 +17,11 @@
 
 #include "base/shared_memory.h"
 
-#define COMM_COPY_MAGIC       UINT64_C(0x6361647264657331)
+#define COMM_COPY_MAGIC UINT64_C(0x6361647264657332)
+/* Streams that the exchanges of a channel take in turn. Between a copy and the counters behind it, and between
+ * those and the next copy, a GPU's stream goes from one engine to another, 2 us each way; meanwhile the other
+ * stream copies. Divides COMM_MAX_OPEN_EXCHANGES. */
+#define COMM_COPY_LANES       2
 #define COMM_COPY_MAX_BUFFERS 1024 /* of a rank, in the life of a group */
 #define COMM_COPY_MAX_RANGES                                                                       \
     262144 /* that a rank sends in one exchange; room that is not used costs nothing */
@@ -104,13 +109,12 @@ typedef struct comm_copy_engine {
     comm_copy_known_t *known; /* [COMM_COPY_MAX_BUFFERS] the desk's buffers; the rank's thread's */
     comm_copy_peer_t *peers;  /* [size] */
 
-    base_stream_t *post[COMM_NUM_CHANNELS];  /* waits for `ready`; the rank's thread feeds it */
-    base_stream_t *pull[COMM_NUM_CHANNELS];  /* copies; the pump feeds it */
-    base_event_t *pulled[COMM_NUM_CHANNELS]; /* behind the last copy */
-    int has_pulled[COMM_NUM_CHANNELS];
+    base_stream_t *post[COMM_NUM_CHANNELS]; /* waits for `ready`; the rank's thread feeds it */
+    base_stream_t *pull[COMM_NUM_CHANNELS][COMM_COPY_LANES];  /* copies; the pump feeds it */
+    base_event_t *pulled[COMM_NUM_CHANNELS][COMM_COPY_LANES]; /* behind all, when the group stops */
     int64_t *
         both_ready_ns[COMM_NUM_CHANNELS]; /* [slot][size] atomic builtins: when both had it ready */
-    base_counter_t **arrived[COMM_NUM_CHANNELS]; /* [size] */
+    base_counter_t **arrived[COMM_NUM_CHANNELS][COMM_COPY_LANES]; /* [size] */
     comm_copy_slot_t slots[COMM_NUM_CHANNELS][COMM_MAX_OPEN_EXCHANGES];
     comm_peer_t *remote; /* [size - 1] of the exchange that is begun */
 
@@ -142,28 +146,37 @@ static inline int64_t *comm_copy_ready_ns(comm_copy_engine_t *e, int channel, ui
     return &e->both_ready_ns[channel][slot * e->g->group.size + peer];
 }
 
+static inline int comm_copy_lane(uint64_t sequence)
+{
+    return (int)(sequence % COMM_COPY_LANES);
+}
+
 /* Counters of a bank. */
 static inline int comm_copy_ready(int channel)
 {
     return channel;
 }
-static inline int comm_copy_consumed(int size, int channel, int by)
+
+static inline int comm_copy_consumed(int size, int channel, int lane, int by)
 {
-    return COMM_NUM_CHANNELS + channel * size + by;
+    return COMM_NUM_CHANNELS + (channel * COMM_COPY_LANES + lane) * size + by;
 }
 
 static inline int comm_copy_checked(int size,
                                     int by) /* 1: the check at the start has come from `by` */
 {
-    return COMM_NUM_CHANNELS * (1 + size) + by;
-}
-static inline int comm_copy_num_counters(int size)
-{
-    return COMM_NUM_CHANNELS * (1 + size) + size;
+    return COMM_NUM_CHANNELS * (1 + COMM_COPY_LANES * size) + by;
 }
 
-/* How far `peer` has read what this rank sends on the channel. */
-base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, int peer);
+static inline int comm_copy_num_counters(int size)
+{
+    return comm_copy_checked(size, size);
+}
+
+/* Reaches `sequence` when that exchange's data of `peer` is here; when `peer` has read this rank's. */
+base_counter_t *comm_copy_arrival(comm_copy_engine_t *e, int channel, uint64_t sequence, int peer);
+base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, uint64_t sequence,
+                                      int peer);
 
 extern const char comm_copy_nothing_came[]; /* "nothing came from" */
 extern const char comm_copy_not_fetched[];  /* "its data was not fetched by" */
