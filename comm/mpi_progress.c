@@ -286,7 +286,9 @@ static base_status_t progress_slot(comm_mpi_group_t *g, int channel, comm_mpi_sl
         const comm_mpi_link_t *l = &slot->links[i];
 
         done = finish_link(g, channel, slot, &slot->links[i], busy) && done;
-        g->moving |= l->header_in && (l->num_receives > 0 || l->num_sends > 0);
+        /* What NCCL moves waits for its headers alone. */
+        g->moving |= g->headers_only ? !l->header_in
+                                     : l->header_in && (l->num_receives > 0 || l->num_sends > 0);
     }
     if (done && !open) {
         slot->phase = COMM_MPI_COMPLETE;

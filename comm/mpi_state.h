@@ -161,7 +161,7 @@ typedef struct comm_mpi_group {
     void (*report)(void *user, const base_error_t *error); /* comm_mpi_options_t */
     void *report_user;
     int has_ended; /* fn has returned */
-    int moving;    /* data was on its way at the last look */
+    int moving;    /* data, or headers that data waits for, was on its way at the last look */
     int quiet;     /* after a stop: nothing of the rank's memory is used any more */
 } comm_mpi_group_t;
 

@@ -228,7 +228,8 @@ static void end(comm_carrier_t *carrier)
         if (comm_mpi_is_stopped(n->g)) comm_nccl_link_abort(c->link);
         base_stream_destroy(c->post);
         base_stream_destroy(c->move);
-        c->post = c->move = NULL;
+        base_stream_destroy(c->tell);
+        c->post = c->move = c->tell = NULL;
         comm_nccl_link_close(c->link);
         c->link = NULL;
     }
@@ -264,41 +265,61 @@ static void destroy(comm_carrier_t *carrier)
 
 /* ==== open ==== */
 
+typedef struct greeting {
+    base_buffer_t *buffer; /* a byte from every rank, and the one that this rank sends */
+    unsigned char *heard;  /* [size] */
+} greeting_t;
+
+static base_status_t prepare_greeting(comm_nccl_t *n, comm_nccl_channel_t *c, greeting_t *greeting)
+{
+    comm_group_t *group = &n->g->group;
+    const int size = group->size;
+
+    greeting->heard = base_calloc(group->ctx, size, 1, WHAT);
+    if (greeting->heard == NULL) return BASE_ERR_NOMEM;
+    BASE_TRY(base_buffer_alloc(group->dev, BASE_MEMORY_DEVICE, size + 1, "NCCL greeting",
+                               &greeting->buffer));
+    const base_range_t all = {
+        .mem = base_mem(greeting->buffer, 0), .row_bytes = size + 1, .rows = 1, .pitch = size + 1};
+    return base_fill(c->move, &all, (uint8_t)(group->rank + 1));
+}
+
 /* One byte from everyone to everyone. NCCL connects two ranks when they first exchange something, which takes
  * the hosts of both at the same time: later the pump of one could be at the first exchange of ping and that
  * of the other at pong's, for ever. And it shows that data arrives. */
-static base_status_t greet(comm_nccl_t *n, comm_nccl_channel_t *c)
+static base_status_t greet(comm_nccl_t *n, comm_nccl_channel_t *c, const greeting_t *greeting)
 {
     comm_group_t *group = &n->g->group;
     const int size = group->size, me = group->rank;
-    unsigned char *heard = base_calloc(group->ctx, size, 1, WHAT);
-    base_buffer_t *buffer = NULL;
-    base_status_t st = BASE_ERR_NOMEM;
     int num = 0;
 
-    if (heard == NULL) return st;
-    BASE_TRY_GOTO(
-        base_buffer_alloc(group->dev, BASE_MEMORY_DEVICE, size + 1, "NCCL greeting", &buffer), st,
-        out);
-    const base_range_t all = {
-        .mem = base_mem(buffer, 0), .row_bytes = size + 1, .rows = 1, .pitch = size + 1};
-    BASE_TRY_GOTO(base_fill(c->move, &all, (uint8_t)(me + 1)), st, out);
     for (int r = 0; r < size; r++) {
         if (r == me) continue;
-        n->pieces[num++] = (comm_nccl_piece_t){r, 1, base_mem(buffer, size), 1};
-        n->pieces[num++] = (comm_nccl_piece_t){r, 0, base_mem(buffer, r), 1};
+        n->pieces[num++] = (comm_nccl_piece_t){r, 1, base_mem(greeting->buffer, size), 1};
+        n->pieces[num++] = (comm_nccl_piece_t){r, 0, base_mem(greeting->buffer, r), 1};
     }
-    BASE_TRY_GOTO(comm_nccl_link_move(c->link, c->move, n->pieces, num), st, out);
-    BASE_TRY_GOTO(base_download(c->move, heard, base_mem(buffer, 0), size), st, out);
-    BASE_TRY_GOTO(base_stream_sync(c->move), st, out);
-    for (int r = 0; r < size && st >= 0; r++)
-        if (heard[r] != (uint8_t)(r + 1))
-            st = BASE_FAIL(group->ctx, BASE_ERR_COMM, BASE_MSG_COMM_04,
-                           "rank %d: NCCL brought %d from rank %d, which sent %d", me, heard[r], r,
-                           r + 1);
-out:
-    base_buffer_free(buffer);
-    base_free(group->ctx, heard);
+    BASE_TRY(comm_nccl_link_move(c->link, c->move, n->pieces, num));
+    BASE_TRY(base_download(c->move, greeting->heard, base_mem(greeting->buffer, 0), size));
+    BASE_TRY(base_stream_sync(c->move));
+    for (int r = 0; r < size; r++)
+        if (greeting->heard[r] != (uint8_t)(r + 1))
+            return BASE_FAIL(group->ctx, BASE_ERR_COMM, BASE_MSG_COMM_04,
+                             "rank %d: NCCL brought %d from rank %d, which sent %d", me,
+                             greeting->heard[r], r, r + 1);
+    return BASE_OK;
+}
+
+/* Behind a check that all ranks have come so far: connecting has no deadline. */
+static base_status_t meet(comm_nccl_t *n, comm_nccl_channel_t *c, base_status_t opened)
+{
+    greeting_t greeting = {0};
+    base_status_t st = opened;
+
+    if (st >= 0) st = prepare_greeting(n, c, &greeting);
+    st = comm_mpi_agree(n->g, st);
+    if (st >= 0) st = greet(n, c, &greeting);
+    base_buffer_free(greeting.buffer);
+    base_free(n->g->group.ctx, greeting.heard);
     return st;
 }
 
@@ -323,8 +344,9 @@ static base_status_t open_channel(comm_nccl_t *n, int number, const comm_nccl_id
     BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->post));
     (void)snprintf(name, sizeof name, "nccl %s", comm_channel_name(number));
     BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->move));
-    BASE_TRY(comm_nccl_link_open(group->dev, group->rank, group->size, id, &c->link));
-    return greet(n, c);
+    (void)snprintf(name, sizeof name, "tell %s", comm_channel_name(number));
+    BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->tell));
+    return comm_nccl_link_open(group->dev, group->rank, group->size, id, &c->link);
 }
 
 static base_status_t open_links(comm_nccl_t *n)
@@ -339,7 +361,7 @@ static base_status_t open_links(comm_nccl_t *n)
         st = comm_nccl_link_id(group->ctx, &mine[i]);
     if (st >= 0) st = comm_mpi_allgather(group, mine, sizeof mine, all);
     for (int i = 0; i < COMM_NUM_CHANNELS && st >= 0; i++)
-        st = open_channel(n, i, &all[i]);
+        st = meet(n, &n->channels[i], open_channel(n, i, &all[i]));
     base_free(group->ctx, all);
     return st < 0 ? st : comm_mpi_barrier(group);
 }

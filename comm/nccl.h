@@ -11,8 +11,12 @@
  * begin gives the headers to MPI and has the device raise a counter when `ready` has happened. A thread,
  * the *pump*, gives the stream of the channel, in the order of the exchanges and as soon as all headers have
  * come and the counter is there: packing, the group, unpacking, and a counter for which the caller's
- * streams wait. So nothing of the transport occupies the GPU before this rank has its data. NCCL is asked without blocking, so that deadlines and stops end its waits; after a stop all
- * ranks abort their communicators. */
+ * streams wait. So nothing of the transport occupies the GPU before this rank has its data. Ranks
+ * meet and connect while the group is opened; from then on no call of NCCL waits for another rank, and after a
+ * stop all ranks abort their communicators.
+ *
+ * While data moves NCCL's kernels hold multiprocessors: between two of four GPUs 8 (below 48 MiB), 16, or 32 (from
+ * 96 MiB), for each peer at once and at most 32 in all (comm/nccl_link.c). Copy engines hold none. */
 #ifndef CADRE_COMM_NCCL_H
 #define CADRE_COMM_NCCL_H
 

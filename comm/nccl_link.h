@@ -3,8 +3,9 @@
  * nccl_link.c is NCCL; nccl_link_stub.c stands in for it in builds without; tests/support/nccl_fake.c
  * moves memory of the CPU, so that the rest of the transport runs in tests without a GPU.
  *
- * NCCL's calls do not block here: communicators are non-blocking ones, and whoever waits for them looks at
- * deadline and stop flag. A link is used by one thread at a time. */
+ * To open a link does not block for longer than the deadline, or the stop flag, says. Nor does a move, since
+ * all that it does is give work to the GPU, but for the first one between two ranks: NCCL connects them then,
+ * which waits for both. A link is used by one thread at a time. */
 #ifndef CADRE_COMM_NCCL_LINK_H
 #define CADRE_COMM_NCCL_LINK_H
 

@@ -145,7 +145,8 @@ static base_status_t move(const position_t *at)
     BASE_TRY(comm_nccl_link_move(c->link, c->move, n->pieces, num));
     BASE_TRY(walk(at, PASS_UNPACK, &num));
     BASE_TRY(base_event_record(c->given, c->move));
-    return base_stream_signal(c->move, c->done, at->slot->sequence);
+    BASE_TRY(base_stream_wait_event(c->tell, c->given));
+    return base_stream_signal(c->tell, c->done, at->slot->sequence);
 }
 
 /* ==== looking ==== */
@@ -247,8 +248,8 @@ static void park(comm_nccl_t *n)
     for (int i = 0; i < COMM_NUM_CHANNELS && stopped; i++) {
         comm_nccl_channel_t *c = &n->channels[i];
 
-        while (c->moved > 0 && base_event_query(c->given) == BASE_PENDING &&
-               base_clock_ns() - start_ns < DRAIN_NS)
+        if (base_event_record(c->given, c->tell) < 0) continue; /* failed: nothing runs */
+        while (base_event_query(c->given) == BASE_PENDING && base_clock_ns() - start_ns < DRAIN_NS)
             base_clock_sleep_ns(20000);
     }
     (void)pthread_mutex_lock(&n->g->process->mutex);

@@ -38,6 +38,8 @@ typedef struct comm_nccl_channel {
     comm_nccl_link_t *link;
     base_stream_t *post; /* waits for `ready`; the rank's thread feeds it */
     base_stream_t *move; /* the pump feeds it */
+    base_stream_t
+        *tell; /* raises `done` behind what `move` did, which goes on meanwhile; likewise */
     base_counter_t *ready, *done;
     base_event_t *given;         /* behind what the pump gave last */
     comm_nccl_staging_t in, out; /* the pump's */
