@@ -16,7 +16,7 @@ rows = [json.loads(line) for line in open("out")]
 wanted = [(t, way, b) for t in sys.argv[2:] for way in ("one", "both") for b in (65536, 262144, 1048576)]
 assert [(r["transport"], r["way"], r["bytes"]) for r in rows] == wanted
 for r in rows:
-    assert r["ranks"] == int(sys.argv[1]) and r["device"] == "cpu" and r["repeat"] > 0 and r["ns"] > 0
+    assert r["ranks"] == int(sys.argv[1]) and r["device"] == "cpu" and r["repeat"] > 0 and r["ns"] > 0 and r["alone_ns"] > 0 and r["less_than"] == ""
     assert abs(r["gb_per_s"] * r["ns"] / r["bytes"] - 1) < 1e-3 and abs(r["bare_ns"] / r["ns"] / r["share"] - 1) < 1e-3
 PY
 }
@@ -28,7 +28,7 @@ words="bench links on 2 processes"
 rows 2 mpi copy_engine
 # Nothing copies this fast.
 expect 1 bench links --threads 2 --max-mib 64 --rounds 1 --round-ms 1 --want-gb 100000
-out '^threads +cpu +2 both +67108864 '
+out '^threads +cpu +2 both +67108864 .* LESS THAN 100000 GB/s$'
 
 expect 2 bench links "${small[@]}"
 err "CLI-02"

@@ -4,8 +4,10 @@
  * Two patterns. `one`: rank 0 sends to rank 1, 2 to 3, and so on. `both`: every rank sends to the next and
  * receives from the one before, all at once. Exchanges have one contiguous range a peer and follow each
  * other as in a layer: the next one of the same memory is ready when the last one is complete, and as many
- * as `depth` are on their way. A figure is the bytes that a rank receives by the time of the slowest rank;
- * medians of rounds in which bare and exchange take turns. */
+ * as `depth` are on their way. So are the bare transfers: given one behind the other, waited for at the end.
+ * A figure is the bytes that a rank receives by the time of the slowest rank; medians of rounds in which
+ * bare and exchange take turns. Beside it stands how long an exchange takes alone: each is begun when
+ * the one before is complete on the device, so that nothing hides what leads up to it. */
 #ifndef CADRE_TRAINER_BENCH_BENCH_LINKS_H
 #define CADRE_TRAINER_BENCH_BENCH_LINKS_H
 

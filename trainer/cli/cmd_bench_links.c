@@ -26,7 +26,12 @@ static const char PAGE[] =
     "  --want-share N     per cent of bare that exchanges of 1 MiB and more must reach (0)\n"
     "  --want-gb N        GB/s that exchanges of 64 MiB and more must reach (0)\n"
     "  --json             one object a line\n\n"
-    "Exit code 0: nothing falls short of what is wanted; 1: something does.";
+    "Exchanges follow each other, several on their way, as do bare transfers; `alone us` is one "
+    "that "
+    "begins\n"
+    "when the last one is complete.\n"
+    "Exit code 0: nothing falls short of what is wanted; 1: something does, and its row says of "
+    "what.";
 
 enum {
     TRANSPORT,
