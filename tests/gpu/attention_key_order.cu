@@ -116,8 +116,8 @@ int main()
         faults += !random_tasks(seed);
     /* 128 rows of a group of 4 are 8 tiles: at most so many blocks of a chain can work. */
     faults += !crowded("one head each", std::vector<wanted_task>(64, {1, 1, 8, 200}), 3);
-    faults += !crowded("eight heads", std::vector<wanted_task>(24, {8, 8, 8, 200}), 3);
-    faults += !crowded("512 rows", std::vector<wanted_task>(16, {8, 8, 32, 132}), 6);
+    faults += !crowded("eight heads", std::vector<wanted_task>(24, {8, 8, 8, 200}), 4);
+    faults += !crowded("512 rows", std::vector<wanted_task>(16, {8, 8, 32, 132}), 9);
     faults += !crowded("a document", {{8, 8, 1024, 128}}, 17);
     printf("attention_key_order: %d faults\n", faults);
     return faults > 0;

@@ -117,8 +117,9 @@ template <int D> __device__ __forceinline__ row_item row_item_of(const bwd_sm90_
 /* Blocks that own keys walk the same rows at nearly the same time: little of them need fit L2. With
  * more heads in a section fewer blocks wait for each other in a row. Measured. */
 constexpr int64_t ROW_SECTION_BYTES = 4 * SECTION_BYTES;
-/* Tiles of rows of a group, over all its heads, for each processor. */
-constexpr int64_t GROUP_TILES = 4;
+/* Tiles of rows of a group, over all its heads, for each processor. A turn takes up to 1.3 times as long as the work
+ * on a tile; more than needed would not fit L2, 64 kB each with their dq. */
+constexpr int64_t GROUP_TILES = 2;
 
 inline int64_t row_tiles_of(const bwd_sm90_task &t)
 {
