@@ -39,6 +39,17 @@ assert f["parts"]["dense"] > 0 and f["parts"]["attention"] > 0
 PY
 done
 
+# The report of `tests/gpu/run one` on these: a step has a bound by both rates, which op by op it cannot beat on average,
+# and what did not run is missing.
+mkdir -p one
+cp out one/one_documents_4x4096.json
+words='bench train, as one_report.py sees it'
+python3 "$here/../gpu/one_report.py" one >out 2>err && fail "all held, though most is missing"
+out '^bare: a product of 512x1024x256 '
+out '^  linear layers  .* [0-9.]+$'
+out '^bound of the step, of both ceilings +[0-9.]+ ms, '
+out '^adapters_4 +MISSING'
+
 # What a policy keeps, without a device of that size: a layer's x, o and lse are 17 kB a row, all of it 145 kB.
 expect 0 bench train --device cpu --dtype bf16 --memory
 out '^recompute none +[0-9]+'
