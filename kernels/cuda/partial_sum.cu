@@ -1,15 +1,16 @@
 /* Sums of partial dk, dv: one pass, fp32, parts in the order listed, fp32 or bf16. A block takes
- * BLOCK_ELEMENTS of one head of one sum. The lists travel as kernel parameters (see
+ * BLOCK_ELEMENTS of one head of one sum; a thread asks for its four places of a part at once. The lists travel as kernel parameters (see
  * attention/task_list.cuh); more sums or parts than fit become several launches. */
-#include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/real_vector.cuh"
 
-#include <cuda_bf16.h>
+using namespace kern_real;
 
 namespace
 {
 
-constexpr int THREADS = 256, VECTOR = 4, BLOCK_ELEMENTS = 4 * THREADS * VECTOR;
+constexpr int THREADS = 256, VECTOR = 4, TURNS = 4, TURN = THREADS * VECTOR;
+constexpr int BLOCK_ELEMENTS = TURNS * TURN;
 constexpr int MAX_SUMS = 256, MAX_PARTS = 1024;
 
 /* kern_sum_part_t in 16 bytes: head_real is 2 src_head + real. */
@@ -47,6 +48,34 @@ __device__ __forceinline__ float load_one(const sum_params &p, const sum_part &p
     return (part.head_real & 1) != 0 ? __bfloat162float(p.src_real[at]) : p.src[at];
 }
 
+/* Elements [begin, end) of a head, in VECTORs. FULL: there are BLOCK_ELEMENTS. */
+template <bool FULL>
+__device__ __forceinline__ void sum_turns(const sum_params &p, const kern_sum_t &sum, int64_t head,
+                                          int64_t begin, int64_t end)
+{
+    const sum_part *parts = p.parts + sum.first_part;
+    const int64_t first = begin + threadIdx.x * VECTOR;
+    float4 acc[TURNS] = {};
+    for (int32_t part = 0; part < sum.num_parts; part++) {
+        float4 x[TURNS] = {};
+#pragma unroll
+        for (int k = 0; k < TURNS; k++)
+            if (FULL || first + k * TURN < end)
+                x[k] = load_part(p, parts[part], head, first + k * TURN);
+#pragma unroll
+        for (int k = 0; k < TURNS; k++)
+            acc[k] = part == 0 ? x[k]
+                               : make_float4(acc[k].x + x[k].x, acc[k].y + x[k].y,
+                                             acc[k].z + x[k].z, acc[k].w + x[k].w);
+    }
+    __nv_bfloat16 *dst = p.dst + sum.dst + head * sum.dst_head;
+#pragma unroll
+    for (int k = 0; k < TURNS; k++)
+        if (FULL || first + k * TURN < end)
+            store_raw(dst + first + k * TURN,
+                      make_uint2(pack(acc[k].x, acc[k].y), pack(acc[k].z, acc[k].w)));
+}
+
 __global__ void __launch_bounds__(THREADS) sum_kernel(const __grid_constant__ sum_params p)
 {
     int low = 0, high = p.num_sums; /* first_block[low] <= block < first_block[high] */
@@ -65,25 +94,18 @@ __global__ void __launch_bounds__(THREADS) sum_kernel(const __grid_constant__ su
     const sum_part *parts = p.parts + sum.first_part;
     __nv_bfloat16 *dst = p.dst + sum.dst + head * sum.dst_head;
 
-    for (int64_t i = begin + threadIdx.x * VECTOR; i < end; i += THREADS * VECTOR) {
-        if (i + VECTOR <= end) {
-            float4 acc = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            for (int32_t part = 0; part < sum.num_parts; part++) {
-                const float4 x = load_part(p, parts[part], head, i);
-                acc =
-                    part == 0 ? x : make_float4(acc.x + x.x, acc.y + x.y, acc.z + x.z, acc.w + x.w);
-            }
-            __nv_bfloat162 out[2] = {__floats2bfloat162_rn(acc.x, acc.y),
-                                     __floats2bfloat162_rn(acc.z, acc.w)};
-            *reinterpret_cast<uint2 *>(dst + i) = *reinterpret_cast<uint2 *>(out);
-            continue;
-        }
-        for (int64_t j = i; j < end; j++) {
-            float acc = sum.num_parts > 0 ? load_one(p, parts[0], head, j) : 0.0f;
-            for (int32_t part = 1; part < sum.num_parts; part++)
-                acc += load_one(p, parts[part], head, j);
-            dst[j] = __float2bfloat16_rn(acc);
-        }
+    if (begin + BLOCK_ELEMENTS <= end) {
+        sum_turns<true>(p, sum, head, begin, end);
+        return;
+    }
+    const int64_t whole = end - end % VECTOR;
+    sum_turns<false>(p, sum, head, begin, whole);
+    const int64_t j = whole + threadIdx.x;
+    if (j < end) {
+        float acc = sum.num_parts > 0 ? load_one(p, parts[0], head, j) : 0.0f;
+        for (int32_t part = 1; part < sum.num_parts; part++)
+            acc += load_one(p, parts[part], head, j);
+        dst[j] = __float2bfloat16_rn(acc);
     }
 }
 

@@ -48,10 +48,15 @@ __device__ __forceinline__ values<8> unpack(float4 a, float4 b)
     return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
 }
 
+__device__ __forceinline__ uint4 load_raw(const bf16 *p)
+{
+    return *reinterpret_cast<const uint4 *>(p);
+}
+
 template <int N> __device__ __forceinline__ values<N> load(const bf16 *p)
 {
     if constexpr (N == CHUNK)
-        return unpack(*reinterpret_cast<const uint4 *>(p));
+        return unpack(load_raw(p));
     else
         return {{__bfloat162float(*p)}};
 }
@@ -65,11 +70,33 @@ template <int N> __device__ __forceinline__ values<N> load(const float *p)
         return {{*p}};
 }
 
+/* 16 and 8 bytes in one instruction. A plain store of a uint4 the compiler often cuts into four, of
+ * which each then touches every sector that the warp writes. */
+__device__ __forceinline__ void store_raw(void *p, uint4 x)
+{
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "l"(__cvta_generic_to_global(p)), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+                 : "memory");
+}
+__device__ __forceinline__ void store_raw(void *p, uint2 x)
+{
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};"
+                 :
+                 : "l"(__cvta_generic_to_global(p)), "r"(x.x), "r"(x.y)
+                 : "memory");
+}
+__device__ __forceinline__ void store_raw(void *p, float4 x)
+{
+    store_raw(p, make_uint4(__float_as_uint(x.x), __float_as_uint(x.y), __float_as_uint(x.z),
+                            __float_as_uint(x.w)));
+}
+
 template <int N> __device__ __forceinline__ void store(bf16 *p, const values<N> &x)
 {
     if constexpr (N == CHUNK)
-        *reinterpret_cast<uint4 *>(p) = make_uint4(pack(x.v[0], x.v[1]), pack(x.v[2], x.v[3]),
-                                                   pack(x.v[4], x.v[5]), pack(x.v[6], x.v[7]));
+        store_raw(p, make_uint4(pack(x.v[0], x.v[1]), pack(x.v[2], x.v[3]), pack(x.v[4], x.v[5]),
+                                pack(x.v[6], x.v[7])));
     else
         *p = __float2bfloat16_rn(x.v[0]);
 }
@@ -77,8 +104,8 @@ template <int N> __device__ __forceinline__ void store(bf16 *p, const values<N> 
 template <int N> __device__ __forceinline__ void store(float *p, const values<N> &x)
 {
     if constexpr (N == CHUNK) {
-        reinterpret_cast<float4 *>(p)[0] = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
-        reinterpret_cast<float4 *>(p)[1] = make_float4(x.v[4], x.v[5], x.v[6], x.v[7]);
+        store_raw(p, make_float4(x.v[0], x.v[1], x.v[2], x.v[3]));
+        store_raw(p + 4, make_float4(x.v[4], x.v[5], x.v[6], x.v[7]));
     } else {
         *p = x.v[0];
     }
@@ -147,6 +174,14 @@ template <class... Mats> inline bool in_chunks(const kern_mat_t &mat, const Mats
 inline unsigned blocks_of(int64_t items, int64_t per_block)
 {
     return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
+/* The row of an element; a 64-bit division costs as much as the rest of an element's work. */
+__device__ __forceinline__ int64_t row_of(int64_t element, int64_t cols)
+{
+    return (element | cols) >> 32 == 0
+               ? static_cast<uint32_t>(element) / static_cast<uint32_t>(cols)
+               : element / cols;
 }
 
 /* ==== work on each element of rows x cols alone ==== */

@@ -24,14 +24,6 @@ struct piece_place {
     int64_t begin, end; /* elements of the entry */
 };
 
-/* The row of an element; a 64-bit division costs as much as the rest of an element's work. */
-__device__ __forceinline__ int64_t row_of(int64_t element, int64_t cols)
-{
-    return (element | cols) >> 32 == 0
-               ? static_cast<uint32_t>(element) / static_cast<uint32_t>(cols)
-               : element / cols;
-}
-
 template <class List> __device__ piece_place find_piece(const List &list)
 {
     int low = 0, high = list.count; /* first_piece[low] <= block < first_piece[high] */
