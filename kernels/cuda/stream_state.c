@@ -2,6 +2,8 @@
 
 #include "base/memory.h"
 
+#define TICKET_BYTES 256 /* a line of its own */
+
 static void destroy(base_stream_part_t *part)
 {
     kern_cuda_state_t *state = (kern_cuda_state_t *)part;
@@ -11,10 +13,24 @@ static void destroy(base_stream_part_t *part)
     base_free(state->ctx, state);
 }
 
+/* Scratch memory and the ticket, which becomes 0 in the order of the stream. */
+static base_status_t make_buffer(base_stream_t *s, kern_cuda_state_t *state)
+{
+    BASE_TRY(base_buffer_alloc(base_stream_device(s), BASE_MEMORY_DEVICE,
+                               KERN_CUDA_SCRATCH_BYTES + TICKET_BYTES, "scratch of ops",
+                               &state->scratch));
+    const base_range_t ticket = {.mem = base_mem(state->scratch, KERN_CUDA_SCRATCH_BYTES),
+                                 .row_bytes = TICKET_BYTES,
+                                 .rows = 1};
+    const base_status_t st = base_fill(s, &ticket, 0);
+
+    if (st < 0) base_buffer_free(state->scratch);
+    return st;
+}
+
 base_status_t kern_cuda_state_of(base_stream_t *s, kern_cuda_state_t **state_p)
 {
-    base_device_t *dev = base_stream_device(s);
-    base_ctx_t *ctx = base_device_ctx(dev);
+    base_ctx_t *ctx = base_device_ctx(base_stream_device(s));
     kern_cuda_state_t *state = (kern_cuda_state_t *)base_stream_kept(s);
     base_status_t st;
 
@@ -23,8 +39,7 @@ base_status_t kern_cuda_state_of(base_stream_t *s, kern_cuda_state_t **state_p)
         if (state == NULL) return BASE_ERR_NOMEM;
         state->part.destroy = destroy;
         state->ctx = ctx;
-        st = base_buffer_alloc(dev, BASE_MEMORY_DEVICE, KERN_CUDA_SCRATCH_BYTES, "scratch of ops",
-                               &state->scratch);
+        st = make_buffer(s, state);
         if (st < 0) {
             base_free(ctx, state);
             return st;
@@ -41,6 +56,15 @@ base_status_t kern_cuda_scratch(base_stream_t *s, void **scratch_p)
 
     BASE_TRY(kern_cuda_state_of(s, &state));
     *scratch_p = base_mem_address(base_mem(state->scratch, 0));
+    return BASE_OK;
+}
+
+base_status_t kern_cuda_ticket(base_stream_t *s, uint32_t **ticket_p)
+{
+    kern_cuda_state_t *state = NULL;
+
+    BASE_TRY(kern_cuda_state_of(s, &state));
+    *ticket_p = base_mem_address(base_mem(state->scratch, KERN_CUDA_SCRATCH_BYTES));
     return BASE_OK;
 }
 

@@ -3,6 +3,7 @@
  *
  *   scratch  device memory for sums that several blocks share. Ops of one stream follow each other,
  *            so one piece serves all of them; a second stream has its own
+ *   ticket   a counter in device memory, by which a kernel's blocks tell which of them ends last
  *   gemm     the cuBLASLt handle and the algorithm of every shape that was met (gemm_plans.h)
  *
  * The first such op allocates; later ones do not. An op that runs beside others on another stream
@@ -22,7 +23,7 @@ extern "C" {
 typedef struct kern_cuda_state {
     base_stream_part_t part; /* first */
     base_ctx_t *ctx;
-    base_buffer_t *scratch;  /* KERN_CUDA_SCRATCH_BYTES */
+    base_buffer_t *scratch;  /* KERN_CUDA_SCRATCH_BYTES, then the ticket */
     kern_gemm_plans_t *gemm; /* NULL until kern_cuda_gemm_plans */
 } kern_cuda_state_t;
 
@@ -31,6 +32,9 @@ base_status_t kern_cuda_state_of(base_stream_t *s, kern_cuda_state_t **state_p) 
 
 /* The scratch memory's address. */
 base_status_t kern_cuda_scratch(base_stream_t *s, void **scratch_p) BASE_MUST_CHECK;
+
+/* The ticket's address: 0 at first, and a kernel leaves it so. */
+base_status_t kern_cuda_ticket(base_stream_t *s, uint32_t **ticket_p) BASE_MUST_CHECK;
 
 /* BASE_ERR_UNSUPPORTED is never returned: a host without cuBLASLt is BASE_ERR_DEVICE (DEV-01). */
 base_status_t kern_cuda_gemm_plans(base_stream_t *s, kern_gemm_plans_t **plans_p) BASE_MUST_CHECK;
