@@ -8,13 +8,41 @@ namespace
 
 struct tensor_shape {
     int64_t rows, cols, pad, shift;
+    int64_t copy_pad; /* beyond pad, of adamw's copies */
 };
 const std::vector<tensor_shape> LISTS[] = {
     {},
-    {{1, 1, 0, 0}},
-    {{3, 7, 2, 1}, {0, 5, 0, 0}, {16, 4096, 0, 0}, {200, 16, 48, 0}},
-    {{1, 40000, 0, 0}, {40, 1000, 0, 3}, {5, 16384, 8, 0}, {16384, 16, 0, 0}},
+    {{1, 1, 0, 0, 0}},
+    {{3, 7, 2, 1, 0}, {0, 5, 0, 0, 0}, {16, 4096, 0, 0, 16}, {200, 16, 48, 0, 0}},
+    {{1, 40000, 0, 0, 0},
+     {40, 1000, 0, 3, 0},
+     {5, 16384, 8, 0, 0},
+     {16384, 16, 0, 0, 48},
+     {7, 1028, 0, 0, 4},
+     {33, 12, 0, 0, 2}},
 };
+
+/* before: what count holds, kept; below 0: count is written. */
+void finite(ops_bench *b, size_t list, const std::string &name, kern_dtype_t dtype, int32_t before,
+            const std::function<ops_value(const ops_value &normal)> &value)
+{
+    ops_case c(b, "finite_check " + name + kern_dtype_name(dtype) + " " + std::to_string(before));
+    std::vector<kern_mat_t> mats[2];
+    for (const tensor_shape &s : LISTS[list]) {
+        const ops_tensor t = c.input(s.rows, s.cols, s.pad, s.shift, dtype, value(c.normal()));
+        for (const ops_side d : {GPU, CPU})
+            mats[d].push_back(t(d));
+    }
+    const ops_tensor count = before < 0 ? c.output(1, 1, 0, 0, KERN_I32, EXACT)
+                                        : c.inout(1, 1, 0, 0, KERN_I32, EXACT,
+                                                  [before](int64_t, int64_t) { return before; });
+    const auto args = [&](ops_side d) {
+        return kern_finite_check_t{d == GPU ? dtype : KERN_F64,
+                                   static_cast<int64_t>(mats[d].size()), mats[d].data(), count(d),
+                                   before >= 0};
+    };
+    OPS_RUN(c, finite_check, args);
+}
 
 void norms(ops_bench *b, size_t list, bool broken)
 {
@@ -40,22 +68,9 @@ void norms(ops_bench *b, size_t list, bool broken)
         };
         OPS_RUN(c, grad_norm, args);
     }
-    for (const kern_dtype_t dtype : {KERN_F32, KERN_BF16}) {
-        ops_case c(b, "finite_check " + name + kern_dtype_name(dtype));
-        std::vector<kern_mat_t> mats[2];
-        for (const tensor_shape &s : LISTS[list]) {
-            const ops_tensor t = c.input(s.rows, s.cols, s.pad, s.shift, dtype, value(c.normal()));
-            for (const ops_side d : {GPU, CPU})
-                mats[d].push_back(t(d));
-        }
-        const ops_tensor count = c.output(1, 1, 0, 0, KERN_I32, EXACT);
-        const auto args = [&](ops_side d) {
-            return kern_finite_check_t{d == GPU ? dtype : KERN_F64,
-                                       static_cast<int64_t>(mats[d].size()), mats[d].data(),
-                                       count(d), 0};
-        };
-        OPS_RUN(c, finite_check, args);
-    }
+    for (const kern_dtype_t dtype : {KERN_F32, KERN_BF16})
+        for (const int32_t before : {-1, 0, 5, INT32_MAX - 2})
+            finite(b, list, name, dtype, before, value);
 }
 
 void clip(ops_bench *b)
@@ -75,25 +90,9 @@ void clip(ops_bench *b)
         }
 }
 
-/* Against the fp32 oracle: masters and moments have its bits. */
-void adamw(ops_bench *b, size_t list, int64_t step, int skip)
+void run_adamw(ops_case &c, const std::vector<kern_adamw_tensor_t> (&tensors)[2], int64_t step,
+               int skip)
 {
-    ops_case c(b,
-               "adamw " + std::to_string(list) + " " + std::to_string(step) + " " +
-                   std::to_string(skip),
-               oracle::f32);
-    std::vector<kern_adamw_tensor_t> tensors[2];
-    for (const tensor_shape &s : LISTS[list]) {
-        const ops_value v0 = c.normal(1e-3);
-        const auto squared = [v0](int64_t i, int64_t j) { return v0(i, j) * v0(i, j); };
-        const ops_tensor w = c.inout(s.rows, s.cols, 0, s.shift, KERN_F32, EXACT, c.normal());
-        const ops_tensor m = c.inout(s.rows, s.cols, 0, 0, KERN_F32, EXACT, c.normal(1e-3));
-        const ops_tensor v = c.inout(s.rows, s.cols, 0, 0, KERN_F32, EXACT, squared);
-        const ops_tensor g = c.input(s.rows, s.cols, s.pad, s.shift, KERN_F32, c.normal(1e-2));
-        const ops_tensor copy = c.inout(s.rows, s.cols, s.pad, 0, KERN_BF16, ROUNDED, c.normal());
-        for (const ops_side d : {GPU, CPU})
-            tensors[d].push_back({w(d), m(d), v(d), g(d), copy(d)});
-    }
     const ops_tensor factor =
         c.input(1, 1, 0, 0, KERN_F32, [](int64_t, int64_t) { return 0.3125; });
     const ops_tensor flag =
@@ -116,6 +115,54 @@ void adamw(ops_bench *b, size_t list, int64_t step, int skip)
     OPS_RUN(c, adamw, args);
 }
 
+/* Against the fp32 oracle: masters and moments have its bits. */
+void adamw(ops_bench *b, size_t list, int64_t step, int skip)
+{
+    ops_case c(b,
+               "adamw " + std::to_string(list) + " " + std::to_string(step) + " " +
+                   std::to_string(skip),
+               oracle::f32);
+    std::vector<kern_adamw_tensor_t> tensors[2];
+    for (const tensor_shape &s : LISTS[list]) {
+        const ops_value v0 = c.normal(1e-3);
+        const auto squared = [v0](int64_t i, int64_t j) { return v0(i, j) * v0(i, j); };
+        const ops_tensor w = c.inout(s.rows, s.cols, 0, s.shift, KERN_F32, EXACT, c.normal());
+        const ops_tensor m = c.inout(s.rows, s.cols, 0, 0, KERN_F32, EXACT, c.normal(1e-3));
+        const ops_tensor v = c.inout(s.rows, s.cols, 0, 0, KERN_F32, EXACT, squared);
+        const ops_tensor g = c.input(s.rows, s.cols, s.pad, s.shift, KERN_F32, c.normal(1e-2));
+        const ops_tensor copy =
+            c.inout(s.rows, s.cols, s.pad + s.copy_pad, 0, KERN_BF16, ROUNDED, c.normal());
+        for (const ops_side d : {GPU, CPU})
+            tensors[d].push_back({w(d), m(d), v(d), g(d), copy(d)});
+    }
+    run_adamw(c, tensors, step, skip);
+}
+
+/* All pairs of numbers that the fast quotients leave out, or nearly so; no copies. */
+void adamw_hard(ops_bench *b, int64_t step, int64_t shift)
+{
+    static const double NUMBERS[] = {0.0,     -0.0,    1.0,      -3e-5,   0x1p-149, -0x1p-126,
+                                     0x1p-99, 0x1p-95, 0x1p-60,  -0x1p41, 0x1p63,   3e38,
+                                     1e-8,    -1e-20,  INFINITY, NAN};
+    constexpr int64_t COUNT = sizeof NUMBERS / sizeof NUMBERS[0];
+    ops_case c(b, "adamw hard " + std::to_string(step) + " " + std::to_string(shift), oracle::f32);
+    std::vector<kern_adamw_tensor_t> tensors[2];
+    for (const double v0 : {0.0, 1e-44, 0x1p-101, 0x1p-99, 1e-12, 1.0, 0x1p39, 0x1p41, 3e38,
+                            static_cast<double>(INFINITY), static_cast<double>(NAN)}) {
+        const auto number = [](int64_t i, int64_t j) { return NUMBERS[(i + j) % COUNT]; };
+        const ops_tensor w = c.inout(COUNT, COUNT, 0, shift, KERN_F32, EXACT, number);
+        const ops_tensor m = c.inout(COUNT, COUNT, 0, 0, KERN_F32, EXACT,
+                                     [](int64_t i, int64_t) { return NUMBERS[i]; });
+        const ops_tensor v =
+            c.inout(COUNT, COUNT, 0, 0, KERN_F32, EXACT, [v0](int64_t, int64_t) { return v0; });
+        const ops_tensor g =
+            c.input(COUNT, COUNT, 0, 0, KERN_F32, [](int64_t, int64_t j) { return NUMBERS[j]; });
+        for (const ops_side d : {GPU, CPU})
+            tensors[d].push_back({w(d), m(d), v(d), g(d), c.none()(d)});
+    }
+    run_adamw(c, tensors, step, 0);
+}
+
 } // namespace
 
 void ops_check_step(ops_bench *b)
@@ -127,5 +174,8 @@ void ops_check_step(ops_bench *b)
         adamw(b, list, 1000, 0);
         adamw(b, list, 7, 3);
     }
+    for (const int64_t step : {1, 100, 100000})
+        for (const int64_t shift : {0, 1})
+            adamw_hard(b, step, shift);
     clip(b);
 }

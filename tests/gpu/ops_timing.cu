@@ -146,6 +146,32 @@ void rows(space &x)
     }
 }
 
+/* What stands beside attention, for documents of 4096 rows in one call. */
+void attention_parts(space &x)
+{
+    {
+        const kern_mat_t d_o = x.mat(T, Q * D), o = x.mat(T, Q * D), out = x.mat(T, Q, KERN_F32);
+        OP("attention_delta", bytes_of({d_o, o, out}), attention_delta,
+           {d_o, o, out.mem, T, Q, G, D});
+    }
+    for (const int32_t per_sum : {1, 4}) {
+        constexpr int64_t ROWS = 4096, DOCUMENTS = T / ROWS, COUNT = ROWS * D;
+        std::vector<kern_sum_t> sums;
+        std::vector<kern_sum_part_t> parts;
+        for (int64_t i = 0; i < DOCUMENTS; i++) {
+            sums.push_back({i * COUNT, T * D, COUNT, static_cast<int32_t>(G), per_sum,
+                            static_cast<int64_t>(parts.size())});
+            for (int32_t j = 0; j < per_sum; j++)
+                parts.push_back({(i * per_sum + j) * G * COUNT, COUNT, 0, 0});
+        }
+        const kern_mat_t dst = x.mat(T, G * D), src = x.mat(per_sum * T, G * D, KERN_F32);
+        OP(per_sum == 1 ? "partial_sum, 1 part" : "partial_sum, 4 parts", bytes_of({dst, src}),
+           partial_sum,
+           {KERN_BF16, DOCUMENTS, static_cast<int64_t>(parts.size()), sums.data(), parts.data(),
+            dst.mem, src.mem, kern_mat_t{}.mem});
+    }
+}
+
 /* The tensors of an adapter of rank 16 on the seven linears of 32 layers: 42 M elements. */
 void step(space &x)
 {
@@ -269,6 +295,7 @@ void ops_timing(gpu_fixture *fx, FILE *json)
     if (json != nullptr) fprintf(json, "\"copy_tb_s\": %.4f,\n\"ops\": [", x.copy * 1e-9);
     elementwise(x);
     rows(x);
+    attention_parts(x);
     gpu_fill_normal(fx, reinterpret_cast<__nv_bfloat16 *>(base), SPACE / 2, 2, 0.02f);
     loss(x);
     step(x);
