@@ -9,6 +9,7 @@
  *
  * Rows are counted in units of `grain` rows on the document's grid; the ends of a piece need not be
  * on it. Work is nanoseconds at AS_SPEED_ONE, forward and backward together. That of rows and heads
+ * holds what keys take once, so that two parts take more than both together; it
  * does not hold the constant of a task, loads do: one for what a server keeps of a piece, and one for
  * each fragment that will be a task. */
 #ifndef CADRE_ATTENTION_SERVER_PLAN_WORK_H
