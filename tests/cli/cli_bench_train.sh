@@ -34,6 +34,7 @@ element = 2 if f["dtype"] == "bf16" else 4
 assert ops["add"]["bytes"] == ops["add"]["calls"] * 3 * 256 * 256 * element  # calls of a half's rows, two in and one out
 assert all(o["bytes"] > 0 for o in f["ops"])
 assert f["bare"]["n"] == 1024 and f["bare"]["flops_per_ns"] > 0 and f["bare"]["copy_bytes_per_ns"] > 0
+assert f["bare"]["attention_documents"] == 1 and min(f["bare"][f"attention_{w}_flops_per_ns"] for w in ("fwd", "bwd")) > 0
 assert f["used_bytes"] == 0 < f["arena_bytes"] <= f["device_bytes"]  # no driver counts a CPU's memory
 assert f["parts"]["dense"] > 0 and f["parts"]["attention"] > 0
 PY
@@ -47,6 +48,7 @@ words='bench train, as one_report.py sees it'
 python3 "$here/../gpu/one_report.py" one >out 2>err && fail "all held, though most is missing"
 out '^bare: a product of 512x1024x256 '
 out '^  linear layers  .* [0-9.]+$'
+out '^with attention as fast as alone +[0-9.]+ ms, '
 out '^bound of the step, of both ceilings +[0-9.]+ ms, '
 out '^adapters_4 +MISSING'
 

@@ -133,3 +133,50 @@ free_buffers:
         base_buffer_free(buffer[i]);
     return st;
 }
+
+/* ==== attention ==== */
+
+/* The rig's times are of some milliseconds each. */
+static base_status_t time_attention(tr_attention_rig_t *rig, int direction, double *ns)
+{
+    tr_attention_time_t time;
+    int64_t calls = 0;
+    double sum = 0;
+
+    const int64_t begin = base_clock_ns();
+    do {
+        BASE_TRY(tr_attention_rig_time(rig, direction, &time));
+        sum += (double)time.call_ns;
+        calls++;
+    } while (base_clock_ns() - begin < ENOUGH_NS);
+    *ns = sum > 0 ? sum / (double)calls : 1.0;
+    return BASE_OK;
+}
+
+base_status_t tr_bare_attention_measure(base_ctx_t *ctx, base_device_kind_t kind,
+                                        tr_bare_attention_t *bare)
+{
+    const tr_attention_case_t of = {.name = "bare attention",
+                                    .kind = TR_SET_DOCUMENTS,
+                                    .count = bare->count,
+                                    .rows = bare->rows,
+                                    .shape = bare->shape};
+    tr_attention_rig_t *rig = NULL;
+    tr_attention_set_t set;
+    double ns[AS_PROFILE_DIRECTIONS];
+
+    BASE_TRY(tr_attention_set_make(ctx, &of, 1, &set));
+    base_status_t st = tr_attention_rig_open(ctx, kind, &TR_ATTENTION_PRODUCT, &rig);
+    if (st >= 0) st = tr_attention_rig_load(rig, &of.shape, &set);
+    for (int d = 0; d < AS_PROFILE_DIRECTIONS && st >= 0; d++)
+        st = time_attention(rig, d, &ns[d]);
+    if (st >= 0) {
+        const double flops = tr_attention_set_flops(&of.shape, &set);
+
+        bare->flops_per_ns[AS_PROFILE_FORWARD] = flops / ns[AS_PROFILE_FORWARD];
+        bare->flops_per_ns[AS_PROFILE_BACKWARD] = 2.5 * flops / ns[AS_PROFILE_BACKWARD];
+    }
+    tr_attention_rig_close(rig);
+    tr_attention_set_free(ctx, &set);
+    return st;
+}

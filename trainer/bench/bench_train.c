@@ -229,6 +229,19 @@ static base_status_t measure_bare(bench_t *b)
     return tr_bare_measure(b->trainer->stream, bare);
 }
 
+/* A half has half of the documents; a single one it has half of, which whole is as fast. */
+static base_status_t measure_attention(bench_t *b, base_device_t *dev)
+{
+    tr_bare_attention_t *bare = &b->result->attention;
+
+    bare->shape = (tr_attention_shape_t){.kv_heads = b->spec.num_kv_heads,
+                                         .group = b->spec.num_q_heads / b->spec.num_kv_heads,
+                                         .head_dim = b->spec.head_dim};
+    bare->count = b->args->documents > 1 ? b->args->documents / 2 : 1;
+    bare->rows = b->args->rows;
+    return tr_bare_attention_measure(b->ctx, base_device_kind(dev), bare);
+}
+
 static void count_memory(const bench_t *b)
 {
     tr_bench_train_result_t *r = b->result;
@@ -260,7 +273,8 @@ static base_status_t measure(bench_t *b)
     base_ctx_set_observer(b->ctx, NULL);
     BASE_TRY(st);
     BASE_TRY(r->clock.status);
-    return measure_bare(b);
+    BASE_TRY(measure_bare(b));
+    return measure_attention(b, base_stream_device(b->trainer->stream));
 }
 
 static void describe(bench_t *b, base_device_t *dev)

@@ -4,8 +4,8 @@
  *
  * `warm` steps are not measured (on a GPU what was not searched yet is searched in the first), `repeat`
  * are, and one more runs op by op, waiting for the device after each, which says where the
- * time goes; then a bare product (the layer's gate and up, without LoRA) and a bare copy, which say what it
- * could be. What is measured besides: the parts of the compute stream's time (base/meter.h), where
+ * time goes; then a bare product (the layer's gate and up, without LoRA), a bare copy and a half's attention
+ * by itself, which say what it could be. What is measured besides: the parts of the compute stream's time (base/meter.h), where
  * idle includes the beginning of each step, which the host gives when the step before is over, and
  * waits and allocations inside microbatches. A step is one microbatch: `documents` documents of `rows` rows, dealt out to the
  * adapters in turn; its layout and plan are made before it, as the planner's thread does in a run. */
@@ -53,6 +53,7 @@ typedef struct tr_bench_train_result {
     double loss[2];                          /* adapter 0's: of the first and the last step */
     tr_op_clock_t clock;                     /* of the last */
     tr_bare_t bare;
+    tr_bare_attention_t attention; /* of a half's documents */
 } tr_bench_train_result_t;
 
 /* A comm_rank_fn for one rank; `user` is a tr_bench_train_t. */

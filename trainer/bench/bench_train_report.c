@@ -55,12 +55,18 @@ static double per_ns(double amount, int64_t ns)
 
 /* ==== text ==== */
 
-static void print_bare(const tr_bench_train_t *b, const tr_bare_t *bare)
+static void print_bare(const tr_bench_train_t *b, const tr_bench_train_result_t *r)
 {
+    const tr_bare_t *bare = &r->bare;
+    const double *attention = r->attention.flops_per_ns;
+
     (void)fprintf(b->out,
                   "bare     a product of %" PRId64 "x%" PRId64 "x%" PRId64
-                  " %.3f TFLOP/s, a copy %.1f GB/s\n",
-                  bare->m, bare->n, bare->k, bare->flops_per_ns * 1e-3, bare->copy_bytes_per_ns);
+                  " %.3f TFLOP/s, a copy %.1f GB/s, attention of %" PRId64
+                  " documents %.3f forward, %.3f backward\n",
+                  bare->m, bare->n, bare->k, bare->flops_per_ns * 1e-3, bare->copy_bytes_per_ns,
+                  r->attention.count, attention[AS_PROFILE_FORWARD] * 1e-3,
+                  attention[AS_PROFILE_BACKWARD] * 1e-3);
 }
 
 static void print_text(const tr_bench_train_t *b, const tr_bench_train_result_t *r)
@@ -102,7 +108,7 @@ static void print_text(const tr_bench_train_t *b, const tr_bench_train_result_t 
         (void)fprintf(b->out, "%s %.2f%% %s", p == 0 ? "" : ",", 100.0 * part_share(r, p),
                       base_part_word((base_part_t)p));
     (void)fputc('\n', b->out);
-    if (!b->steps_only) print_bare(b, &r->bare);
+    if (!b->steps_only) print_bare(b, r);
     if (r->used_bytes[1] > 0)
         (void)fprintf(b->out,
                       "memory   %.2f GiB by the driver's count, %.2f before; buffers %.2f\n",
@@ -160,8 +166,11 @@ static void put_parts(base_json_t *j, const tr_bench_train_result_t *r)
     base_json_end(j);
 }
 
-static void put_bare(base_json_t *j, const tr_bare_t *bare)
+static void put_bare(base_json_t *j, const tr_bench_train_result_t *r)
 {
+    const tr_bare_t *bare = &r->bare;
+    const tr_bare_attention_t *attention = &r->attention;
+
     base_json_key(j, "bare");
     base_json_begin_object(j);
     base_json_put_int(j, "m", bare->m);
@@ -169,6 +178,11 @@ static void put_bare(base_json_t *j, const tr_bare_t *bare)
     base_json_put_int(j, "k", bare->k);
     base_json_put_double(j, "flops_per_ns", bare->flops_per_ns);
     base_json_put_double(j, "copy_bytes_per_ns", bare->copy_bytes_per_ns);
+    base_json_put_int(j, "attention_documents", attention->count);
+    base_json_put_double(j, "attention_fwd_flops_per_ns",
+                         attention->flops_per_ns[AS_PROFILE_FORWARD]);
+    base_json_put_double(j, "attention_bwd_flops_per_ns",
+                         attention->flops_per_ns[AS_PROFILE_BACKWARD]);
     base_json_end(j);
 }
 
@@ -214,7 +228,7 @@ static base_status_t put_json(base_ctx_t *ctx, const tr_bench_train_t *b,
     base_json_put_int(&j, "allocations_inside", r->stalls.allocations);
     base_json_put_double(&j, "first_loss", r->loss[0]);
     base_json_put_double(&j, "last_loss", r->loss[1]);
-    if (!b->steps_only) put_bare(&j, &r->bare);
+    if (!b->steps_only) put_bare(&j, r);
     put_entries(&j, r);
     base_json_end(&j);
     base_json_newline(&j);
