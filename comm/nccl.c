@@ -7,11 +7,14 @@
 #include "comm/watch.h"
 
 #include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 
 #define WAIT_SLICE_MS 20
 #define POLL_NS       20000000
 #define STOP_WAIT_NS  INT64_C(1000000000)
+#define GPU_SPIN_NS                                                                                \
+    100000 /* for room, before a sleep: that takes as long as several short exchanges */
 
 static const char WHAT[] = "NCCL transport";
 
@@ -32,6 +35,9 @@ static base_status_t wait_for_slot(comm_nccl_t *n, int channel, const comm_nccl_
     base_status_t st = BASE_PENDING;
 
     if (slot->sequence == 0) return BASE_OK;
+    while (base_device_kind(n->g->group.dev) == BASE_DEVICE_CUDA &&
+           base_counter_value(c->done) < slot->sequence && base_clock_ns() - start_ns < GPU_SPIN_NS)
+        (void)sched_yield();
     while (st == BASE_PENDING) {
         const int64_t waited_ns = base_clock_ns() - start_ns;
 
