@@ -25,7 +25,7 @@ static const char PAGE[] =
     "  --recompute NAME    none, qkv, block or auto: the least that fits on a GPU (auto)\n"
     "  --repeat N          measured steps, 1 to 50 (10); one more runs op by op\n"
     "  --warm N            steps before them, 1 to 50 (2)\n"
-    "  --steps-only        no step op by op\n"
+    "  --steps-only        no step op by op, and no product, copy and attention by themselves\n"
     "  --memory            only say what each --recompute takes on the device, and stop\n"
     "  --json              one JSON object instead of text";
 
