@@ -1,4 +1,9 @@
-/* A variant of the sm_90a forward's softmax (softmax.cuh). What a row's exponentials are relative to is not its
+/* Variants of the sm_90a forward's softmax (softmax.cuh).
+ *
+ * held_softmax: the wait for the products with the values of the tile before is held until the exponentials
+ * are done. ptxas moves it up, before the maxima, in the op.
+ *
+ * lazy_softmax: the same, and: What a row's exponentials are relative to is not its
  * largest score but the largest one at the time when that last grew by more than 2^HEADROOM: bf16 and fp32 hold
  * probabilities of 2^HEADROOM as well as those of 1. So most tiles need no maximum over the four lanes of a
  * row, but one vote of the warp, no factors, and o stays as it is.
@@ -13,8 +18,13 @@
 namespace kern_attention
 {
 
+struct held_softmax : online_softmax<1> {
+    static constexpr bool HELD = true;
+};
+
 /* Of a warp's 16 rows, as online_softmax<1>. */
 struct lazy_softmax {
+    static constexpr bool HELD = true;
     static constexpr float HEADROOM = 8.0f;
 
     float max[1][2]; /* the reference, not scaled */

@@ -246,6 +246,8 @@ __device__ __forceinline__ void consume_items(const sm90_params &p,
             if (!all_seen(warp_first, warp_last, key, key + KEYS - 1, window))
                 mask<KEYS>(s, rows, key, window);
             soft.template take<KEYS>(scores, p.dims.scale_log2, shrink);
+            if constexpr (SOFTMAX::HELD)
+                kern_ptx::wgmma_hold(__fadd_rn(soft.sum[0][0], soft.sum[0][1]), q);
             kern_ptx::wgmma_wait<0>();
             kern_ptx::wgmma_settle(o);
             kern_ptx::wgmma_settle(probabilities);

@@ -39,6 +39,19 @@ __device__ __forceinline__ void wgmma_commit()
 }
 
 /* Waits until at most the last PENDING groups are under way. */
+/* Holds the wait that follows until x, which is not negative, is known: ptxas may move waits up, away from work that
+ * was to be done meanwhile (13.0 does). What would be stored at that shared address never is. */
+__device__ __forceinline__ void wgmma_hold(float x, uint32_t address)
+{
+    asm volatile("{\n"
+                 ".reg .pred never;\n"
+                 "setp.lt.f32 never, %0, 0f00000000;\n"
+                 "@never st.shared.f32 [%1], %0;\n"
+                 "}" ::"f"(x),
+                 "r"(address)
+                 : "memory");
+}
+
 template <int PENDING> __device__ __forceinline__ void wgmma_wait()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
