@@ -382,16 +382,19 @@ typedef struct kern_loss_sum {
  * multiplies the zeros in s and ds by the A and B of all adapters, and 0 NaN is NaN: A and B must
  * be finite before they are written there (finite_check, adamw's `skip`).
  *
- * Dropout. An element of x is dropped with probability p (to within 2^-17: threshold / 2^16), else
+ * Dropout. An element of x is dropped with probability p (to within 2^-17: threshold / 2^16; at
+ * most 255 / 256), else
  * divided by 1 - p; 1 / (1 - p) is applied once, to the sum (s: scale / (1 - p)). Dropped elements are left out, not
  * multiplied by 0. Masks are never stored: they are pure functions of what is learned from, with
  * the same bits on every device, whatever the packing, placement and number of trainers.
  *   key(adapter, step, layer, module) = words 0, 1 of Philox 4x32-10 with
  *             key {low, high 32 bits of the adapter's seed}, counter {step, layer, module, 0x44}
- *   column j of row (document, position) is dropped when half j mod 8 (the lower one of a word before
- *             the upper) of Philox 4x32-7 with that key, counter {low, high 32 bits of document,
- *             position, j div 8} is below threshold
- *   threshold = min(floor(p 2^16 + 1/2), 2^16 - 1)
+ *   column j of row (document, position) is dropped when byte 8 (j mod 64 div 32) + j mod 8 (lower
+ *             ones of a word first) of Philox 4x32-7 with that key, counter {low, high 32 bits of
+ *             document, position, 4 (j div 64) + j mod 32 div 8} is below the block's limit
+ *   limit     = threshold div 2^8, and one more where the upper byte of the exclusive or of the
+ *             block's words is below threshold mod 2^8
+ *   threshold = min(floor(p 2^16 + 1/2), 2^16 - 2^8)
  * document: its index in the adapter's dataset; position: the row's number in the document; step:
  * optimizer steps that the adapter has done. kernels/dropout.h has it for C and CUDA. */
 

@@ -4,7 +4,7 @@
 #include "kernels/dropout.h"
 
 /* With dropout, x is masked into a tile on the stack: 128 KiB in double. Columns are multiples of
- * the eight that one block of Philox serves. */
+ * the 64 that four blocks of Philox serve. */
 #define TILE_ROWS 64
 #define TILE_COLS 256
 
@@ -79,21 +79,23 @@ static int tile_next(const piece_t *piece, int64_t cols, tile_t *tile)
     return 1;
 }
 
-/* number[j]: of column tile->col + j in that row, and a few behind the last. */
-static void draw_row(const piece_t *piece, int64_t row, const tile_t *tile,
-                     uint32_t number[TILE_COLS])
+/* kept[j]: is column tile->col + j of that row? And a few behind the last. */
+static void draw_row(const piece_t *piece, int64_t row, const tile_t *tile, uint8_t kept[TILE_COLS])
 {
     const kern_mat_t *documents = &piece->route->documents;
     const int32_t *pair = int_row(documents) + row * documents->pitch;
     const uint64_t document = (uint64_t)(uint32_t)pair[1] << 32 | (uint32_t)pair[0];
     const int32_t position = int_row(&piece->route->positions)[row];
 
-    for (int64_t j = 0; j < tile->cols; j += 8) {
+    for (int64_t j = 0; j < tile->cols; j += j % 64 < 24 ? 8 : 40) {
         const base_philox_t r = kern_dropout_words(piece->key, (int64_t)document, position,
-                                                   (uint32_t)((tile->col + j) / 8));
+                                                   kern_dropout_block(tile->col + j));
+        const uint32_t limit = kern_dropout_limit(r, piece->threshold);
 
-        for (int n = 0; n < 8; n++)
-            number[j + n] = kern_dropout_number(r, n);
+        for (int n = 0; n < 8; n++) {
+            kept[j + n] = (uint8_t)kern_dropout_keeps(r, limit, j + n);
+            kept[j + 32 + n] = (uint8_t)kern_dropout_keeps(r, limit, j + 32 + n);
+        }
     }
 }
 
@@ -105,16 +107,16 @@ typedef struct view {
 
 static view_t masked(const piece_t *piece, const kern_mat_t *x, const tile_t *tile, real_t *scratch)
 {
-    uint32_t number[TILE_COLS];
+    uint8_t kept[TILE_COLS];
 
     if (piece->threshold == 0) return (view_t){real_row(x, tile->row) + tile->col, x->pitch};
     for (int64_t t = 0; t < tile->rows; t++) {
         const real_t *from = real_row(x, tile->row + t) + tile->col;
         real_t *to = scratch + t * TILE_COLS;
 
-        draw_row(piece, tile->row + t, tile, number);
+        draw_row(piece, tile->row + t, tile, kept);
         for (int64_t j = 0; j < tile->cols; j++)
-            to[j] = kern_dropout_keeps(number[j], piece->threshold) ? from[j] : 0;
+            to[j] = kept[j] ? from[j] : 0;
     }
     return (view_t){scratch, TILE_COLS};
 }
@@ -235,14 +237,14 @@ base_status_t KERN_NAME(lora_dy)(void *args)
 static void add_masked(const piece_t *piece, const tile_t *tile, const real_t *z,
                        const kern_mat_t *dx)
 {
-    uint32_t number[TILE_COLS];
+    uint8_t kept[TILE_COLS];
 
     for (int64_t t = 0; t < tile->rows; t++) {
         real_t *to = real_row(dx, tile->row + t) + tile->col;
 
-        draw_row(piece, tile->row + t, tile, number);
+        draw_row(piece, tile->row + t, tile, kept);
         for (int64_t j = 0; j < tile->cols; j++)
-            if (kern_dropout_keeps(number[j], piece->threshold)) to[j] += z[t * TILE_COLS + j];
+            if (kept[j]) to[j] += z[t * TILE_COLS + j];
     }
 }
 

@@ -7,7 +7,8 @@
  * memory that is full ends a launch between two pieces.
  *
  * Both operands are transposed on the way from shared memory (ldmatrix), since the rows that are
- * summed over lie apart in both. */
+ * summed over lie apart in both. Dropout masks x on the way into shared memory, when its loads have
+ * come: a thread then has 8 columns of a row and the 8 that one block of Philox serves with them. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/lora_route.cuh"
 #include "kernels/cuda/stream_state.h"
@@ -62,28 +63,44 @@ template <int MT> struct stage {
 };
 
 /* What a thread brings of the next stage: chunks of x or dy, and at most one of s or ds. */
-template <int MT> struct loaded {
-    uint4 wide[ROWS_OF<MT> * COLS / CHUNK / THREADS];
+template <bool DROPOUT, int MT> struct loaded {
+    static constexpr int CHUNKS = ROWS_OF<MT> * COLS / CHUNK / THREADS;
+    uint4 wide[CHUNKS];
     uint4 narrow;
+    row_name names[DROPOUT ? CHUNKS / 2 : 1];
 };
+
+struct chunk_place {
+    int row, column;
+};
+
+/* Of a thread's chunk i. With dropout chunks 2 i and 2 i + 1 are of one row, 32 columns apart; 8
+ * neighbouring threads write to different banks either way. */
+template <bool DROPOUT> __device__ __forceinline__ chunk_place place_of(int i)
+{
+    const int t = threadIdx.x;
+    if constexpr (DROPOUT)
+        return {t / 16 % 4 + t / 4 % 2 * 4 + t / 64 * 8 + i / 2 * 32,
+                t / 8 % 2 * 64 + t % 4 * CHUNK + i % 2 * 32};
+    const int at = i * THREADS + t;
+    return {at / (COLS / CHUNK), at % (COLS / CHUNK) * CHUNK};
+}
 
 template <bool DROPOUT, int MT>
 __device__ __forceinline__ void fetch(const sum_params &p, const group &g, int64_t row0,
-                                      int64_t row1, int64_t column, loaded<MT> &next)
+                                      int64_t row1, int64_t column, loaded<DROPOUT, MT> &next)
 {
     constexpr int ROWS = ROWS_OF<MT>;
     static_assert(ROWS * MT * 2 <= THREADS, "a chunk a thread");
 #pragma unroll
-    for (int i = 0; i < ROWS * COLS / CHUNK / THREADS; i++) {
-        const int at = i * THREADS + threadIdx.x;
-        const int64_t row = row0 + at / (COLS / CHUNK);
-        const int64_t j = column + at % (COLS / CHUNK) * CHUNK;
+    for (int i = 0; i < next.CHUNKS; i++) {
+        const chunk_place at = place_of<DROPOUT>(i);
+        const int64_t row = row0 + at.row, j = column + at.column;
         next.wide[i] = make_uint4(0, 0, 0, 0);
-        if (row < row1 && j < g.cols) {
+        if (row < row1 && j < g.cols)
             next.wide[i] = load_chunk(p.wide.row(row) + g.first, j, g.cols, g.aligned != 0);
-            if constexpr (DROPOUT)
-                next.wide[i] = keep(next.wide[i], g.mask, name_of(p.names, row), j);
-        }
+        if constexpr (DROPOUT)
+            if (i % 2 == 0) next.names[i / 2] = name_of(p.names, row < row1 ? row : row1 - 1);
     }
     const int at = threadIdx.x, tile = at % (MT * 2) / 2;
     const int64_t row = row0 + at / (MT * 2);
@@ -94,17 +111,24 @@ __device__ __forceinline__ void fetch(const sum_params &p, const group &g, int64
                                  p.narrow_aligned != 0 && g.tiles[tile].column % CHUNK == 0);
 }
 
-template <int MT> __device__ __forceinline__ void put(stage<MT> &to, const loaded<MT> &next)
+template <bool DROPOUT, int MT>
+__device__ __forceinline__ void put(stage<MT> &to, const group &g, int64_t column,
+                                    const loaded<DROPOUT, MT> &next)
 {
-    constexpr int ROWS = ROWS_OF<MT>;
 #pragma unroll
-    for (int i = 0; i < ROWS * COLS / CHUNK / THREADS; i++) {
-        const int at = i * THREADS + threadIdx.x;
-        *reinterpret_cast<uint4 *>(&to.wide[at / (COLS / CHUNK)][at % (COLS / CHUNK) * CHUNK]) =
-            next.wide[i];
+    for (int i = 0; i < next.CHUNKS; i += 2) {
+        const chunk_place at = place_of<DROPOUT>(i), beside = place_of<DROPOUT>(i + 1);
+        uint4 x = next.wide[i], y = next.wide[i + 1];
+        if constexpr (DROPOUT) {
+            const kept_columns kept = columns_kept(g.mask, next.names[i / 2], column + at.column);
+            x = keep(x, kept, 0);
+            y = keep(y, kept, 1);
+        }
+        *reinterpret_cast<uint4 *>(&to.wide[at.row][at.column]) = x;
+        *reinterpret_cast<uint4 *>(&to.wide[beside.row][beside.column]) = y;
     }
     const int at = threadIdx.x;
-    if (at < ROWS * MT * 2)
+    if (at < ROWS_OF<MT> * MT * 2)
         *reinterpret_cast<uint4 *>(&to.narrow[at / (MT * 2)][at % (MT * 2) * CHUNK]) = next.narrow;
 }
 
@@ -154,11 +178,11 @@ __global__ void __launch_bounds__(THREADS, MT == 1   ? (DROPOUT ? 3 : 4)
     const int64_t column = int64_t{static_cast<int>(blockIdx.x) - item.first_block} * COLS;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     float acc[MT][2][4] = {};
-    loaded<MT> next;
+    loaded<DROPOUT, MT> next;
     int turn = 0;
     fetch<DROPOUT, MT>(p, g, item.row0, item.row1, column, next);
     for (int64_t row = item.row0; row < item.row1; row += ROWS, turn ^= 1) {
-        put(stages[turn], next);
+        put(stages[turn], g, column, next);
         __syncthreads(); /* a stage is written again only after the barrier of the next one */
         if (row + ROWS < item.row1) fetch<DROPOUT, MT>(p, g, row + ROWS, item.row1, column, next);
         multiply_stage(stages[turn], acc);

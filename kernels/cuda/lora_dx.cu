@@ -1,9 +1,11 @@
 /* dx += mask o (ds A) / (1 - p): one pass over dx, which is read and written once for all blocks of
- * an adapter. A warp has 32 columns for ROWS rows; A's columns stay in its registers, up to STEPS
+ * an adapter. A warp has 64 columns for ROWS rows; A's columns stay in its registers, up to STEPS
  * times 16 ranks of the adapter's blocks (more: another launch, with a rounding of dx in between).
+ * Rows of dx are asked for before their product and masks are made, the next ones' into L2.
  *
- * Lane c of four holds columns 8 c ... 8 c + 7: tile i of the product has columns 8 c + 2 i and the
- * next, so that a lane's results are 16 neighbouring bytes and two blocks of Philox. */
+ * Lane c of four holds columns 8 c ... 8 c + 7 of both halves of the 64, the 16 that one block of Philox
+ * serves: tile i of a half's product has columns 8 c + 2 i and the next, so that a lane's results are 16
+ * neighbouring bytes. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/lora_route.cuh"
 
@@ -12,7 +14,7 @@ using namespace kern_lora;
 namespace
 {
 
-constexpr int THREADS = 256, WARPS = THREADS / 32, COLS = 32 * WARPS, ROWS = 128;
+constexpr int THREADS = 128, WARPS = THREADS / 32, WIDTH = 64, COLS = WIDTH * WARPS, ROWS = 256;
 constexpr int MAX_STEPS = 8, MAX_GROUPS = 48, MAX_WORK = 256;
 
 /* Up to 16 ranks of a block. */
@@ -21,6 +23,7 @@ struct rank_step {
     int64_t a_pitch;
     int32_t column, ranks; /* in ds */
     int32_t last;          /* of its block: the mask is applied */
+    int32_t paired;        /* two neighbouring ranks of ds can be read at once */
     mask_key mask;
 };
 
@@ -58,59 +61,98 @@ __device__ __forceinline__ uint32_t pair_of(const bf16 *p, int64_t stride, int r
 
 template <int STEPS>
 __device__ __forceinline__ void load_a(const group &g, int64_t column, int64_t cols,
-                                       fragment (&b)[STEPS][4])
+                                       fragment (&b)[STEPS][8])
 {
     const int lane = threadIdx.x % 32, c = lane % 4, n = lane / 4;
 #pragma unroll
     for (int s = 0; s < STEPS; s++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 8; i++) {
             b[s][i] = {0, 0};
             if (s >= g.num_steps) continue;
             const rank_step &step = g.steps[s];
-            const int64_t j = column + n / 2 * 8 + 2 * i + n % 2;
+            const int64_t j = column + i / 4 * 32 + n / 2 * 8 + 2 * (i % 4) + n % 2;
             b[s][i].low = pair_of(step.a + j, step.a_pitch, 2 * c, step.ranks, j < cols);
             b[s][i].high = pair_of(step.a + j, step.a_pitch, 2 * c + 8, step.ranks, j < cols);
         }
 }
 
-/* sum[r][n]: row lane / 4 + 8 r, column 8 (lane % 4) + n. acc's element i of tile t is column
- * 2 t + i % 2 of row i / 2. */
+/* Ranks `rank` and the next of a row of ds. */
+__device__ __forceinline__ uint32_t ds_pair(const rank_step &step, const bf16 *row, int rank,
+                                            bool live)
+{
+    if (step.paired == 0) return pair_of(row, 1, rank, step.ranks, live);
+    return live && rank < step.ranks ? *reinterpret_cast<const uint32_t *>(row + rank) : 0u;
+}
+
+/* sum[r][8 h + n]: row lane / 4 + 8 r, column 8 (lane % 4) + n of half h. acc's element i of tile
+ * 4 h + t is column 2 t + i % 2 of row i / 2. */
 __device__ __forceinline__ void add_masked(const dx_params &p, const mask_key &mask, int64_t row,
-                                           int64_t row1, int64_t j, const float (&acc)[4][4],
-                                           float (&sum)[2][8])
+                                           int64_t row1, int64_t column, const float (&acc)[8][4],
+                                           float (&sum)[2][16])
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        base_philox_t words = {};
+        kept_columns kept = {{~0u, ~0u, ~0u, ~0u}};
         if (mask.threshold != 0 && row + 8 * r < row1)
-            words = mask_words(mask, name_of(p.names, row + 8 * r), j);
+            kept = columns_kept(mask, name_of(p.names, row + 8 * r), column);
 #pragma unroll
-        for (int n = 0; n < 8; n++)
-            if (kern_dropout_keeps(kern_dropout_number(words, n), mask.threshold))
+        for (int n = 0; n < 16; n++)
+            if ((kept.kept[n / 4] & 0x80u << n % 4 * 8) != 0)
                 sum[r][n] += mask.factor * acc[n / 2][2 * r + n % 2];
     }
 }
 
-__device__ __forceinline__ void update_row(const dx_params &p, int64_t row, int64_t j,
-                                           const float (&sum)[8])
+/* A lane's columns of a row of dx, as they lie in memory. */
+struct row_part {
+    uint4 half[2];
+};
+
+__device__ __forceinline__ row_part load_row(const dx_params &p, int64_t row, int64_t column,
+                                             bool live)
 {
-    bf16 *at = p.dx.row(row) + j;
-    if (p.aligned && j + CHUNK <= p.cols) {
-        values<8> x = load<8>(at);
+    row_part x = {};
+    if (!live) return x;
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        if (column + 32 * h < p.cols)
+            x.half[h] = load_chunk(p.dx.row(row), column + 32 * h, p.cols, p.aligned != 0);
+    return x;
+}
+
+__device__ __forceinline__ void store_row(const dx_params &p, int64_t row, int64_t column,
+                                          const row_part &x, const float (&sum)[16])
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int64_t j = column + 32 * h;
+        bf16 *at = p.dx.row(row) + j;
+        values<8> y = unpack(x.half[h]);
 #pragma unroll
         for (int n = 0; n < 8; n++)
-            x.v[n] += sum[n];
-        store<8>(at, x);
-        return;
-    }
+            y.v[n] += sum[8 * h + n];
+        if (p.aligned != 0 && j + CHUNK <= p.cols) {
+            store<8>(at, y);
+            continue;
+        }
 #pragma unroll
-    for (int n = 0; n < 8; n++)
-        if (j + n < p.cols) at[n] = __float2bfloat16_rn(__bfloat162float(at[n]) + sum[n]);
+        for (int n = 0; n < 8; n++)
+            if (j + n < p.cols) at[n] = __float2bfloat16_rn(y.v[n]);
+    }
+}
+
+/* A row's 64 columns are one or two lines: one lane asks for the first byte, one for the last. */
+__device__ __forceinline__ void prefetch_row(const dx_params &p, int64_t row, int64_t end,
+                                             int64_t column)
+{
+    const int c = threadIdx.x % 4;
+    const int64_t j = c == 0 ? column : column + WIDTH - 1;
+    if (c < 2 && row < end && j < p.cols)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(p.dx.row(row) + j));
 }
 
 template <int STEPS>
-__global__ void __launch_bounds__(THREADS, STEPS <= 4 ? 2 : 1)
+__global__ void __launch_bounds__(THREADS, STEPS <= 3 ? 3 : 2)
     dx_kernel(const __grid_constant__ dx_params p)
 {
     int low = 0, high = p.num_work;
@@ -125,41 +167,43 @@ __global__ void __launch_bounds__(THREADS, STEPS <= 4 ? 2 : 1)
     const group &g = p.groups[item.group];
     const int place = static_cast<int>(blockIdx.x) - item.first_block;
     const int lane = threadIdx.x % 32, c = lane % 4;
-    const int64_t column = int64_t{place % p.column_blocks} * COLS + threadIdx.x / 32 * 32;
+    const int64_t column = int64_t{place % p.column_blocks} * COLS + threadIdx.x / 32 * WIDTH;
     const int64_t begin = item.row0 + int64_t{place / p.column_blocks} * ROWS;
     const int64_t end = begin + ROWS < item.row1 ? begin + ROWS : item.row1;
     const int64_t j = column + 8 * c;
-    fragment b[STEPS][4];
+    fragment b[STEPS][8];
     if (column >= p.cols) return;
     load_a<STEPS>(g, column, p.cols, b);
     for (int64_t tile = begin; tile < end; tile += 16) {
         const int64_t row = tile + lane / 4;
-        float acc[4][4] = {}, sum[2][8] = {};
+        const bool live = row < end, live8 = row + 8 < end;
+        const row_part top = load_row(p, row, j, live), bottom = load_row(p, row + 8, j, live8);
+        prefetch_row(p, row + 16, end, column);
+        prefetch_row(p, row + 24, end, column);
+        float acc[8][4] = {}, sum[2][16] = {};
 #pragma unroll
         for (int s = 0; s < STEPS; s++) {
             if (s >= g.num_steps) break;
             const rank_step &step = g.steps[s];
-            const bf16 *top = p.ds.row(row) + step.column,
-                       *bottom = p.ds.row(row + 8) + step.column;
-            const bool live = row < end, live8 = row + 8 < end;
-            const uint32_t a[4] = {pair_of(top, 1, 2 * c, step.ranks, live),
-                                   pair_of(bottom, 1, 2 * c, step.ranks, live8),
-                                   pair_of(top, 1, 2 * c + 8, step.ranks, live),
-                                   pair_of(bottom, 1, 2 * c + 8, step.ranks, live8)};
+            const bf16 *upper = p.ds.row(row) + step.column,
+                       *lower = p.ds.row(row + 8) + step.column;
+            const uint32_t a[4] = {
+                ds_pair(step, upper, 2 * c, live), ds_pair(step, lower, 2 * c, live8),
+                ds_pair(step, upper, 2 * c + 8, live), ds_pair(step, lower, 2 * c + 8, live8)};
 #pragma unroll
-            for (int t = 0; t < 4; t++)
+            for (int t = 0; t < 8; t++)
                 kern_ptx::multiply_add(acc[t], a, b[s][t].low, b[s][t].high);
             if (step.last) {
                 add_masked(p, step.mask, row, end, j, acc, sum);
 #pragma unroll
-                for (int t = 0; t < 4; t++)
+                for (int t = 0; t < 8; t++)
 #pragma unroll
                     for (int i = 0; i < 4; i++)
                         acc[t][i] = 0.0f;
             }
         }
-        if (row < end && j < p.cols) update_row(p, row, j, sum[0]);
-        if (row + 8 < end && j < p.cols) update_row(p, row + 8, j, sum[1]);
+        if (live) store_row(p, row, j, top, sum[0]);
+        if (live8) store_row(p, row + 8, j, bottom, sum[1]);
     }
 }
 
@@ -186,6 +230,8 @@ base_status_t flush(base_stream_t *s, dx_params &p)
             launch<1>(p, blocks, stream);
         else if (steps <= 2)
             launch<2>(p, blocks, stream);
+        else if (steps <= 3)
+            launch<3>(p, blocks, stream);
         else if (steps <= 4)
             launch<4>(p, blocks, stream);
         else
@@ -196,8 +242,11 @@ base_status_t flush(base_stream_t *s, dx_params &p)
 }
 
 /* The adapter's steps [first, first + MAX_STEPS), blocks in order; how many there were. */
-int32_t steps_of(const kern_lora_route_t &route, int32_t adapter, int64_t first, group *g)
+int32_t steps_of(const kern_lora_route_t &route, const kern_mat_t &ds, int32_t adapter,
+                 int64_t first, group *g)
 {
+    const bool even = ds.pitch % 2 == 0 &&
+                      reinterpret_cast<uintptr_t>(base_mem_address(ds.mem)) % sizeof(uint32_t) == 0;
     int64_t at = 0;
     g->num_steps = 0;
     for (int64_t i = 0; i < route.num_blocks; i++) {
@@ -212,6 +261,7 @@ int32_t steps_of(const kern_lora_route_t &route, int32_t adapter, int64_t first,
                     static_cast<int32_t>(block.column + rank0),
                     static_cast<int32_t>(left < 16 ? left : 16),
                     left <= 16,
+                    even && left % 2 == 0 && (block.column + rank0) % 2 == 0,
                     mask_of(route, block)};
         }
     }
@@ -261,7 +311,7 @@ extern "C" base_status_t kern_cuda_lora_dx_dropout(base_stream_t *s,
             group g;
             for (int64_t before = 0; before < i; before++)
                 earlier = earlier || route.blocks[before].adapter == adapter;
-            if (earlier || steps_of(route, adapter, first, &g) == 0) continue;
+            if (earlier || steps_of(route, args->ds, adapter, first, &g) == 0) continue;
             more = 1;
             BASE_TRY(add_group(s, route, adapter, g, p));
         }

@@ -65,29 +65,46 @@ __device__ __forceinline__ row_name name_of(const row_names &names, int64_t row)
     return {static_cast<int64_t>(document), names.positions[row]};
 }
 
-/* Eight columns of a row, of which the mask keeps some; column is a multiple of 8. */
-__device__ __forceinline__ base_philox_t mask_words(const mask_key &mask, row_name name,
-                                                    int64_t column)
+/* What a mask keeps of 16 columns of a row: bit 7 of byte n of kept[0], kept[1] for columns
+ * [column, column + 8), of kept[2], kept[3] for [column + 32, column + 40); other bits mean nothing.
+ * column mod 64 is 0, 8, 16 or 24. */
+struct kept_columns {
+    uint32_t kept[4];
+};
+
+/* Bit 7 of each byte: is that byte of x at least that of `limit`? Differences of the lower seven
+ * bits do not borrow from each other, since bit 7 is set in what is subtracted from. */
+__device__ __forceinline__ uint32_t at_least(uint32_t x, uint32_t limit)
 {
-    return kern_dropout_words(mask.key, name.document, name.position,
-                              static_cast<uint32_t>(column / 8));
+    const uint32_t lower = (x | 0x80808080u) - (limit & 0x7f7f7f7fu);
+    return (x & ~limit) | (~(x ^ limit) & lower);
 }
 
-/* Two elements, of which those whose half of `word` is below the threshold become 0, whatever they
- * were. Halves are compared in the upper half of a word: one shift, no field is taken out. */
-__device__ __forceinline__ uint32_t keep_pair(uint32_t pair, uint32_t word, uint32_t threshold)
+__device__ __forceinline__ kept_columns columns_kept(const mask_key &mask, row_name name,
+                                                     int64_t column)
 {
-    const uint32_t limit = threshold << 16;
-    const uint32_t low = word << 16 >= limit ? 0x0000ffffu : 0u;
-    const uint32_t high = word >= limit ? 0xffff0000u : 0u;
-    return pair & (low | high);
+    const base_philox_t r =
+        kern_dropout_words(mask.key, name.document, name.position, kern_dropout_block(column));
+    const uint32_t limit = kern_dropout_limit(r, mask.threshold) * 0x01010101u;
+    return {{at_least(r.word[0], limit), at_least(r.word[1], limit), at_least(r.word[2], limit),
+             at_least(r.word[3], limit)}};
 }
-__device__ __forceinline__ uint4 keep(uint4 x, const mask_key &mask, row_name name, int64_t column)
+
+/* Two elements, of which those whose byte of `kept` has bit 7 clear become 0, whatever they were. PAIR: which
+ * two of four. prmt repeats the upper bit of a byte where the selector has bit 3 set. */
+template <int PAIR> __device__ __forceinline__ uint32_t keep_pair(uint32_t pair, uint32_t kept)
 {
-    const base_philox_t r = mask_words(mask, name, column);
-    return make_uint4(
-        keep_pair(x.x, r.word[0], mask.threshold), keep_pair(x.y, r.word[1], mask.threshold),
-        keep_pair(x.z, r.word[2], mask.threshold), keep_pair(x.w, r.word[3], mask.threshold));
+    uint32_t both;
+    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(both) : "r"(kept), "n"(PAIR == 0 ? 0x9988 : 0xbbaa));
+    return pair & both;
+}
+
+/* half 0: columns [column, column + 8), 1: the 8 that lie 32 further on. */
+__device__ __forceinline__ uint4 keep(uint4 x, const kept_columns &k, int half)
+{
+    const uint32_t left = k.kept[2 * half], right = k.kept[2 * half + 1];
+    return make_uint4(keep_pair<0>(x.x, left), keep_pair<1>(x.y, left), keep_pair<0>(x.z, right),
+                      keep_pair<1>(x.w, right));
 }
 
 __device__ __forceinline__ uint32_t bits_of(const bf16 *p)

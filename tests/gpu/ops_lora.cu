@@ -202,8 +202,9 @@ void products(ops_bench *b, const kern_case_lora_t &shape, int32_t nan)
 }
 
 /* The masks alone. dA of one row with ds = 1 is the mask, and dx of ds = A = 1; s of an A with one
- * 1 in each rank is it at those columns. p = 0.5, so that 1 / (1 - p) is exact. */
-void masks(ops_bench *b, int64_t K, int64_t pad)
+ * 1 in each rank is it at those columns. With p = 0.5 1 / (1 - p) is exact; with another p limits
+ * differ from block to block, and dA is 1 / (1 - p) to rounding where it is not 0. */
+void masks(ops_bench *b, int64_t K, int64_t pad, double p)
 {
     const auto one = [](int64_t, int64_t) { return 1.0; };
     kern_case_lora_t shape = {};
@@ -217,10 +218,11 @@ void masks(ops_bench *b, int64_t K, int64_t pad)
     shape.out[0] = shape.out[1] = 8;
     shape.rank[0] = 16;
     shape.rank[1] = 24;
-    shape.dropout[0] = shape.dropout[1] = 0.5;
+    shape.dropout[0] = shape.dropout[1] = p;
     shape.pad = pad;
     shape.seed = static_cast<uint64_t>(K);
-    const std::string name = " mask " + std::to_string(K) + " " + std::to_string(pad);
+    const std::string name =
+        " mask " + std::to_string(K) + " " + std::to_string(pad) + " p " + std::to_string(p);
     {
         rig g(shape);
         ops_case c(b, "lora_da" + name);
@@ -235,7 +237,7 @@ void masks(ops_bench *b, int64_t K, int64_t pad)
             return 0.0;
         });
         g.each(&kern_lora_block_t::da, [&](const kern_lora_block_t &k) {
-            return c.inout(k.rank, K, pad, 0, KERN_F32, EXACT,
+            return c.inout(k.rank, K, pad, 0, KERN_F32, p == 0.5 ? EXACT : SUMMED,
                            [](int64_t, int64_t) { return 0.0; });
         });
         const auto args = [&](ops_side d) { return kern_lora_da_t{g.route(d), x(d), ds(d)}; };
@@ -291,7 +293,9 @@ void ops_check_lora(ops_bench *b)
         products(b, shape, -1);
         products(b, shape, 1);
     }
-    masks(b, 512, 8);
-    masks(b, 77, 3);
-    masks(b, 264, 0);
+    for (const double p : {0.5, 0.1}) {
+        masks(b, 512, 8, p);
+        masks(b, 77, 3, p);
+        masks(b, 264, 0, p);
+    }
 }

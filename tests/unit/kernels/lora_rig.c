@@ -281,11 +281,10 @@ double lora_rig_mask(const lora_rig_t *rig, int32_t block, int64_t t, int64_t j)
     const base_philox_key_t key = kern_dropout_key(
         adapter->seed, adapter->step, (uint32_t)rig->layer, (uint32_t)rig->blocks[block].module);
     const base_philox_t r =
-        kern_dropout_words(key, rig->document[t], rig->position[t], (uint32_t)(j / 8));
+        kern_dropout_words(key, rig->document[t], rig->position[t], kern_dropout_block(j));
+    const uint32_t limit = kern_dropout_limit(r, kern_dropout_threshold(adapter->dropout));
 
-    if (!kern_dropout_keeps(kern_dropout_number(r, (int)(j % 8)),
-                            kern_dropout_threshold(adapter->dropout)))
-        return 0;
+    if (!kern_dropout_keeps(r, limit, j)) return 0;
     return kern_dropout_factor(adapter->dropout);
 }
 

@@ -13,7 +13,7 @@ static const struct answer {
     uint32_t step, layer, module;
     int64_t document;
     int32_t position;
-    uint32_t octet;
+    uint32_t block;
     uint32_t key[2], word[4];
 } ANSWERS[] = {
     {0,
@@ -51,12 +51,10 @@ static void test_known_answers(void **state)
     for (size_t i = 0; i < sizeof ANSWERS / sizeof ANSWERS[0]; i++) {
         const struct answer *a = &ANSWERS[i];
         const base_philox_key_t key = kern_dropout_key(a->seed, a->step, a->layer, a->module);
-        const base_philox_t r = kern_dropout_words(key, a->document, a->position, a->octet);
+        const base_philox_t r = kern_dropout_words(key, a->document, a->position, a->block);
 
         assert_memory_equal(key.word, a->key, sizeof a->key);
         assert_memory_equal(r.word, a->word, sizeof a->word);
-        for (int n = 0; n < 8; n++)
-            assert_int_equal(kern_dropout_number(r, n), a->word[n / 2] >> n % 2 * 16 & 0xffffu);
     }
 }
 
@@ -66,14 +64,64 @@ static void test_threshold(void **state)
     assert_int_equal(kern_dropout_threshold(0), 0);
     assert_int_equal(kern_dropout_threshold(0.1), 0x199a);
     assert_int_equal(kern_dropout_threshold(0.5), 0x8000);
-    assert_int_equal(kern_dropout_threshold(0.9999999999999), 0xffff);
+    assert_int_equal(kern_dropout_threshold(0.9999999999999), 0xff00);
     assert_true(kern_dropout_factor(0) == 1.0);
     assert_true(kern_dropout_factor(0.5) == 2.0);
     /* What is kept times the factor is what was there: 2^16 - 0x199a of 2^16 are kept. */
     assert_true(fabs(kern_dropout_factor(0.1) * (65536 - 0x199a) - 65536) < 1e-10);
-    assert_true(kern_dropout_keeps(0, 0));
-    assert_false(kern_dropout_keeps(0x7fff, 0x8000));
-    assert_true(kern_dropout_keeps(0x8000, 0x8000));
+}
+
+/* Where the text of kernels/op.h puts the numbers of columns. */
+static void test_places(void **state)
+{
+    static const struct place {
+        int64_t column;
+        uint32_t block, byte;
+    } places[] = {{0, 0, 0x00},     {7, 0, 0x07},      {8, 1, 0x00},   {31, 3, 0x07},
+                  {32, 0, 0x08},    {39, 0, 0x0f},     {40, 1, 0x08},  {63, 3, 0x0f},
+                  {64, 4, 0x00},    {4095, 255, 0x0f}, {100, 4, 0x0c}, {96, 4, 0x08},
+                  {14335, 895, 15}, {14303, 895, 7}};
+    const base_philox_t words = {{0x03020100, 0x07060504, 0x0b0a0908, 0x0f0e0d0c}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        assert_int_equal(kern_dropout_block(places[i].column), places[i].block);
+        assert_int_equal(kern_dropout_byte(words, places[i].column), places[i].byte);
+        for (uint32_t limit = 0; limit < 256; limit++)
+            assert_int_equal(kern_dropout_keeps(words, limit, places[i].column),
+                             places[i].byte >= limit);
+    }
+}
+
+/* All 2^16 pairs of an element's byte and the byte that decides the limit: threshold of them drop. For
+ * columns whose own byte is one of the four, and for others. */
+static void test_probability(void **state)
+{
+    static const uint32_t thresholds[] = {1, 0xff, 0x100, 0x199a, 0x8000, 0xfeff, 0xff00};
+    static const int64_t columns[] = {0, 3, 39};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof thresholds / sizeof thresholds[0]; i++)
+        for (size_t c = 0; c < sizeof columns / sizeof columns[0]; c++) {
+            const int word = columns[c] < 32 ? 0 : 3, byte = (int)(columns[c] % 4);
+            uint32_t dropped = 0;
+
+            for (uint32_t own = 0; own < 256; own++)
+                for (uint32_t decides = 0; decides < 256; decides++) {
+                    base_philox_t words = {{0x12345678, 0x9abcdef0, 0x0fedcba9, 0x87654321}};
+
+                    words.word[word] &= ~(0xffu << 8 * byte);
+                    words.word[word] |= own << 8 * byte;
+                    words.word[1] &= 0xffffff;
+                    words.word[1] |=
+                        (decides ^ (words.word[0] ^ words.word[2] ^ words.word[3]) >> 24) << 24;
+                    const uint32_t limit = kern_dropout_limit(words, thresholds[i]);
+
+                    assert_in_range(limit, thresholds[i] >> 8, 255);
+                    dropped += !kern_dropout_keeps(words, limit, columns[c]);
+                }
+            assert_int_equal(dropped, thresholds[i]);
+        }
 }
 
 /* ==== what an op does with it: x = 1 and A = I show the mask in s ==== */
@@ -217,6 +265,35 @@ static void test_independent(void **state)
     free(first);
 }
 
+/* Of any two elements of a block p^2 are dropped together, as of elements that have nothing to do
+ * with each other; within six standard deviations. */
+static void test_pairs(void **state)
+{
+    enum { BLOCKS = 40000 };
+    const uint32_t threshold = kern_dropout_threshold(0.1);
+    const double p = threshold / 65536.0, share = p * p;
+    int both[16][16] = {{0}};
+
+    (void)state;
+    for (int i = 0; i < BLOCKS; i++) {
+        const base_philox_t r =
+            kern_dropout_words(kern_dropout_key(3, 1, 4, 1), 5, i / 4, (uint32_t)i % 4);
+        const uint32_t limit = kern_dropout_limit(r, threshold);
+        int dropped[16];
+
+        for (int n = 0; n < 16; n++)
+            dropped[n] = !kern_dropout_keeps(r, limit, n / 8 * 32 + n % 8);
+        for (int n = 0; n < 16; n++)
+            for (int m = 0; m <= n; m++)
+                both[n][m] += dropped[n] && dropped[m];
+    }
+    for (int n = 0; n < 16; n++)
+        for (int m = 0; m <= n; m++) {
+            const double want = n == m ? p : share;
+            assert_true(fabs(both[n][m] - BLOCKS * want) < 6 * sqrt(BLOCKS * want * (1 - want)));
+        }
+}
+
 /* Nothing is dropped with p = 0. */
 static void test_none(void **state)
 {
@@ -237,7 +314,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_known_answers), cmocka_unit_test(test_threshold),
         cmocka_unit_test(test_packing),       cmocka_unit_test(test_independent),
-        cmocka_unit_test(test_none),
+        cmocka_unit_test(test_places),        cmocka_unit_test(test_probability),
+        cmocka_unit_test(test_pairs),         cmocka_unit_test(test_none),
     };
 
     return OP_FIXTURE_RUN(tests);

@@ -114,11 +114,10 @@ static double mask(const linear_case_t *c, int64_t row, const lora_module_t *m, 
     const base_philox_key_t key =
         kern_dropout_key(o->seed, 5, (uint32_t)m->layer, (uint32_t)m->target);
     const base_philox_t words =
-        kern_dropout_words(key, c->document[2 * row], c->position[row], (uint32_t)(column / 8));
-    return kern_dropout_keeps(kern_dropout_number(words, (int)(column % 8)),
-                              kern_dropout_threshold(o->dropout))
-               ? kern_dropout_factor(o->dropout)
-               : 0.0;
+        kern_dropout_words(key, c->document[2 * row], c->position[row], kern_dropout_block(column));
+    const uint32_t limit = kern_dropout_limit(words, kern_dropout_threshold(o->dropout));
+
+    return kern_dropout_keeps(words, limit, column) ? kern_dropout_factor(o->dropout) : 0.0;
 }
 
 typedef struct reference {
