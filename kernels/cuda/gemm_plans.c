@@ -239,6 +239,14 @@ static cublasStatus_t preference_init(const kern_cublaslt_t *lt, const kern_gemm
     return status;
 }
 
+/* Rows of a row-major matrix are columns of a layout. */
+static cublasStatus_t layout_set_rows(const kern_cublaslt_t *lt, cublasLtMatrixLayout_t layout,
+                                      uint64_t rows)
+{
+    return lt->cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_COLS, &rows,
+                                                sizeof rows);
+}
+
 /* Nothing that adds parts of a sum in an order of its own. */
 static int is_plain(const kern_gemm_plans_t *plans, const cublasLtMatmulHeuristicResult_t *found)
 {
@@ -258,7 +266,15 @@ base_status_t kern_gemm_candidates(kern_gemm_plans_t *plans, const kern_gemm_pro
     cublasLtMatmulPreferenceOpaque_t pref;
     /* The functions take descriptors without const and do not change them. */
     kern_gemm_problem_t copy = *problem;
+    const uint64_t m =
+        (uint64_t)(problem->key.m_bound < 0 ? -problem->key.m_bound : problem->key.m_bound);
     int found = 0, kept = 0;
+
+    /* For the bound of the rows, so that which M is met first does not matter. */
+    BASE_TRY(kern_cublaslt_check(plans, "rows of a",
+                                 problem->key.transpose_a ? CUBLAS_STATUS_SUCCESS
+                                                          : layout_set_rows(lt, &copy.second, m)));
+    BASE_TRY(kern_cublaslt_check(plans, "rows of c", layout_set_rows(lt, &copy.c, m)));
 
     BASE_TRY(kern_cublaslt_check(plans, "cublasLtMatmulPreferenceInit",
                                  preference_init(lt, &problem->key, workspace_bytes, &pref)));

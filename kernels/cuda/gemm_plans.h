@@ -5,9 +5,9 @@
  *
  * One shape, one algorithm. A shape is everything that cuBLASLt's choice may depend on: N, K,
  * transposes, dtypes, accumulation, pitches, alignment, and M up to the next power of two, so that
- * the rows of a microbatch do not make a new shape each time. Its algorithm is the fastest of the
- * candidates when gemm_search timed them, else the first candidate, and stays for the life of the
- * table. Candidates have no split-K and no stream-K (they are asked for without workspace and
+ * the rows of a microbatch do not make a new shape each time; candidates are those of that power.
+ * Its algorithm is the fastest of the candidates when gemm_search timed them, else the first candidate,
+ * and stays for the life of the table. What gemm_search compares gives the same bits (gemm_search.cu). Candidates have no split-K and no stream-K (they are asked for without workspace and
  * without reduction): every element of C is one sum over k in one order.
  *
  * An algorithm that refuses another M of its plan leaves that M a plan of its own (m_bound < 0).
@@ -42,6 +42,7 @@ typedef struct kern_cublaslt {
     X(cublasLtMatmulPreferenceInit_internal)                                                       \
     X(cublasLtMatmulPreferenceSetAttribute)                                                        \
     X(cublasLtMatrixLayoutInit_internal)                                                           \
+    X(cublasLtMatrixLayoutSetAttribute)                                                            \
     X(cublasLtGetVersion)
 #define X(name) __typeof__(&name) name;
     KERN_CUBLASLT_MAP(X)
