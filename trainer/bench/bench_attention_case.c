@@ -47,6 +47,8 @@ static const tr_attention_case_t CASES[] = {
      {1.00, 1.00},
      {0, 0}},
     {"document of 4k, 32:8", TR_SET_DOCUMENTS, 1, 4096, LLAMA_8B, false, {0, 0}, {0, 0}},
+    /* A call of training, of half a microbatch: 15.5 items a block. */
+    {"2 documents of 4k, 32:8", TR_SET_DOCUMENTS, 2, 4096, LLAMA_8B, false, {0, 0}, {0, 0}},
     {"document of 16k, 28:4", TR_SET_DOCUMENTS, 1, 16384, {4, 7, 128, 0}, false, {0, 0}, {0, 0}},
     {"16 shards of 512 at 16k, 32:8", TR_SET_SHARDS_AT, 16, 16384, LLAMA_8B, true, {0, 0}, {0, 0}},
     {"128 documents of 128, 32:8", TR_SET_DOCUMENTS, 128, 128, LLAMA_8B, false, {0, 0}, {0, 0}},
