@@ -1,11 +1,13 @@
 /* Chunk after chunk: gather the rows, logits by gemm, one kernel for losses and the logits'
  * gradient, dW and dx by gemm, scatter. A block of 1024 threads takes a row of logits and an SM one
- * block, so that the rows in work (132 of 257 KB at a vocabulary of 128 k) stay in L2 between the
- * two times that they are read.
+ * block. A row is needed twice: what shared memory holds of it (224 KB) is kept there, and the rest
+ * of the rows in work (at a vocabulary of 128 k 132 of 33 KB, in fp32 of 289) stays in L2. A thread
+ * asks for TURNS chunks before it looks at the first. The order of a row's sum depends on its width
+ * alone: a thread's chunks ascending, then a tree over lanes, then the warps in order.
  *
  * Logits are bf16 or fp32, as the scratch operand says; their gradient is bf16 in the same place,
- * from the row's first byte. In fp32 rows a tile is read by all threads before any of it is
- * written: the gradient of an element lies before the element. A listed row or target that does
+ * from the row's first byte. In fp32 rows a tile is read by all threads before any of its gradient is
+ * written; the gradient of an element lies before the element, so it meets no later tile. A listed row or target that does
  * not exist has loss NaN and no gradient. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/real_vector.cuh"
@@ -123,20 +125,110 @@ __device__ void clear_row(const loss_params &p, bf16 *gradient, int64_t i)
         x[j] = __float2bfloat16_rn(0.0f);
 }
 
+constexpr int TURNS = 4;
+constexpr int KEPT_BYTES = 224 * 1024;
+
+/* A row in tiles of TURNS chunks of N elements a thread; the first chunks of each thread are kept in
+ * shared memory, 16 bytes of all threads side by side. Nobody reads what another thread has kept. */
+template <int N, class Logit> struct tile_reader {
+    static constexpr int PARTS = N * static_cast<int>(sizeof(Logit)) / 16; /* 0: nothing is kept */
+    static constexpr int KEPT = PARTS > 0 ? KEPT_BYTES / (THREADS * 16 * (PARTS + !PARTS)) : 0;
+    static constexpr int64_t TILE = int64_t{THREADS} * N * TURNS;
+
+    const Logit *row;
+    int64_t cols;
+
+    __device__ static int64_t column(int64_t tile, int k)
+    {
+        return tile + (int64_t{k} * THREADS + threadIdx.x) * N;
+    }
+    __device__ static uint4 *place(int64_t chunk, int part)
+    {
+        extern __shared__ uint4 kept[];
+        return &kept[(chunk * PARTS + part) * THREADS + threadIdx.x];
+    }
+
+    /* Chunk k of a tile, the first time; beyond the row: -inf. */
+    __device__ __forceinline__ void first(int64_t tile, values<N> (&z)[TURNS]) const
+    {
+#pragma unroll
+        for (int k = 0; k < TURNS; k++) {
+            const int64_t j = column(tile, k);
+            if (j < cols) {
+                z[k] = load<N>(row + j);
+            } else {
+#pragma unroll
+                for (int n = 0; n < N; n++)
+                    z[k].v[n] = -INFINITY;
+            }
+        }
+        if constexpr (PARTS > 0) {
+#pragma unroll
+            for (int k = 0; k < TURNS; k++)
+                keep(tile / TILE * TURNS + k, z[k]);
+        }
+    }
+
+    /* Again: from where it is. */
+    __device__ __forceinline__ void again(int64_t tile, values<N> (&z)[TURNS]) const
+    {
+#pragma unroll
+        for (int k = 0; k < TURNS; k++) {
+            const int64_t j = column(tile, k), chunk = tile / TILE * TURNS + k;
+            z[k] = {};
+            if (PARTS > 0 && chunk < KEPT)
+                z[k] = kept_chunk(chunk);
+            else if (j < cols)
+                z[k] = load<N>(row + j);
+        }
+    }
+
+    __device__ __forceinline__ static void keep(int64_t chunk, const values<N> &z)
+    {
+        if (chunk >= KEPT) return;
+        if constexpr (PARTS == 1) { /* bf16: nothing is lost on the way back */
+            *place(chunk, 0) = make_uint4(pack(z.v[0], z.v[1]), pack(z.v[2], z.v[3]),
+                                          pack(z.v[4], z.v[5]), pack(z.v[6], z.v[7]));
+        } else if constexpr (PARTS == 2) {
+            *reinterpret_cast<float4 *>(place(chunk, 0)) =
+                make_float4(z.v[0], z.v[1], z.v[2], z.v[3]);
+            *reinterpret_cast<float4 *>(place(chunk, 1)) =
+                make_float4(z.v[4], z.v[5], z.v[6], z.v[7]);
+        }
+    }
+    __device__ __forceinline__ static values<N> kept_chunk(int64_t chunk)
+    {
+        if constexpr (PARTS == 1)
+            return unpack(*place(chunk, 0));
+        else if constexpr (PARTS == 2)
+            return unpack(*reinterpret_cast<const float4 *>(place(chunk, 0)),
+                          *reinterpret_cast<const float4 *>(place(chunk, 1)));
+        else
+            return {};
+    }
+};
+
 template <int N, class Logit>
 __global__ void __launch_bounds__(THREADS, 1) loss_kernel(loss_params p)
 {
+    using reader = tile_reader<N, Logit>;
     const int64_t i = blockIdx.x;
     char *const begin = static_cast<char *>(p.logits) + i * p.row_bytes;
     const Logit *z = reinterpret_cast<const Logit *>(begin);
     bf16 *gradient = reinterpret_cast<bf16 *>(begin);
+    const reader tiles = {z, p.vocabulary};
     const int32_t target = p.targets[i], row = p.rows[i];
     const bool exists = target >= 0 && target < p.vocabulary && row >= 0 && row < p.x_rows;
     const float z_target = exists ? load<1>(z + target).v[0] : NAN;
+    values<N> x[TURNS];
 
     peak all = {-INFINITY, 0.0f};
-    for (int64_t j = threadIdx.x * N; j < p.vocabulary; j += THREADS * N)
-        all = add_chunk(all, load<N>(z + j));
+    for (int64_t tile = 0; tile < p.vocabulary; tile += reader::TILE) {
+        tiles.first(tile, x);
+#pragma unroll
+        for (int k = 0; k < TURNS; k++)
+            if (reader::column(tile, k) < p.vocabulary) all = add_chunk(all, x[k]);
+    }
     all = block_peak(all); /* its barrier also ends all reads of z_target */
     if (threadIdx.x == 0) p.loss[i] = all.max + logf(all.sum) - z_target;
     if (!p.gradient) return;
@@ -147,17 +239,32 @@ __global__ void __launch_bounds__(THREADS, 1) loss_kernel(loss_params p)
         return;
     }
     const float factor = weight / all.sum;
-    for (int64_t tile = 0; tile < p.vocabulary; tile += THREADS * N) {
-        const int64_t j = tile + threadIdx.x * N;
-        values<N> x = {};
-        if (j < p.vocabulary) x = load<N>(z + j);
+    for (int64_t tile = 0; tile < p.vocabulary; tile += reader::TILE) {
+        tiles.again(tile, x);
         if constexpr (sizeof(Logit) > sizeof(bf16)) __syncthreads();
 #pragma unroll
-        for (int n = 0; n < N; n++)
-            x.v[n] = __expf(x.v[n] - all.max) * factor - (j + n == target ? weight : 0.0f);
-        if (j < p.vocabulary) store<N>(gradient + j, x);
-        if constexpr (sizeof(Logit) > sizeof(bf16)) __syncthreads();
+        for (int k = 0; k < TURNS; k++) {
+            const int64_t j = reader::column(tile, k);
+#pragma unroll
+            for (int n = 0; n < N; n++)
+                x[k].v[n] =
+                    __expf(x[k].v[n] - all.max) * factor - (j + n == target ? weight : 0.0f);
+            if (j < p.vocabulary) store<N>(gradient + j, x[k]);
+        }
     }
+}
+
+/* Shared memory beyond 48 KB has to be asked for. */
+template <int N, class Logit>
+base_status_t launch_loss(base_stream_t *s, const loss_params &p, unsigned blocks)
+{
+    constexpr int bytes = tile_reader<N, Logit>::PARTS > 0 ? KEPT_BYTES : 0;
+    BASE_TRY(
+        kern_cuda_check(s, "loss_linear_ce",
+                        cudaFuncSetAttribute(loss_kernel<N, Logit>,
+                                             cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)));
+    loss_kernel<N, Logit><<<blocks, THREADS, bytes, native(s)>>>(p);
+    return kern_cuda_check(s, "loss_linear_ce", cudaGetLastError());
 }
 
 kern_mat_t first_rows(kern_mat_t mat, int64_t rows)
@@ -183,16 +290,10 @@ base_status_t chunk_loss(base_stream_t *s, const kern_loss_linear_ce_t *args, in
                            !kern_mat_absent(&args->dx) || !kern_mat_absent(&args->dw)};
     const unsigned blocks = static_cast<unsigned>(count);
     const bool chunked = in_chunks(args->logits);
-    const cudaStream_t stream = native(s);
-    if (wide && chunked)
-        loss_kernel<CHUNK, float><<<blocks, THREADS, 0, stream>>>(p);
-    else if (wide)
-        loss_kernel<1, float><<<blocks, THREADS, 0, stream>>>(p);
-    else if (chunked)
-        loss_kernel<CHUNK, bf16><<<blocks, THREADS, 0, stream>>>(p);
-    else
-        loss_kernel<1, bf16><<<blocks, THREADS, 0, stream>>>(p);
-    return kern_cuda_check(s, "loss_linear_ce", cudaGetLastError());
+    if (wide)
+        return chunked ? launch_loss<CHUNK, float>(s, p, blocks)
+                       : launch_loss<1, float>(s, p, blocks);
+    return chunked ? launch_loss<CHUNK, bf16>(s, p, blocks) : launch_loss<1, bf16>(s, p, blocks);
 }
 
 base_status_t chunk_gradient(base_stream_t *s, const kern_loss_linear_ce_t *args, int64_t first,
