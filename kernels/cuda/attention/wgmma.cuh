@@ -40,7 +40,8 @@ __device__ __forceinline__ void wgmma_commit()
 
 /* Waits until at most the last PENDING groups are under way. */
 /* Holds the wait that follows until x, which is not negative, is known: ptxas may move waits up, away from work that
- * was to be done meanwhile (13.0 does). What would be stored at that shared address never is. */
+ * was to be done meanwhile (13.0 does). What would be stored at that shared address never is. x is a sum: of an
+ * exponential, or a maximum of some, ptxas knows the sign, and drops all this. tests/checks/sass.py sees what came of it. */
 __device__ __forceinline__ void wgmma_hold(float x, uint32_t address)
 {
     asm volatile("{\n"
