@@ -8,7 +8,8 @@
  *
  * Both operands are transposed on the way from shared memory (ldmatrix), since the rows that are
  * summed over lie apart in both. Dropout masks x on the way into shared memory, when its loads have
- * come: a thread then has 8 columns of a row and the 8 that one block of Philox serves with them. */
+ * come, a copy for each module: a thread then has 8 columns of a row and the 8 that one block of Philox
+ * serves with them. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/lora_route.cuh"
 #include "kernels/cuda/stream_state.h"
@@ -27,13 +28,15 @@ struct rank_tile {
     int32_t column, ranks; /* in s or ds */
     float *out;            /* rank j of column i: out[j rank_stride + i column_stride] */
     int64_t rank_stride, column_stride;
+    int32_t copy,
+        fresh; /* which of the masked copies of x it is multiplied with; the first that is */
+    mask_key mask;
 };
 
 struct group {
     int64_t first, cols; /* columns [first, first + cols) of x or dy */
-    mask_key mask;
     float factor;
-    int32_t num_tiles, aligned;
+    int32_t num_tiles, aligned, dropout;
     int32_t first_work, num_works; /* its pieces, in the order of rows */
     rank_tile tiles[MAX_MT];
 };
@@ -54,17 +57,18 @@ struct sum_params {
 };
 static_assert(sizeof(sum_params) <= 32000, "parameters of a launch");
 
-/* Rows of a stage: many while two stages fit in shared memory. */
-template <int MT> constexpr int ROWS_OF = MT <= 2 ? 64 : 32;
+/* Rows of a stage: many while two stages leave room for several blocks. With dropout each module has
+ * its own copy of x in it. */
+template <bool DROPOUT, int MT> constexpr int ROWS_OF = MT == 1 || (MT == 2 && !DROPOUT) ? 64 : 32;
 
-template <int MT> struct stage {
-    bf16 wide[ROWS_OF<MT>][WIDE_PITCH];
-    bf16 narrow[ROWS_OF<MT>][MT * 16 + 8];
+template <bool DROPOUT, int MT> struct stage {
+    bf16 wide[DROPOUT ? MT : 1][ROWS_OF<DROPOUT, MT>][WIDE_PITCH];
+    bf16 narrow[ROWS_OF<DROPOUT, MT>][MT * 16 + 8];
 };
 
 /* What a thread brings of the next stage: chunks of x or dy, and at most one of s or ds. */
 template <bool DROPOUT, int MT> struct loaded {
-    static constexpr int CHUNKS = ROWS_OF<MT> * COLS / CHUNK / THREADS;
+    static constexpr int CHUNKS = ROWS_OF<DROPOUT, MT> * COLS / CHUNK / THREADS;
     uint4 wide[CHUNKS];
     uint4 narrow;
     row_name names[DROPOUT ? CHUNKS / 2 : 1];
@@ -90,7 +94,7 @@ template <bool DROPOUT, int MT>
 __device__ __forceinline__ void fetch(const sum_params &p, const group &g, int64_t row0,
                                       int64_t row1, int64_t column, loaded<DROPOUT, MT> &next)
 {
-    constexpr int ROWS = ROWS_OF<MT>;
+    constexpr int ROWS = ROWS_OF<DROPOUT, MT>;
     static_assert(ROWS * MT * 2 <= THREADS, "a chunk a thread");
 #pragma unroll
     for (int i = 0; i < next.CHUNKS; i++) {
@@ -112,39 +116,50 @@ __device__ __forceinline__ void fetch(const sum_params &p, const group &g, int64
 }
 
 template <bool DROPOUT, int MT>
-__device__ __forceinline__ void put(stage<MT> &to, const group &g, int64_t column,
+__device__ __forceinline__ void put(stage<DROPOUT, MT> &to, const group &g, int64_t column,
                                     const loaded<DROPOUT, MT> &next)
 {
 #pragma unroll
     for (int i = 0; i < next.CHUNKS; i += 2) {
         const chunk_place at = place_of<DROPOUT>(i), beside = place_of<DROPOUT>(i + 1);
-        uint4 x = next.wide[i], y = next.wide[i + 1];
-        if constexpr (DROPOUT) {
-            const kept_columns kept = columns_kept(g.mask, next.names[i / 2], column + at.column);
-            x = keep(x, kept, 0);
-            y = keep(y, kept, 1);
+#pragma unroll
+        for (int m = 0; m < (DROPOUT ? MT : 1); m++) {
+            uint4 x = next.wide[i], y = next.wide[i + 1];
+            if constexpr (DROPOUT) {
+                if (m >= g.num_tiles || g.tiles[m].fresh == 0) continue;
+                const kept_columns kept =
+                    columns_kept(g.tiles[m].mask, next.names[i / 2], column + at.column);
+                x = keep(x, kept, 0);
+                y = keep(y, kept, 1);
+            }
+            auto &rows = to.wide[DROPOUT ? g.tiles[m].copy : 0];
+            *reinterpret_cast<uint4 *>(&rows[at.row][at.column]) = x;
+            *reinterpret_cast<uint4 *>(&rows[beside.row][beside.column]) = y;
         }
-        *reinterpret_cast<uint4 *>(&to.wide[at.row][at.column]) = x;
-        *reinterpret_cast<uint4 *>(&to.wide[beside.row][beside.column]) = y;
     }
     const int at = threadIdx.x;
-    if (at < ROWS_OF<MT> * MT * 2)
+    if (at < ROWS_OF<DROPOUT, MT> * MT * 2)
         *reinterpret_cast<uint4 *>(&to.narrow[at / (MT * 2)][at % (MT * 2) * CHUNK]) = next.narrow;
 }
 
 /* acc[m][n]: ranks 16 m ..., columns 16 warp + 8 n ... */
-template <int MT>
-__device__ __forceinline__ void multiply_stage(const stage<MT> &from, float (&acc)[MT][2][4])
+template <bool DROPOUT, int MT>
+__device__ __forceinline__ void multiply_stage(const stage<DROPOUT, MT> &from, const group &g,
+                                               float (&acc)[MT][2][4])
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
-    for (int k = 0; k < ROWS_OF<MT>; k += 16) {
+    for (int k = 0; k < ROWS_OF<DROPOUT, MT>; k += 16) {
         /* matrices: rows k and k + 8 of the left 8 columns, then of the right ones */
         uint32_t b[4];
-        kern_ptx::load_matrices_transposed(
-            b, kern_ptx::shared_address(&from.wide[k + lane % 16][warp * 16 + lane / 16 * 8]));
 #pragma unroll
         for (int m = 0; m < MT; m++) {
+            if (m == 0 || DROPOUT) {
+                if (m >= g.num_tiles) break;
+                const auto &rows = from.wide[DROPOUT ? g.tiles[m].copy : 0];
+                kern_ptx::load_matrices_transposed(
+                    b, kern_ptx::shared_address(&rows[k + lane % 16][warp * 16 + lane / 16 * 8]));
+            }
             /* a[0] ranks 0-7 of rows 0-7, a[1] ranks 8-15, a[2], a[3] the same of rows 8-15 */
             uint32_t a[4];
             kern_ptx::load_matrices_transposed(
@@ -157,14 +172,15 @@ __device__ __forceinline__ void multiply_stage(const stage<MT> &from, float (&ac
 }
 
 template <bool DROPOUT, int MT>
-__global__ void __launch_bounds__(THREADS, MT == 1   ? (DROPOUT ? 3 : 4)
-                                           : DROPOUT ? 1
-                                           : MT == 2 ? 2
-                                                     : 3)
+__global__ void __launch_bounds__(THREADS, MT == 1               ? (DROPOUT ? 3 : 4)
+                                           : MT == 2 && !DROPOUT ? 2
+                                           : MT == 4 && DROPOUT  ? 2
+                                                                 : 3)
     sum_kernel(const __grid_constant__ sum_params p)
 {
-    constexpr int ROWS = ROWS_OF<MT>;
-    __shared__ __align__(16) stage<MT> stages[2];
+    constexpr int ROWS = ROWS_OF<DROPOUT, MT>;
+    extern __shared__ uint4 memory[];
+    auto *const stages = reinterpret_cast<stage<DROPOUT, MT> *>(memory);
     int low = 0, high = p.num_work;
     while (high - low > 1) {
         const int middle = (low + high) / 2;
@@ -182,10 +198,10 @@ __global__ void __launch_bounds__(THREADS, MT == 1   ? (DROPOUT ? 3 : 4)
     int turn = 0;
     fetch<DROPOUT, MT>(p, g, item.row0, item.row1, column, next);
     for (int64_t row = item.row0; row < item.row1; row += ROWS, turn ^= 1) {
-        put(stages[turn], g, column, next);
+        put<DROPOUT, MT>(stages[turn], g, column, next);
         __syncthreads(); /* a stage is written again only after the barrier of the next one */
         if (row + ROWS < item.row1) fetch<DROPOUT, MT>(p, g, row + ROWS, item.row1, column, next);
-        multiply_stage(stages[turn], acc);
+        multiply_stage<DROPOUT, MT>(stages[turn], g, acc);
     }
     float *const out = p.partial + item.partial;
 #pragma unroll
@@ -228,17 +244,35 @@ struct builder {
     int64_t used; /* floats of scratch */
 };
 
-template <bool DROPOUT, int MT>
-void launch_sum(const sum_params &p, int64_t blocks, cudaStream_t st)
+template <bool DROPOUT, int MT> base_status_t launch_sum(const builder &b, int64_t blocks)
 {
-    sum_kernel<DROPOUT, MT><<<static_cast<unsigned>(blocks), THREADS, 0, st>>>(p);
+    constexpr int bytes = 2 * sizeof(stage<DROPOUT, MT>);
+    static_assert(bytes % 16 == 0, "stages begin at multiples of 16 bytes");
+    BASE_TRY(
+        kern_cuda_check(b.s, b.op,
+                        cudaFuncSetAttribute(sum_kernel<DROPOUT, MT>,
+                                             cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)));
+    sum_kernel<DROPOUT, MT><<<static_cast<unsigned>(blocks), THREADS, bytes, native(b.s)>>>(b.p);
+    return BASE_OK;
+}
+
+base_status_t launch_sums(const builder &b, bool dropout, int tiles, int64_t blocks)
+{
+    if (!dropout)
+        return tiles <= 1   ? launch_sum<false, 1>(b, blocks)
+               : tiles <= 2 ? launch_sum<false, 2>(b, blocks)
+                            : launch_sum<false, MAX_MT>(b, blocks);
+    return tiles <= 1   ? launch_sum<true, 1>(b, blocks)
+           : tiles <= 2 ? launch_sum<true, 2>(b, blocks)
+           : tiles <= 3 ? launch_sum<true, 3>(b, blocks)
+                        : launch_sum<true, MAX_MT>(b, blocks);
 }
 
 base_status_t flush(builder &b)
 {
     sum_params &p = b.p;
     const cudaStream_t stream = native(b.s);
-    const bool dropout = p.num_groups > 0 && p.groups[0].mask.threshold != 0;
+    const bool dropout = p.num_groups > 0 && p.groups[0].dropout != 0;
     int64_t blocks = 0, most = 0;
     int tiles = 0;
     for (int i = 0; i < p.num_work; i++) {
@@ -250,14 +284,7 @@ base_status_t flush(builder &b)
     }
     if (blocks > 0) {
         const dim3 grid(blocks_of(most, THREADS), static_cast<unsigned>(p.num_groups));
-        if (dropout)
-            tiles <= 1 ? launch_sum<true, 1>(p, blocks, stream)
-                       : launch_sum<true, MAX_MT>(p, blocks, stream);
-        else if (tiles <= 1)
-            launch_sum<false, 1>(p, blocks, stream);
-        else
-            tiles <= 2 ? launch_sum<false, 2>(p, blocks, stream)
-                       : launch_sum<false, MAX_MT>(p, blocks, stream);
+        BASE_TRY(launch_sums(b, dropout, tiles, blocks));
         add_kernel<<<grid, THREADS, 0, stream>>>(p);
     }
     p.num_work = p.num_groups = 0;
@@ -275,8 +302,7 @@ base_status_t add_group(builder &b, const kern_lora_route_t &route, int32_t adap
         return BASE_FAIL(base_device_ctx(base_stream_device(b.s)), BASE_ERR_ARG, BASE_MSG_INT_01,
                          "%s: %lld sums of a block, want at most %lld", b.op,
                          static_cast<long long>(floats), static_cast<long long>(room));
-    if (p.num_groups > 0 && (p.num_groups == MAX_GROUPS ||
-                             (p.groups[0].mask.threshold != 0) != (g.mask.threshold != 0)))
+    if (p.num_groups > 0 && (p.num_groups == MAX_GROUPS || p.groups[0].dropout != g.dropout))
         BASE_TRY(flush(b));
     const auto begin = [&] {
         p.groups[p.num_groups] = g;
@@ -302,16 +328,24 @@ base_status_t add_group(builder &b, const kern_lora_route_t &route, int32_t adap
 }
 
 /* dA: out (r, K); dB: out (outputs, r), whose columns are ranks. */
-void add_tiles(const kern_lora_block_t &block, const kern_mat_t &out, bool is_a, int64_t *rank0,
-               group *g)
+void add_tiles(const kern_lora_block_t &block, const kern_mat_t &out, bool is_a,
+               const mask_key &mask, int64_t *rank0, group *g)
 {
+    const int32_t last = g->num_tiles - 1, copy = last < 0 ? 0 : g->tiles[last].copy + 1;
+    int32_t fresh = 1;
     const int64_t rank_stride = is_a ? out.pitch : 1, column_stride = is_a ? 1 : out.pitch;
     float *at = kern_cuda_pointer<float>(out.mem);
     for (; *rank0 < block.rank && g->num_tiles < MAX_MT; *rank0 += 16) {
         const int64_t left = block.rank - *rank0;
         g->tiles[g->num_tiles++] = {static_cast<int32_t>(block.column + *rank0),
                                     static_cast<int32_t>(left < 16 ? left : 16),
-                                    at + *rank0 * rank_stride, rank_stride, column_stride};
+                                    at + *rank0 * rank_stride,
+                                    rank_stride,
+                                    column_stride,
+                                    copy,
+                                    fresh,
+                                    mask};
+        fresh = 0;
     }
 }
 
@@ -330,17 +364,15 @@ base_status_t run(base_stream_t *s, const char *op, const kern_lora_route_t &rou
     b.p.narrow_aligned = rows_aligned(narrow);
     b.p.partial = static_cast<float *>(scratch);
     b.p.num_work = b.p.num_groups = 0;
-    /* Blocks of one adapter that read the same columns without a mask share a group. */
+    /* Blocks of one adapter that read the same columns share a group. */
     const auto alike = [&](int64_t i, int32_t adapter) {
-        return is_a && route.blocks[i].adapter == adapter &&
-               kern_dropout_threshold(route.adapters[adapter].dropout) == 0;
+        return is_a && route.blocks[i].adapter == adapter;
     };
     for (int64_t i = 0; i < route.num_blocks; i++) {
         const kern_lora_block_t &block = route.blocks[i];
-        const bool plain = alike(i, block.adapter);
         bool earlier = false; /* its group was begun by an earlier block */
         for (int64_t before = 0; before < i; before++)
-            earlier = earlier || (plain && alike(before, block.adapter));
+            earlier = earlier || alike(before, block.adapter);
         if (earlier) continue;
         int64_t member = i, rank0 = 0;
         while (member < route.num_blocks) {
@@ -348,18 +380,18 @@ base_status_t run(base_stream_t *s, const char *op, const kern_lora_route_t &rou
             group g = {};
             g.first = is_a ? 0 : first.out_column;
             g.cols = is_a ? wide.cols : first.db.rows;
-            if (is_a) g.mask = mask_of(route, first);
+            g.dropout = is_a && mask_of(route, first).threshold != 0;
             g.factor = is_a ? mask_of(route, first).factor : 1.0f;
             g.aligned = rows_aligned(wide, g.first);
             /* as many blocks as fit, then the next group begins where this one ended */
             for (;;) {
                 const kern_lora_block_t &m = route.blocks[member];
-                add_tiles(m, is_a ? m.da : m.db, is_a, &rank0, &g);
+                add_tiles(m, is_a ? m.da : m.db, is_a, mask_of(route, m), &rank0, &g);
                 if (rank0 < m.rank) break;
                 rank0 = 0;
                 do
                     member++;
-                while (member < route.num_blocks && !(plain && alike(member, block.adapter)));
+                while (member < route.num_blocks && !alike(member, block.adapter));
                 if (member == route.num_blocks || g.num_tiles == MAX_MT) break;
             }
             BASE_TRY(add_group(b, route, block.adapter, g));
