@@ -91,8 +91,7 @@ typedef struct kern_convert {
 
 /* y[t] += bias for each row t. */
 typedef struct kern_bias_add {
-    kern_mat_t bias; /* (1, N) */
-    kern_mat_t y;    /* (T, N), in place */
+    kern_mat_t bias, y; /* (1, N); (T, N), in place */
 } kern_bias_add_t;
 
 /* sum += x[0] + x[1] + ..., rows ascending: the gradient of a bias. */
@@ -105,9 +104,7 @@ typedef struct kern_column_sum {
 
 /* out[t] = table[tokens[t]]. A token outside [0, V) sticks BASE_ERR_FORMAT to the stream (CPU). */
 typedef struct kern_embedding_fwd {
-    kern_mat_t tokens; /* I32 (1, T) */
-    kern_mat_t table;  /* (V, H) */
-    kern_mat_t out;    /* (T, H) */
+    kern_mat_t tokens, table, out; /* I32 (1, T); (V, H); (T, H) */
 } kern_embedding_fwd_t;
 
 /* dtable[tokens[t]] += dout[t], t ascending; dtable is acc (V, H). */
@@ -119,12 +116,18 @@ typedef struct kern_embedding_bwd {
  * as in Llama) ==== */
 
 typedef struct kern_rmsnorm_fwd {
-    kern_mat_t x;    /* (T, H) */
-    kern_mat_t w;    /* (1, H) */
-    kern_mat_t y;    /* (T, H) */
-    kern_mat_t rstd; /* acc (1, T), for the backward */
+    kern_mat_t x, w, y; /* (T, H); (1, H); (T, H) */
+    kern_mat_t rstd;    /* acc (1, T), for the backward */
     double eps;
 } kern_rmsnorm_fwd_t;
+
+/* A residual and its norm: x = a + b, and rmsnorm_fwd of x as it is stored. The bits are those of add and
+ * rmsnorm_fwd one after the other. x may be a or b. */
+typedef struct kern_add_rmsnorm_fwd {
+    kern_mat_t a, b, x; /* (T, H); x is written */
+    kern_mat_t w, y, rstd;
+    double eps;
+} kern_add_rmsnorm_fwd_t;
 
 /* dx = rstd (w dy - x rstd^2 mean(w dy x)) + (dres present ? dres : 0); dw += sum over rows of dy x
  * rstd. */
@@ -194,8 +197,7 @@ typedef struct kern_rope_bwd {
 /* ==== SwiGLU (Shazeer 2020): act = silu(gate) up, rows [gate | up] ==== */
 
 typedef struct kern_swiglu_fwd {
-    kern_mat_t gate_up; /* (T, 2 F) */
-    kern_mat_t act;     /* (T, F) */
+    kern_mat_t gate_up, act; /* (T, 2 F); (T, F) */
 } kern_swiglu_fwd_t;
 
 typedef struct kern_swiglu_bwd {
@@ -342,16 +344,14 @@ typedef struct kern_vector_sum {
  * Rows of dx that are not listed become zero. Rows are worked in chunks of logits.rows. A weight of
  * 0 gives loss but no gradient, also where x is not finite. */
 typedef struct kern_loss_linear_ce {
-    kern_mat_t x;        /* (T, H) */
-    kern_mat_t w;        /* (V, H) */
-    kern_mat_t rows;     /* I32 (1, N), ascending rows of x */
-    kern_mat_t targets;  /* I32 (1, N) */
-    kern_mat_t weights;  /* acc (1, N) */
-    kern_mat_t loss;     /* acc (1, N) */
-    kern_mat_t dx;       /* (T, H), or absent: no gradient */
-    kern_mat_t dw;       /* acc (V, H), accumulated, or absent */
-    kern_mat_t logits;   /* scratch (chunk, V), real or acc: what logits are rounded to */
-    kern_mat_t gathered; /* scratch (chunk, H) */
+    kern_mat_t x;             /* (T, H) */
+    kern_mat_t w;             /* (V, H) */
+    kern_mat_t rows, targets; /* I32 (1, N); rows are ascending rows of x */
+    kern_mat_t weights, loss; /* acc (1, N) */
+    kern_mat_t dx;            /* (T, H), or absent: no gradient */
+    kern_mat_t dw;            /* acc (V, H), accumulated, or absent */
+    kern_mat_t logits;        /* scratch (chunk, V), real or acc: what logits are rounded to */
+    kern_mat_t gathered;      /* scratch (chunk, H) */
 } kern_loss_linear_ce_t;
 
 /* sums[segments[i]] += weights[i] values[i], i ascending. A weight of 0 adds nothing, whatever the
@@ -568,7 +568,8 @@ typedef struct kern_adamw {
 
 #define KERN_OP_MAP(X)                                                                             \
     KERN_REAL_OP_MAP(X)                                                                            \
-    X(convert)
+    X(convert)                                                                                     \
+    X(add_rmsnorm_fwd)
 
 /* base_status_t kern_gemm_run(base_stream_t *s, const kern_gemm_t *args), and so on for every op of
  * the map. */

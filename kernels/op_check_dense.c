@@ -210,6 +210,38 @@ base_status_t kern_rmsnorm_fwd_visit(const kern_rmsnorm_fwd_t *args, kern_visito
     return BASE_OK;
 }
 
+kern_dtype_t kern_add_rmsnorm_fwd_dtype(const kern_add_rmsnorm_fwd_t *args)
+{
+    return args->x.dtype;
+}
+
+base_status_t kern_add_rmsnorm_fwd_check(base_ctx_t *ctx, const kern_add_rmsnorm_fwd_t *args)
+{
+    const kern_dtype_t dtype = args->x.dtype;
+    const int64_t rows = args->x.rows, cols = args->x.cols;
+
+    BASE_TRY(kern_want_real(ctx, dtype, "add_rmsnorm_fwd: x"));
+    WANT(args->x, "add_rmsnorm_fwd: x", -1, -1, dtype);
+    WANT(args->a, "add_rmsnorm_fwd: a", rows, cols, dtype);
+    WANT(args->b, "add_rmsnorm_fwd: b", rows, cols, dtype);
+    WANT(args->w, "add_rmsnorm_fwd: w", 1, cols, dtype);
+    WANT(args->y, "add_rmsnorm_fwd: y", rows, cols, dtype);
+    WANT(args->rstd, "add_rmsnorm_fwd: rstd", 1, rows, kern_dtype_acc(dtype));
+    BASE_TRY(kern_want_true(ctx, args->eps > 0.0, "add_rmsnorm_fwd: eps must be above 0"));
+    BOUNDS(add_rmsnorm_fwd, ctx, args);
+}
+
+base_status_t kern_add_rmsnorm_fwd_visit(const kern_add_rmsnorm_fwd_t *args, kern_visitor_t *v)
+{
+    VISIT(args->a, BASE_READ, "add_rmsnorm_fwd: a");
+    VISIT(args->b, BASE_READ, "add_rmsnorm_fwd: b");
+    VISIT(args->x, BASE_WRITE, "add_rmsnorm_fwd: x");
+    VISIT(args->w, BASE_READ, "add_rmsnorm_fwd: w");
+    VISIT(args->y, BASE_WRITE, "add_rmsnorm_fwd: y");
+    VISIT(args->rstd, BASE_WRITE, "add_rmsnorm_fwd: rstd");
+    return BASE_OK;
+}
+
 kern_dtype_t kern_rmsnorm_bwd_dtype(const kern_rmsnorm_bwd_t *args)
 {
     return args->x.dtype;

@@ -103,6 +103,11 @@ static base_status_t submit_convert(base_stream_t *s, const kern_convert_t *args
     SUBMIT(convert, s, args, kern_cpu_convert);
 }
 
+static base_status_t submit_add_rmsnorm_fwd(base_stream_t *s, const kern_add_rmsnorm_fwd_t *args)
+{
+    SUBMIT(add_rmsnorm_fwd, s, args, kern_cpu_add_rmsnorm_fwd);
+}
+
 static const kern_ops_t CPU_OPS = {.device = "cpu",
 #define X(op) .op = submit_##op,
                                    KERN_OP_MAP(X)

@@ -27,4 +27,7 @@ KERN_REAL_OP_MAP(X)
  * sign. */
 base_status_t kern_cpu_convert(void *args);
 
+/* add, then rmsnorm_fwd, in the dtype of x. */
+base_status_t kern_cpu_add_rmsnorm_fwd(void *args);
+
 #endif

@@ -9,6 +9,7 @@ static const kern_ops_t CUDA_OPS = {
     .embedding_fwd = kern_cuda_embedding_fwd,
     .embedding_bwd = kern_cuda_embedding_bwd,
     .rmsnorm_fwd = kern_cuda_rmsnorm_fwd,
+    .add_rmsnorm_fwd = kern_cuda_add_rmsnorm_fwd,
     .rmsnorm_bwd = kern_cuda_rmsnorm_bwd,
     .head_norm_fwd = kern_cuda_head_norm_fwd,
     .head_norm_bwd = kern_cuda_head_norm_bwd,

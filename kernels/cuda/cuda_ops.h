@@ -56,6 +56,7 @@ base_status_t kern_cuda_embedding_fwd(base_stream_t *s, const kern_embedding_fwd
 base_status_t kern_cuda_embedding_bwd(base_stream_t *s, const kern_embedding_bwd_t *args);
 
 base_status_t kern_cuda_rmsnorm_fwd(base_stream_t *s, const kern_rmsnorm_fwd_t *args);
+base_status_t kern_cuda_add_rmsnorm_fwd(base_stream_t *s, const kern_add_rmsnorm_fwd_t *args);
 base_status_t kern_cuda_rmsnorm_bwd(base_stream_t *s, const kern_rmsnorm_bwd_t *args);
 base_status_t kern_cuda_head_norm_fwd(base_stream_t *s, const kern_head_norm_fwd_t *args);
 base_status_t kern_cuda_head_norm_bwd(base_stream_t *s, const kern_head_norm_bwd_t *args);

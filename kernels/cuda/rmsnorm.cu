@@ -12,8 +12,10 @@ namespace
 
 constexpr int THREADS = 256;
 
+/* With ADD x is a + b, rounded, and is stored in `sum`, which is the same place as x. */
 struct forward_params {
-    matrix<const bf16> x;
+    matrix<const bf16> a, b, x;
+    matrix<bf16> sum;
     const bf16 *w;
     matrix<bf16> y;
     float *rstd;
@@ -41,16 +43,44 @@ __device__ __forceinline__ void scale_chunk(const forward_params &p, const value
     store<N>(p.y.row(row) + j, y);
 }
 
-template <int CHUNKS> __global__ void __launch_bounds__(THREADS) forward_chunks(forward_params p)
+template <int N> __device__ __forceinline__ values<N> rounded_sum(values<N> a, const values<N> &b)
 {
-    const bf16 *x = p.x.row(blockIdx.x);
-    uint4 kept[CHUNKS];
-    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        a.v[i] = __bfloat162float(__float2bfloat16_rn(a.v[i] + b.v[i]));
+    return a;
+}
+
+/* The row's chunks of a thread; beyond its end: 0. */
+template <int CHUNKS, bool ADD>
+__device__ __forceinline__ void take_row(const forward_params &p, uint4 (&kept)[CHUNKS])
+{
+    const bf16 *from = ADD ? p.a.row(blockIdx.x) : p.x.row(blockIdx.x);
+    uint4 other[CHUNKS] = {};
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
         const int64_t j = (int64_t{c} * THREADS + threadIdx.x) * CHUNK;
-        kept[c] = j < p.cols ? *reinterpret_cast<const uint4 *>(x + j) : make_uint4(0, 0, 0, 0);
+        kept[c] = j < p.cols ? load_raw(from + j) : make_uint4(0, 0, 0, 0);
+        if (ADD && j < p.cols) other[c] = load_raw(p.b.row(blockIdx.x) + j);
     }
+    if constexpr (ADD) {
+#pragma unroll
+        for (int c = 0; c < CHUNKS; c++) {
+            const int64_t j = (int64_t{c} * THREADS + threadIdx.x) * CHUNK;
+            const values<CHUNK> x = rounded_sum(unpack(kept[c]), unpack(other[c]));
+            kept[c] = make_uint4(pack(x.v[0], x.v[1]), pack(x.v[2], x.v[3]), pack(x.v[4], x.v[5]),
+                                 pack(x.v[6], x.v[7]));
+            if (j < p.cols) store_raw(p.sum.row(blockIdx.x) + j, kept[c]);
+        }
+    }
+}
+
+template <int CHUNKS, bool ADD>
+__global__ void __launch_bounds__(THREADS) forward_chunks(forward_params p)
+{
+    uint4 kept[CHUNKS];
+    float sum = 0.0f;
+    take_row<CHUNKS, ADD>(p, kept);
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++)
         sum = square_sum(unpack(kept[c]), sum);
@@ -64,12 +94,22 @@ template <int CHUNKS> __global__ void __launch_bounds__(THREADS) forward_chunks(
     if (threadIdx.x == 0) p.rstd[blockIdx.x] = rstd;
 }
 
-template <int N> __global__ void __launch_bounds__(THREADS) forward_twice(forward_params p)
+/* With ADD a thread's own part of the sum is what it reads the second time. */
+template <int N, bool ADD>
+__global__ void __launch_bounds__(THREADS) forward_twice(forward_params p)
 {
     const bf16 *x = p.x.row(blockIdx.x);
     float sum = 0.0f;
-    for (int64_t j = threadIdx.x * N; j < p.cols; j += THREADS * N)
-        sum = square_sum(load<N>(x + j), sum);
+    for (int64_t j = threadIdx.x * N; j < p.cols; j += THREADS * N) {
+        values<N> part;
+        if constexpr (ADD) {
+            part = rounded_sum(load<N>(p.a.row(blockIdx.x) + j), load<N>(p.b.row(blockIdx.x) + j));
+            store<N>(p.sum.row(blockIdx.x) + j, part);
+        } else {
+            part = load<N>(x + j);
+        }
+        sum = square_sum(part, sum);
+    }
     const float mean = block_sum<THREADS>(sum) / static_cast<float>(p.cols);
     const float rstd = 1.0f / sqrtf(mean + p.eps);
     for (int64_t j = threadIdx.x * N; j < p.cols; j += THREADS * N)
@@ -187,30 +227,58 @@ template <class Launch> void by_chunks(int64_t cols, Launch launch)
         launch(std::integral_constant<int, 0>());
 }
 
+template <bool ADD>
+base_status_t run_forward(base_stream_t *s, const char *op, const forward_params &p, int64_t count,
+                          bool chunked)
+{
+    const unsigned rows = static_cast<unsigned>(count);
+    const cudaStream_t stream = native(s);
+    if (rows == 0 || p.cols == 0) return BASE_OK;
+    if (!chunked)
+        forward_twice<1, ADD><<<rows, THREADS, 0, stream>>>(p);
+    else
+        by_chunks(p.cols, [&](auto chunks) {
+            if constexpr (decltype(chunks)::value == 0)
+                forward_twice<CHUNK, ADD><<<rows, THREADS, 0, stream>>>(p);
+            else
+                forward_chunks<decltype(chunks)::value, ADD><<<rows, THREADS, 0, stream>>>(p);
+        });
+    return kern_cuda_check(s, op, cudaGetLastError());
+}
+
 } // namespace
 
 extern "C" base_status_t kern_cuda_rmsnorm_fwd(base_stream_t *s, const kern_rmsnorm_fwd_t *args)
 {
     if (args->x.dtype != KERN_BF16) return BASE_ERR_UNSUPPORTED;
-    const forward_params p = {matrix_of<const bf16>(args->x),
+    const forward_params p = {{nullptr, 0},
+                              {nullptr, 0},
+                              matrix_of<const bf16>(args->x),
+                              {nullptr, 0},
                               kern_cuda_pointer<const bf16>(args->w.mem),
                               matrix_of<bf16>(args->y),
                               kern_cuda_pointer<float>(args->rstd.mem),
                               args->x.cols,
                               static_cast<float>(args->eps)};
-    const unsigned rows = static_cast<unsigned>(args->x.rows);
-    const cudaStream_t stream = native(s);
-    if (rows == 0 || p.cols == 0) return BASE_OK;
-    if (!in_chunks(args->x, args->w, args->y))
-        forward_twice<1><<<rows, THREADS, 0, stream>>>(p);
-    else
-        by_chunks(p.cols, [&](auto chunks) {
-            if constexpr (decltype(chunks)::value == 0)
-                forward_twice<CHUNK><<<rows, THREADS, 0, stream>>>(p);
-            else
-                forward_chunks<decltype(chunks)::value><<<rows, THREADS, 0, stream>>>(p);
-        });
-    return kern_cuda_check(s, "rmsnorm_fwd", cudaGetLastError());
+    return run_forward<false>(s, "rmsnorm_fwd", p, args->x.rows,
+                              in_chunks(args->x, args->w, args->y));
+}
+
+extern "C" base_status_t kern_cuda_add_rmsnorm_fwd(base_stream_t *s,
+                                                   const kern_add_rmsnorm_fwd_t *args)
+{
+    if (args->x.dtype != KERN_BF16) return BASE_ERR_UNSUPPORTED;
+    const forward_params p = {matrix_of<const bf16>(args->a),
+                              matrix_of<const bf16>(args->b),
+                              matrix_of<const bf16>(args->x),
+                              matrix_of<bf16>(args->x),
+                              kern_cuda_pointer<const bf16>(args->w.mem),
+                              matrix_of<bf16>(args->y),
+                              kern_cuda_pointer<float>(args->rstd.mem),
+                              args->x.cols,
+                              static_cast<float>(args->eps)};
+    return run_forward<true>(s, "add_rmsnorm_fwd", p, args->x.rows,
+                             in_chunks(args->a, args->b, args->x, args->w, args->y));
 }
 
 extern "C" base_status_t kern_cuda_rmsnorm_bwd(base_stream_t *s, const kern_rmsnorm_bwd_t *args)

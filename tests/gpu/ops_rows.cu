@@ -39,6 +39,33 @@ void rmsnorm(ops_bench *b, int64_t rows, int64_t cols, int64_t pad)
         };
         OPS_RUN(c, rmsnorm_fwd, args);
     }
+    for (int flags = 0; flags < 4; flags++) { /* x in a's place; sums that bf16 has exactly */
+        const bool in_place = flags % 2, exact = flags / 2;
+        ops_case c(b, label("add_rmsnorm_fwd", {rows, cols, pad, flags}));
+        const auto terms = [&] {
+            const ops_value normal = c.normal();
+            return ops_value([normal, exact](int64_t i, int64_t j) {
+                const double z = normal(i, j);
+                return exact ? std::round(std::fmax(-8.0, std::fmin(8.0, z)) * 8) / 8 : z;
+            });
+        };
+        const ops_tensor u =
+            in_place ? c.inout(rows, cols, pad, 0, KERN_BF16, exact ? EXACT : ROUNDED, terms())
+                     : c.input(rows, cols, pad, 0, KERN_BF16, terms());
+        const ops_tensor v = c.input(rows, cols, pad, 0, KERN_BF16, terms());
+        const ops_tensor x =
+            in_place ? u : c.output(rows, cols, pad, 0, KERN_BF16, exact ? EXACT : ROUNDED);
+        const ops_tensor w = c.input(1, cols, 0, 0, KERN_BF16, c.normal());
+        /* the oracle in double does not round the sum, by which the GPU's y is off once more */
+        const ops_tensor y =
+            c.output(rows, cols, pad, 0, KERN_BF16, exact ? ROUNDED : tolerance{0x1p-7, 0x1p-10});
+        const ops_tensor rstd =
+            c.output(1, rows, 0, 0, KERN_F32, exact ? tolerance{0x1p-20, 0} : tolerance{0x1p-8, 0});
+        const auto args = [&](ops_side d) {
+            return kern_add_rmsnorm_fwd_t{u(d), v(d), x(d), w(d), y(d), rstd(d), 1e-5};
+        };
+        OPS_RUN(c, add_rmsnorm_fwd, args);
+    }
     for (int flags = 0; flags < 6; flags++) { /* dw; dres absent, present, the same as dx */
         const int residual = flags / 2;
         ops_case c(b, label("rmsnorm_bwd", {rows, cols, pad, flags}));

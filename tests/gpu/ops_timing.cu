@@ -112,6 +112,12 @@ void rows(space &x)
         OP("rmsnorm_fwd", bytes_of({a, w, y, r}), rmsnorm_fwd, {a, w, y, r, 1e-5});
     }
     {
+        const kern_mat_t a = x.mat(T, H), b = x.mat(T, H), sum = x.mat(T, H), w = x.mat(1, H),
+                         y = x.mat(T, H), r = x.mat(1, T, KERN_F32);
+        OP("add_rmsnorm_fwd", bytes_of({a, b, sum, w, y, r}), add_rmsnorm_fwd,
+           {a, b, sum, w, y, r, 1e-5});
+    }
+    {
         const kern_mat_t a = x.mat(T, H), w = x.mat(1, H), dy = x.mat(T, H), dres = x.mat(T, H),
                          dx = x.mat(T, H), r = x.mat(1, T, KERN_F32);
         OP("rmsnorm_bwd", bytes_of({a, dy, dres, dx, r}), rmsnorm_bwd,

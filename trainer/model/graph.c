@@ -135,6 +135,21 @@ static base_status_t norm(const tr_graph_t *g, tr_weight_kind_t kind, int32_t la
     return kern_rmsnorm_fwd_run(g->stream, &args);
 }
 
+/* x = a + b, and its norm. */
+static base_status_t add_norm(const tr_graph_t *g, tr_weight_kind_t kind, int32_t layer,
+                              kern_add_t add, kern_mat_t y, kern_mat_t rstd)
+{
+    const kern_add_rmsnorm_fwd_t args = {.a = add.a,
+                                         .b = add.b,
+                                         .x = add.out,
+                                         .w = weight(g, kind, layer),
+                                         .y = y,
+                                         .rstd = rstd,
+                                         .eps = g->model->config.rms_eps};
+
+    return kern_add_rmsnorm_fwd_run(g->stream, &args);
+}
+
 /* dx = norm backward of dy, plus dx itself: the gradient that bypasses the norm along the
  * residual. */
 static base_status_t norm_backward(const tr_graph_t *g, tr_weight_kind_t kind, int32_t layer,
@@ -237,12 +252,12 @@ static base_status_t post_middle(const tr_graph_t *g, data_half_t half, int32_t 
     const kern_swiglu_fwd_t swiglu = {.gate_up = gate_up, .act = activated};
 
     BASE_TRY(linear(g, TR_WEIGHT_O, l, half, act(g, TR_SLOT_O, half, l), branch));
-    BASE_TRY(kern_add_run(g->stream, &first));
-    BASE_TRY(norm(g, TR_WEIGHT_NORM2, l, mid, n2, act(g, TR_SLOT_RSTD2, half, l)));
+    BASE_TRY(add_norm(g, TR_WEIGHT_NORM2, l, first, n2, act(g, TR_SLOT_RSTD2, half, l)));
     BASE_TRY(linear(g, TR_WEIGHT_GATE_UP, l, half, n2, gate_up));
     return kern_swiglu_fwd_run(g->stream, &swiglu);
 }
 
+/* Where a layer follows, with that one's first norm. */
 static base_status_t post_forward(const tr_graph_t *g, data_half_t half, int32_t l)
 {
     const kern_mat_t branch = act(g, TR_SLOT_BRANCH, half, l);
@@ -251,18 +266,21 @@ static base_status_t post_forward(const tr_graph_t *g, data_half_t half, int32_t
 
     BASE_TRY(post_middle(g, half, l));
     BASE_TRY(linear(g, TR_WEIGHT_DOWN, l, half, act(g, TR_SLOT_ACT, half, l), branch));
-    return kern_add_run(g->stream, &residual);
+    if (l + 1 == g->model->config.num_layers) return kern_add_run(g->stream, &residual);
+    return add_norm(g, TR_WEIGHT_NORM1, l + 1, residual, act(g, TR_SLOT_N1, half, l + 1),
+                    act(g, TR_SLOT_RSTD1, half, l + 1));
 }
 
 base_status_t tr_graph_forward(const tr_graph_t *graph, data_half_t half, int32_t layer,
                                int evaluate)
 {
     if (graph->rows->half[half].rows == 0) return BASE_OK;
-    if (layer == 0)
+    if (layer == 0) {
         BASE_TRY(embed(graph, half));
-    else
-        BASE_TRY(post_forward(graph, half, layer - 1));
-    if (layer < graph->model->config.num_layers) return pre_forward(graph, half, layer);
+        return pre_forward(graph, half, layer);
+    }
+    BASE_TRY(post_forward(graph, half, layer - 1));
+    if (layer < graph->model->config.num_layers) return project(graph, half, layer);
     return tr_head_run(graph->head, graph->weights, graph->activations, graph->rows, half, evaluate,
                        graph->stream);
 }

@@ -138,6 +138,61 @@ static void test_rmsnorm(void **state)
     twin_end(fx, &dw);
 }
 
+static void assert_same(op_tensor_t *got, op_tensor_t *want)
+{
+    const int64_t count = want->mat.rows * want->mat.cols;
+    double *a = op_doubles(count), *b = op_doubles(count);
+
+    op_tensor_get(got, a);
+    op_tensor_get(want, b);
+    assert_memory_equal(a, b, (size_t)count * sizeof *a);
+    free(a);
+    free(b);
+}
+
+/* In every dtype the bits of add and rmsnorm_fwd, one after the other; x in a's place as well. */
+static void test_add_rmsnorm(void **state)
+{
+    op_fixture_t *fx = *state;
+    const kern_dtype_t dtypes[] = {KERN_BF16, KERN_F32, KERN_F64};
+    double *values = op_doubles(3 * ROWS * COLS), *w_values = values + 2 * ROWS * COLS;
+
+    op_random_fill(21, 3 * ROWS * COLS, values);
+    for (int i = 0; i < 6; i++) {
+        const kern_dtype_t dtype = dtypes[i / 2], acc = kern_dtype_acc(dtype);
+        op_tensor_t a = op_tensor_from(fx, ROWS, COLS, COLS + 1, dtype, values),
+                    b = op_tensor_from(fx, ROWS, COLS, COLS, dtype, values + ROWS * COLS),
+                    w = op_tensor_from(fx, 1, COLS, COLS, dtype, w_values);
+        op_tensor_t x[2], y[2], rstd[2];
+
+        for (int k = 0; k < 2; k++) {
+            x[k] = op_tensor(fx, ROWS, COLS, COLS + 3, dtype);
+            y[k] = op_tensor(fx, ROWS, COLS, COLS + 2, dtype);
+            rstd[k] = op_tensor(fx, 1, ROWS, ROWS, acc);
+        }
+        op_run(fx, add, (&(kern_add_t){a.mat, b.mat, x[0].mat}));
+        op_run(fx, rmsnorm_fwd,
+               (&(kern_rmsnorm_fwd_t){x[0].mat, w.mat, y[0].mat, rstd[0].mat, 1e-5}));
+        op_tensor_t *out = i % 2 ? &a : &x[1];
+        const kern_add_rmsnorm_fwd_t both = {a.mat,    b.mat,       out->mat, w.mat,
+                                             y[1].mat, rstd[1].mat, 1e-5};
+
+        op_run(fx, add_rmsnorm_fwd, &both);
+        assert_same(out, &x[0]);
+        assert_same(&y[1], &y[0]);
+        assert_same(&rstd[1], &rstd[0]);
+        for (int k = 0; k < 2; k++) {
+            op_tensor_end(&x[k]);
+            op_tensor_end(&y[k]);
+            op_tensor_end(&rstd[k]);
+        }
+        op_tensor_end(&a);
+        op_tensor_end(&b);
+        op_tensor_end(&w);
+    }
+    free(values);
+}
+
 /* Places of an attention call: two tasks in the same buffers, the second one's rows alone first. */
 static void test_attention(void **state)
 {
@@ -253,9 +308,10 @@ static void test_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm),    cmocka_unit_test(test_add_in_place),
-        cmocka_unit_test(test_rmsnorm), cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_adamw),   cmocka_unit_test(test_finite),
+        cmocka_unit_test(test_gemm),      cmocka_unit_test(test_add_in_place),
+        cmocka_unit_test(test_rmsnorm),   cmocka_unit_test(test_add_rmsnorm),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_finite),
     };
     return OP_FIXTURE_RUN(tests);
 }

@@ -91,14 +91,22 @@ static void test_rows(void **state)
     rig_t rig = rig_open(state);
     op_tensor_t vec = op_tensor(rig.fx, 1, 3, 3, KERN_F32);
     kern_rmsnorm_fwd_t norm = {rig.a.mat, vec.mat, rig.a.mat, vec.mat, 1e-5};
+    kern_add_rmsnorm_fwd_t sum = {rig.a.mat, rig.a.mat, rig.a.mat, vec.mat,
+                                  rig.a.mat, vec.mat,   1e-5};
     kern_swiglu_fwd_t swiglu = {rig.a.mat, rig.a.mat};
     kern_convert_t convert = {rig.a.mat, rig.c.mat};
 
     op_refuse(rig.fx, rmsnorm_fwd, &norm, BASE_ERR_ARG,
               "rmsnorm_fwd: w has 1 x 3 elements, want 1 x 4");
-    norm.w.cols = norm.w.pitch = 4;
-    norm.eps = 0;
+    op_refuse(rig.fx, add_rmsnorm_fwd, &sum, BASE_ERR_ARG,
+              "add_rmsnorm_fwd: w has 1 x 3 elements, want 1 x 4");
+    norm.w.cols = norm.w.pitch = sum.w.cols = sum.w.pitch = 4;
+    norm.eps = sum.eps = 0;
     op_refuse(rig.fx, rmsnorm_fwd, &norm, BASE_ERR_ARG, "eps must be above 0");
+    op_refuse(rig.fx, add_rmsnorm_fwd, &sum, BASE_ERR_ARG, "eps must be above 0");
+    sum.b.rows = 2;
+    op_refuse(rig.fx, add_rmsnorm_fwd, &sum, BASE_ERR_ARG,
+              "add_rmsnorm_fwd: b has 2 x 4 elements, want 3 x 4");
     op_refuse(rig.fx, swiglu_fwd, &swiglu, BASE_ERR_ARG, "gate_up has 3 x 4 elements, want 3 x 8");
     op_refuse(rig.fx, convert, &convert, BASE_ERR_ARG, "convert: a has 3 x 4 elements, want 3 x 5");
     op_tensor_end(&vec);
