@@ -33,10 +33,11 @@ __global__ void hash_kernel(const T *c, int64_t rows, int64_t cols, int64_t pitc
     atomicAdd(sum, mine);
 }
 
+/* *hash is there when the stream is idle. */
 cudaError_t hash_of(const kern_mat_t &c, unsigned long long *sum, cudaStream_t stream,
                     unsigned long long *hash)
 {
-    cudaError_t e = cudaMemsetAsync(sum, 0, sizeof *sum, stream);
+    const cudaError_t e = cudaMemsetAsync(sum, 0, sizeof *sum, stream);
     if (e != cudaSuccess) return e;
     if (c.dtype == KERN_BF16)
         hash_kernel<<<HASH_BLOCKS, HASH_THREADS, 0, stream>>>(
@@ -44,10 +45,10 @@ cudaError_t hash_of(const kern_mat_t &c, unsigned long long *sum, cudaStream_t s
     else
         hash_kernel<<<HASH_BLOCKS, HASH_THREADS, 0, stream>>>(
             kern_cuda_pointer<const unsigned int>(c.mem), c.rows, c.cols, c.pitch, sum);
-    e = cudaGetLastError();
-    if (e == cudaSuccess)
-        e = cudaMemcpyAsync(hash, sum, sizeof *sum, cudaMemcpyDeviceToHost, stream);
-    return e == cudaSuccess ? cudaStreamSynchronize(stream) : e;
+    const cudaError_t launched = cudaGetLastError();
+    return launched != cudaSuccess
+               ? launched
+               : cudaMemcpyAsync(hash, sum, sizeof *sum, cudaMemcpyDeviceToHost, stream);
 }
 
 /* same[i]: candidate i belongs to the group. */
@@ -70,6 +71,7 @@ base_status_t largest_group(base_stream_t *s, const kern_gemm_plans_t *plans,
                 s, "gemm_search",
                 hash_of(c, static_cast<unsigned long long *>(scratch), stream, &hashes[i])));
     }
+    BASE_TRY(base_stream_sync(s));
     for (int i = 0; i < count; i++) {
         int members = 0;
         for (int k = 0; k < count; k++)
