@@ -79,7 +79,7 @@ base_status_t kern_cuda_lora_ds(base_stream_t *s, const kern_lora_ds_t *args);
 base_status_t kern_cuda_lora_da(base_stream_t *s, const kern_lora_da_t *args);
 base_status_t kern_cuda_lora_db(base_stream_t *s, const kern_lora_db_t *args);
 base_status_t kern_cuda_lora_dy(base_stream_t *s, const kern_lora_dy_t *args);
-/* An adapter whose ranks in the route come to more than 128: dx is rounded between each 128. */
+/* An adapter whose ranks in the route come to more than 96: dx is rounded between each 96. */
 base_status_t kern_cuda_lora_dx_dropout(base_stream_t *s, const kern_lora_dx_dropout_t *args);
 
 base_status_t kern_cuda_vector_sum(base_stream_t *s, const kern_vector_sum_t *args);

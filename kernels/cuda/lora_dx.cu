@@ -15,7 +15,7 @@ namespace
 {
 
 constexpr int THREADS = 128, WARPS = THREADS / 32, WIDTH = 64, COLS = WIDTH * WARPS, ROWS = 256;
-constexpr int MAX_STEPS = 8, MAX_GROUPS = 48, MAX_WORK = 256;
+constexpr int MAX_STEPS = 6, MAX_GROUPS = 48, MAX_WORK = 256;
 
 /* Up to 16 ranks of a block. */
 struct rank_step {
@@ -23,12 +23,14 @@ struct rank_step {
     int64_t a_pitch;
     int32_t column, ranks; /* in ds */
     int32_t last;          /* of its block: the mask is applied */
-    int32_t paired;        /* two neighbouring ranks of ds can be read at once */
+    int32_t paired;        /* 16, and two neighbouring ranks of ds can be read at once */
     mask_key mask;
 };
 
 struct group {
     int32_t num_steps;
+    int32_t masked; /* its adapter has dropout */
+    float factor;
     rank_step steps[MAX_STEPS];
 };
 
@@ -77,67 +79,94 @@ __device__ __forceinline__ void load_a(const group &g, int64_t column, int64_t c
         }
 }
 
-/* Ranks `rank` and the next of a row of ds. */
-__device__ __forceinline__ uint32_t ds_pair(const rank_step &step, const bf16 *row, int rank,
-                                            bool live)
+/* What a lane needs of two rows, 8 apart, for a tile: asked for all at once, before anything is used.
+ * A row that there is not is the last one, and is not stored. */
+template <int STEPS> struct tile_rows {
+    uint4 dx[2][2]; /* row, half */
+    uint32_t ds[STEPS][4];
+    row_name names[2];
+};
+
+/* FAST: rows begin at multiples of 16 bytes, a warp's columns and a step's ranks are all there. */
+template <bool FAST>
+__device__ __forceinline__ uint32_t ds_pair(const rank_step &step, const bf16 *row, int rank)
 {
-    if (step.paired == 0) return pair_of(row, 1, rank, step.ranks, live);
-    return live && rank < step.ranks ? *reinterpret_cast<const uint32_t *>(row + rank) : 0u;
+    if constexpr (FAST)
+        return *reinterpret_cast<const uint32_t *>(row + rank);
+    else
+        return pair_of(row, 1, rank, step.ranks, true);
+}
+
+template <int STEPS, bool FAST>
+__device__ __forceinline__ tile_rows<STEPS> load_tile(const dx_params &p, const group &g,
+                                                      int64_t row, int64_t last, int64_t column)
+{
+    const int c = threadIdx.x % 4;
+    tile_rows<STEPS> t;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const int64_t at = row + 8 * r < last ? row + 8 * r : last;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int64_t j = column + 32 * h;
+            if constexpr (FAST)
+                t.dx[r][h] = *reinterpret_cast<const uint4 *>(p.dx.row(at) + j);
+            else
+                t.dx[r][h] = j < p.cols ? load_chunk(p.dx.row(at), j, p.cols, false)
+                                        : make_uint4(0, 0, 0, 0);
+        }
+        t.names[r] = {0, 0};
+        if (g.masked != 0) t.names[r] = name_of(p.names, at);
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            if (s >= g.num_steps) break;
+            const bf16 *ds = p.ds.row(at) + g.steps[s].column;
+            t.ds[s][r] = ds_pair<FAST>(g.steps[s], ds, 2 * c);
+            t.ds[s][r + 2] = ds_pair<FAST>(g.steps[s], ds, 2 * c + 8);
+        }
+    }
+    return t;
 }
 
 /* sum[r][8 h + n]: row lane / 4 + 8 r, column 8 (lane % 4) + n of half h. acc's element i of tile
  * 4 h + t is column 2 t + i % 2 of row i / 2. */
-__device__ __forceinline__ void add_masked(const dx_params &p, const mask_key &mask, int64_t row,
-                                           int64_t row1, int64_t column, const float (&acc)[8][4],
+__device__ __forceinline__ void add_masked(const mask_key &mask, const row_name (&names)[2],
+                                           int64_t column, const float (&acc)[8][4],
                                            float (&sum)[2][16])
 {
+    kept_columns kept[2] = {{{~0u, ~0u, ~0u, ~0u}}, {{~0u, ~0u, ~0u, ~0u}}};
+    if (mask.threshold != 0)
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-        kept_columns kept = {{~0u, ~0u, ~0u, ~0u}};
-        if (mask.threshold != 0 && row + 8 * r < row1)
-            kept = columns_kept(mask, name_of(p.names, row + 8 * r), column);
+        for (int r = 0; r < 2; r++)
+            kept[r] = columns_kept(mask, names[r], column);
+#pragma unroll
+    for (int r = 0; r < 2; r++)
 #pragma unroll
         for (int n = 0; n < 16; n++)
-            if ((kept.kept[n / 4] & 0x80u << n % 4 * 8) != 0)
-                sum[r][n] += mask.factor * acc[n / 2][2 * r + n % 2];
-    }
+            if ((kept[r].kept[n / 4] & 0x80u << n % 4 * 8) != 0)
+                sum[r][n] += acc[n / 2][2 * r + n % 2];
 }
 
-/* A lane's columns of a row of dx, as they lie in memory. */
-struct row_part {
-    uint4 half[2];
-};
-
-__device__ __forceinline__ row_part load_row(const dx_params &p, int64_t row, int64_t column,
-                                             bool live)
-{
-    row_part x = {};
-    if (!live) return x;
-#pragma unroll
-    for (int h = 0; h < 2; h++)
-        if (column + 32 * h < p.cols)
-            x.half[h] = load_chunk(p.dx.row(row), column + 32 * h, p.cols, p.aligned != 0);
-    return x;
-}
-
-__device__ __forceinline__ void store_row(const dx_params &p, int64_t row, int64_t column,
-                                          const row_part &x, const float (&sum)[16])
+template <bool FAST>
+__device__ __forceinline__ void store_row(const dx_params &p, const group &g, int64_t row,
+                                          int64_t column, const uint4 (&dx)[2],
+                                          const float (&sum)[16])
 {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int64_t j = column + 32 * h;
         bf16 *at = p.dx.row(row) + j;
-        values<8> y = unpack(x.half[h]);
+        values<8> y = unpack(dx[h]);
 #pragma unroll
         for (int n = 0; n < 8; n++)
-            y.v[n] += sum[8 * h + n];
-        if (p.aligned != 0 && j + CHUNK <= p.cols) {
+            y.v[n] = __fmaf_rn(g.factor, sum[8 * h + n], y.v[n]);
+        if constexpr (FAST) {
             store<8>(at, y);
-            continue;
-        }
+        } else {
 #pragma unroll
-        for (int n = 0; n < 8; n++)
-            if (j + n < p.cols) at[n] = __float2bfloat16_rn(y.v[n]);
+            for (int n = 0; n < 8; n++)
+                if (j + n < p.cols) at[n] = __float2bfloat16_rn(y.v[n]);
+        }
     }
 }
 
@@ -151,8 +180,10 @@ __device__ __forceinline__ void prefetch_row(const dx_params &p, int64_t row, in
         asm volatile("prefetch.global.L2 [%0];" ::"l"(p.dx.row(row) + j));
 }
 
-template <int STEPS>
-__global__ void __launch_bounds__(THREADS, STEPS <= 3 ? 3 : 2)
+template <int STEPS, bool FAST>
+__global__ void __launch_bounds__(THREADS, FAST &&STEPS == 1 ? 4
+                                           : STEPS <= 3      ? 3
+                                                             : 2)
     dx_kernel(const __grid_constant__ dx_params p)
 {
     int low = 0, high = p.num_work;
@@ -176,34 +207,26 @@ __global__ void __launch_bounds__(THREADS, STEPS <= 3 ? 3 : 2)
     load_a<STEPS>(g, column, p.cols, b);
     for (int64_t tile = begin; tile < end; tile += 16) {
         const int64_t row = tile + lane / 4;
-        const bool live = row < end, live8 = row + 8 < end;
-        const row_part top = load_row(p, row, j, live), bottom = load_row(p, row + 8, j, live8);
+        const tile_rows<STEPS> now = load_tile<STEPS, FAST>(p, g, row, end - 1, j);
         prefetch_row(p, row + 16, end, column);
         prefetch_row(p, row + 24, end, column);
         float acc[8][4] = {}, sum[2][16] = {};
 #pragma unroll
         for (int s = 0; s < STEPS; s++) {
             if (s >= g.num_steps) break;
-            const rank_step &step = g.steps[s];
-            const bf16 *upper = p.ds.row(row) + step.column,
-                       *lower = p.ds.row(row + 8) + step.column;
-            const uint32_t a[4] = {
-                ds_pair(step, upper, 2 * c, live), ds_pair(step, lower, 2 * c, live8),
-                ds_pair(step, upper, 2 * c + 8, live), ds_pair(step, lower, 2 * c + 8, live8)};
 #pragma unroll
             for (int t = 0; t < 8; t++)
-                kern_ptx::multiply_add(acc[t], a, b[s][t].low, b[s][t].high);
-            if (step.last) {
-                add_masked(p, step.mask, row, end, j, acc, sum);
+                kern_ptx::multiply_add(acc[t], now.ds[s], b[s][t].low, b[s][t].high);
+            if (g.steps[s].last == 0) continue;
+            add_masked(g.steps[s].mask, now.names, j, acc, sum);
 #pragma unroll
-                for (int t = 0; t < 8; t++)
+            for (int t = 0; t < 8; t++)
 #pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        acc[t][i] = 0.0f;
-            }
+                for (int i = 0; i < 4; i++)
+                    acc[t][i] = 0.0f;
         }
-        if (live) store_row(p, row, j, top, sum[0]);
-        if (live8) store_row(p, row + 8, j, bottom, sum[1]);
+        if (row < end) store_row<FAST>(p, g, row, j, now.dx[0], sum[0]);
+        if (row + 8 < end) store_row<FAST>(p, g, row + 8, j, now.dx[1], sum[1]);
     }
 }
 
@@ -211,7 +234,14 @@ __global__ void __launch_bounds__(THREADS, STEPS <= 3 ? 3 : 2)
 
 template <int STEPS> void launch(const dx_params &p, int64_t blocks, cudaStream_t stream)
 {
-    dx_kernel<STEPS><<<static_cast<unsigned>(blocks), THREADS, 0, stream>>>(p);
+    bool fast = p.aligned != 0 && p.cols % WIDTH == 0;
+    for (int i = 0; i < p.num_groups; i++)
+        for (int s = 0; s < p.groups[i].num_steps; s++)
+            fast = fast && p.groups[i].steps[s].paired != 0;
+    if (fast)
+        dx_kernel<STEPS, true><<<static_cast<unsigned>(blocks), THREADS, 0, stream>>>(p);
+    else
+        dx_kernel<STEPS, false><<<static_cast<unsigned>(blocks), THREADS, 0, stream>>>(p);
 }
 
 base_status_t flush(base_stream_t *s, dx_params &p)
@@ -247,8 +277,11 @@ int32_t steps_of(const kern_lora_route_t &route, const kern_mat_t &ds, int32_t a
 {
     const bool even = ds.pitch % 2 == 0 &&
                       reinterpret_cast<uintptr_t>(base_mem_address(ds.mem)) % sizeof(uint32_t) == 0;
+    const double p = route.adapters[adapter].dropout;
     int64_t at = 0;
     g->num_steps = 0;
+    g->masked = kern_dropout_threshold(p) != 0;
+    g->factor = static_cast<float>(kern_dropout_factor(p));
     for (int64_t i = 0; i < route.num_blocks; i++) {
         const kern_lora_block_t &block = route.blocks[i];
         if (block.adapter != adapter) continue;
@@ -261,7 +294,7 @@ int32_t steps_of(const kern_lora_route_t &route, const kern_mat_t &ds, int32_t a
                     static_cast<int32_t>(block.column + rank0),
                     static_cast<int32_t>(left < 16 ? left : 16),
                     left <= 16,
-                    even && left % 2 == 0 && (block.column + rank0) % 2 == 0,
+                    even && left >= 16 && (block.column + rank0) % 2 == 0,
                     mask_of(route, block)};
         }
     }

@@ -170,11 +170,12 @@ __device__ __forceinline__ void bring_step(const product_params &p, const group 
 }
 
 /* A lane's elements of a step: of each eighth row 8 columns of each part; with dropout those that
- * the module's mask keeps. */
+ * the module's mask keeps. Rows that there are not are 0 and masked like the last, so that no branch
+ * stands between the chains of Philox. */
 template <bool DROPOUT, int MT, int NT>
 __device__ __forceinline__ void load_x(const uint4 *stage, const mask_key &mask,
-                                       const row_name *names, int64_t column, int64_t row,
-                                       int64_t row1, uint4 (&x)[PARTS<DROPOUT>][2 * MT])
+                                       const row_name *names, int64_t column,
+                                       uint4 (&x)[PARTS<DROPOUT>][2 * MT])
 {
 #pragma unroll
     for (int r = 0; r < 2 * MT; r++) {
@@ -182,7 +183,6 @@ __device__ __forceinline__ void load_x(const uint4 *stage, const mask_key &mask,
         for (int u = 0; u < PARTS<DROPOUT>; u++)
             x[u][r] = stage[(u * SLOTS_OF<MT, NT> + r) * 32 + threadIdx.x % 32];
         if constexpr (DROPOUT) {
-            if (row + 8 * r >= row1) continue;
             const kept_columns kept = columns_kept(mask, names[r], column);
             x[0][r] = keep(x[0][r], kept, 0);
             x[1][r] = keep(x[1][r], kept, 1);
@@ -232,7 +232,7 @@ __global__ void __launch_bounds__(THREADS, DROPOUT &&NT <= 2 ? 2 : 1) /* as queu
     if constexpr (DROPOUT) {
 #pragma unroll
         for (int r = 0; r < 2 * MT; r++)
-            if (mine + 8 * r < item.row1) names[r] = name_of(p.names, mine + 8 * r);
+            names[r] = name_of(p.names, mine + 8 * r < item.row1 ? mine + 8 * r : item.row1 - 1);
     }
     for (int s = 0; s < STAGES - 1; s++)
         bring_step<ALONG, DROPOUT, MT, NT>(p, g, (s * WARPS + warp) * STEP, mine, item.row1,
@@ -250,8 +250,7 @@ __global__ void __launch_bounds__(THREADS, DROPOUT &&NT <= 2 ? 2 : 1) /* as queu
             if (n >= g.num_tiles) break;
             const column_tile &tile = g.tiles[n];
             if (n == 0 || (DROPOUT && tile.fresh != 0))
-                load_x<DROPOUT, MT, NT>(stage, tile.mask, names, k0 + lane % 4 * CHUNK, mine,
-                                        item.row1, x);
+                load_x<DROPOUT, MT, NT>(stage, tile.mask, names, k0 + lane % 4 * CHUNK, x);
 #pragma unroll
             for (int u = 0; u < PARTS<DROPOUT>; u++)
                 if (u == 0 || k0 + u * 32 < g.inner) /* nothing was brought beyond */
