@@ -74,7 +74,7 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
         row_items += task.row_items * t.kv_heads;
         slots += task.row_tiles * t.kv_heads;
     }
-    order_key_items(out, 2 * ROW_TILE_BYTES<D>, processors);
+    order_key_items(out, processors);
     out->first_row_item[range.count] = out->num_row_items = row_items;
     /* As kern_attention_bwd_workspace counts them; launches use the same memory in turn. */
     out->num_slots = slots;
@@ -91,7 +91,7 @@ cudaError_t launch_dqkv_sm90(const bwd_sm90_params &p, int32_t head_dim, cudaStr
 }
 
 cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done,
-                            launch_dqkv_t dqkv)
+                            launch_dqkv_t dqkv, bool grouped)
 {
     const encode_map_t encode = find_encode_map();
     *done = false;
@@ -117,8 +117,9 @@ cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t 
         const int begin = num_tasks * i / launches, end = num_tasks * (i + 1) / launches;
         const task_range range = {order + begin, end - begin};
         bwd_sm90_params params;
-        if (!(head_dim == 64 ? describe_tasks<64>(&params, encode, p, range, processors)
-                             : describe_tasks<128>(&params, encode, p, range, processors)))
+        if (!(head_dim == 64
+                  ? describe_tasks<64>(&params, encode, p, range, grouped ? processors : 0)
+                  : describe_tasks<128>(&params, encode, p, range, grouped ? processors : 0)))
             return cudaSuccess;
         if (p.workspace != nullptr) {
             e = dqkv(params, head_dim, stream);

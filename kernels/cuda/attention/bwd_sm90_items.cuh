@@ -2,8 +2,8 @@
  *
  * Blocks that own keys of one head of a task add to dq of the same rows, one after the other in ascending order
  * of keys: a chain. A block passes a tile of rows on within about 3 us and works on it nearly as long, so that no
- * more blocks can work in a chain than its rows have tiles. Tasks of few rows on many keys are therefore taken
- * together, in groups with tiles enough for all processors: first the first tile of keys of all their heads, then
+ * more blocks can work in a chain than its rows have tiles. Tasks of too few rows over all their heads are therefore
+ * taken together, in groups with tiles enough for all processors: first the first tile of keys of all their heads, then
  * the second of those that have one, and so on. Within a chain keys ascend, and long blocks still come first. */
 #ifndef CADRE_KERNELS_CUDA_ATTENTION_BWD_SM90_ITEMS_CUH
 #define CADRE_KERNELS_CUDA_ATTENTION_BWD_SM90_ITEMS_CUH
@@ -117,44 +117,43 @@ template <int D> __device__ __forceinline__ row_item row_item_of(const bwd_sm90_
 /* Blocks that own keys walk the same rows at nearly the same time: little of them need fit L2. With
  * more heads in a section fewer blocks wait for each other in a row. Measured. */
 constexpr int64_t ROW_SECTION_BYTES = 4 * SECTION_BYTES;
-/* Tiles of rows of a group, over all its heads, for each processor. A turn takes up to 1.3 times as long as the work
- * on a tile; more than needed would not fit L2, 64 kB each with their dq. */
-constexpr int64_t GROUP_TILES = 2;
-
 inline int64_t row_tiles_of(const bwd_sm90_task &t)
 {
     return int64_t{t.row_tiles} * t.kv_heads;
 }
 
-/* Tasks [first, end) are a group; what is left too few for a group of their own are in the last one. What a task
- * is has been written, its number of keys descending. */
-inline int group_end(const bwd_sm90_params &p, int first, int64_t tile_bytes, int processors)
+/* Tiles that keep the processors busy: a turn takes up to 1.3 times as long as the work on a tile. */
+inline int64_t busy_tiles(int processors)
 {
-    const int64_t enough = GROUP_TILES * processors;
-    int64_t tiles = 0, left = 0;
-    for (int i = first; i < p.num_tasks; i++)
-        left += row_tiles_of(p.tasks[i]);
+    return (4 * int64_t{processors} + 2) / 3;
+}
+
+/* A task that is a group by itself. */
+inline bool is_alone(const bwd_sm90_task &t, int processors)
+{
+    return t.key_section < t.kv_heads || row_tiles_of(t) >= busy_tiles(processors);
+}
+
+/* Tasks [first, end) are a group: one that keeps the processors busy, or as many as it takes of those that do not; with
+ * more, fewer rows and sums would be in L2. What a task is has been written, its number of keys descending. */
+inline int group_end(const bwd_sm90_params &p, int first, int processors)
+{
+    int64_t tiles = 0;
     int end = first;
-    while (end < p.num_tasks && (tiles < enough || left < enough)) {
-        const bwd_sm90_task &t = p.tasks[end];
-        const int64_t more = row_tiles_of(t);
-        const bool sections = t.key_section < t.kv_heads;
-        if (end > first && (sections || (tiles + more) * tile_bytes > ROW_SECTION_BYTES)) break;
-        tiles += more;
-        left -= more;
-        end++;
-        if (sections) break;
-    }
+    if (is_alone(p.tasks[first], processors)) return first + 1;
+    while (end < p.num_tasks && tiles < busy_tiles(processors) &&
+           !is_alone(p.tasks[end], processors))
+        tiles += row_tiles_of(p.tasks[end++]);
     return end;
 }
 
-/* Orders the items of keys: first_key_item, runs, num_key_items. tile_bytes: of a tile of rows, q and d_o. */
-inline void order_key_items(bwd_sm90_params *p, int64_t tile_bytes, int processors)
+/* Orders the items of keys: first_key_item, runs, num_key_items. With no processors every task is a group. */
+inline void order_key_items(bwd_sm90_params *p, int processors)
 {
     int32_t items = 0, end;
     for (int32_t first = 0; first < p->num_tasks; first = end) {
         int32_t heads = 0, tile = 0;
-        end = group_end(*p, first, tile_bytes, processors);
+        end = group_end(*p, first, processors);
         for (int32_t i = first; i < end; i++)
             heads += p->tasks[i].kv_heads;
         /* A run ends where the shortest task that is left does. */
