@@ -24,8 +24,8 @@ import sys
 # two factors. The walk over items is a loop of its own where a block has several.
 EXPECTED = {
     # item: first scores and last values; step: scores, values
-    ("fwd_sm90", 128): ([(8 + 8, 66, 0), (8 + 8, 66, 0)], (0, 0)),
-    ("fwd_sm90", 64): ([(4 + 8, 66, 0), (4 + 8, 66, 0)], (0, 0)),
+    ("fwd_sm90", 128): ([(8 + 8, 66, 0), (8 + 8, 66, 64)], (0, 0)),
+    ("fwd_sm90", 64): ([(4 + 8, 66, 0), (4 + 8, 66, 64)], (0, 0)),
     # step: scores, dp, dq
     ("dq_sm90", 128): ([(0, 0, 0), (8 + 8 + 8, 64, 0)], (0, 0)),
     ("dq_sm90", 64): ([(0, 0, 0), (4 + 4 + 8, 64, 0)], (0, 0)),
@@ -36,12 +36,7 @@ EXPECTED = {
     ("dqkv_sm90", 128): ([(8 + 8 + 4 + 8 + 4, 32, 32)], (8, 0)),
     ("dqkv_sm90", 64): ([(4 + 4 + 8 + 8 + 8, 64, 0)], (8, 0)),
 }
-# Variants that are tried (tests/gpu/attention_try.h) are held to the figures of what they vary, wherever they are found; those of the
-# forward that hold the wait for the values (held_softmax, lazy_softmax) to these:
-HELD = {
-    ("fwd_sm90_held", 128): ([(8 + 8, 66, 0), (8 + 8, 66, 64)], (0, 0)),
-    ("fwd_sm90_held", 64): ([(4 + 8, 66, 0), (4 + 8, 66, 64)], (0, 0)),
-}
+# Variants that are tried (tests/gpu/attention_try.h) are held to the figures of what they vary, wherever they are found.
 
 INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;\s*/\*")
 BRANCH = re.compile(r"\bBRA(?:\.\S+)?\s+(?:!?U?P\w+,\s*|UR\d+,\s*)*(0x[0-9a-f]+)$")
@@ -155,8 +150,7 @@ def kernel_of(mangled):
     found = re.search(r"\d((?:fwd|dq|dkv|dqkv)_sm90)(?:_try|_pair)?ILi(\d+)E", mangled)
     if not found:
         return None
-    held = "_held" if re.search(r"held_softmax|lazy_softmax", mangled) else ""
-    return found.group(1) + held, int(found.group(2))
+    return found.group(1), int(found.group(2))
 
 
 def judge(kernel, counted, expected):
@@ -190,10 +184,10 @@ def run(cuobjdump, objects, table):
             if table:
                 loops = ", ".join("{} HGMMA {} EX2, {} under products, {} instructions".format(*x) for x in counted[0])
                 print("{}<{}>: loops: {}; outside: {} HGMMA {} EX2 {}".format(*kernel, loops, *counted[1]))
-            elif kernel not in EXPECTED | HELD:
+            elif kernel not in EXPECTED:
                 faults.append(f"{kernel[0]}<{kernel[1]}>: not in the table of this script")
             else:
-                faults += judge(kernel, counted, (EXPECTED | HELD)[kernel])
+                faults += judge(kernel, counted, EXPECTED[kernel])
     if not table:
         faults += [f"{name}<{dim}>: not found in the objects" for name, dim in EXPECTED if (name, dim) not in seen]
     for fault in faults:
@@ -230,14 +224,11 @@ def self_test():
     assert judge(kernel, right, EXPECTED[kernel]) == []
     assert "loops" in judge(kernel, ([[12, 66, 0, 900], [24, 132, 0, 1600]], [0, 0, 0, 50], 0), EXPECTED[kernel])[0]
     assert "outside" in judge(kernel, (right[0], [4, 0, 0, 50], 0), EXPECTED[kernel])[0]
-    held = ("fwd_sm90_held", 64)
-    assert judge(held, right, HELD[held]) == []
-    assert "under products" in judge(held, ([[12, 66, 0, 900], [12, 66, 2, 800]], *right[1:]), HELD[held])[0]
+    assert "under products" in judge(kernel, ([[12, 66, 0, 900], [12, 66, 2, 800]], *right[1:]), EXPECTED[kernel])[0]
     assert "local memory" in judge(kernel, (*right[:2], 3), EXPECTED[kernel])[0]
     assert kernel_of("_ZN1a12fwd_mmaILi64EEEv") is None
     assert kernel_of("_ZN1a12fwd_sm90_tryILi64EEEv") == ("fwd_sm90", 64)
-    assert kernel_of("_ZN1a13fwd_sm90_pairILi128EN1a16online_softmaxILi1EEEEEv") == ("fwd_sm90", 128)
-    assert kernel_of("_ZN1a12fwd_sm90_tryILi128EN1a12held_softmaxEEEv") == ("fwd_sm90_held", 128)
+    assert kernel_of("_ZN1a13fwd_sm90_pairILi128EEEv") == ("fwd_sm90", 128)
     print("sass.py: self-test passed")
     return 0
 

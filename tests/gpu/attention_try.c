@@ -23,28 +23,29 @@ static base_status_t need_cuda(base_stream_t *s)
         return try_##name(s, args);                                                                \
     }
 CHECKED(fwd, fwd_pair)
-CHECKED(fwd, fwd_pair_held)
 CHECKED(fwd, fwd_pair_watched)
-CHECKED(fwd, fwd_held)
-CHECKED(fwd, fwd_lazy)
 CHECKED(bwd, bwd_fetched)
+CHECKED(bwd, bwd_unfetched)
+CHECKED(bwd, bwd_apart)
 #undef CHECKED
 
-static const tr_attention_ops_t
-    PRODUCT = {"product", checked_attention_fwd, checked_attention_bwd,
-               kern_attention_bwd_workspace},
-    PAIR = {"pair", checked_fwd_pair, checked_attention_bwd, kern_attention_bwd_workspace},
-    PAIR_HELD = {"pair-held", checked_fwd_pair_held, checked_attention_bwd,
-                 kern_attention_bwd_workspace},
-    PAIR_WATCHED = {"pair-watched", checked_fwd_pair_watched, checked_attention_bwd,
-                    kern_attention_bwd_workspace},
-    HELD = {"held", checked_fwd_held, checked_attention_bwd, kern_attention_bwd_workspace},
-    LAZY = {"lazy", checked_fwd_lazy, checked_attention_bwd, kern_attention_bwd_workspace},
-    FETCHED = {"fetched", checked_attention_fwd, checked_bwd_fetched, kern_attention_bwd_workspace},
-    PLAIN = {"mma", checked_attention_fwd_mma, checked_attention_bwd_mma,
-             kern_attention_bwd_workspace};
-static const tr_attention_ops_t *const ALL[] = {&PRODUCT, &PAIR, &PAIR_HELD, &PAIR_WATCHED,
-                                                &HELD,    &LAZY, &FETCHED,   &PLAIN};
+static const tr_attention_ops_t PRODUCT = {"product", checked_attention_fwd, checked_attention_bwd,
+                                           kern_attention_bwd_workspace},
+                                PAIR = {"pair", checked_fwd_pair, checked_attention_bwd,
+                                        kern_attention_bwd_workspace},
+                                PAIR_WATCHED = {"pair-watched", checked_fwd_pair_watched,
+                                                checked_attention_bwd,
+                                                kern_attention_bwd_workspace},
+                                FETCHED = {"fetched", checked_attention_fwd, checked_bwd_fetched,
+                                           kern_attention_bwd_workspace},
+                                UNFETCHED = {"unfetched", checked_attention_fwd,
+                                             checked_bwd_unfetched, kern_attention_bwd_workspace},
+                                APART = {"apart", checked_attention_fwd, checked_bwd_apart,
+                                         kern_attention_bwd_workspace},
+                                PLAIN = {"mma", checked_attention_fwd_mma,
+                                         checked_attention_bwd_mma, kern_attention_bwd_workspace};
+static const tr_attention_ops_t *const ALL[] = {&PRODUCT,   &PAIR,  &PAIR_WATCHED, &FETCHED,
+                                                &UNFETCHED, &APART, &PLAIN};
 
 const tr_attention_ops_t *const *gpu_attention_ops(int *count)
 {

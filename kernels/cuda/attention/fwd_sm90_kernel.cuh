@@ -180,8 +180,7 @@ template <int CONSUMERS> __device__ __forceinline__ void pass_turn(int consumer)
                                                                                : consumer + 1));
 }
 
-/* SOFTMAX: online_softmax<1>, or what a variant has in its place. */
-template <int D, int CONSUMERS, class SOFTMAX, bool PAIR>
+template <int D, int CONSUMERS, bool PAIR>
 __device__ __forceinline__ void consume_items(const sm90_params &p,
                                               const arena<D, CONSUMERS, PAIR> &a, int consumer)
 {
@@ -205,7 +204,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p,
         const int rows[2] = {q_row0 + group.quotient(packed), q_row0 + group.quotient(packed + 8)};
         const int warp_first = q_row0 + group.quotient(w.first_packed + warp_row);
         const int warp_last = q_row0 + group.quotient(w.first_packed + warp_row + 15);
-        SOFTMAX soft;
+        steady_softmax soft;
         float shrink[1][2];
         int key = w.first_key;
         soft.begin();
@@ -222,7 +221,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p,
         release(a, K_TILES + at.stage);
         if (!all_seen(warp_first, warp_last, key, key + KEYS - 1, window))
             mask<KEYS>(s, rows, key, window);
-        soft.template take<KEYS>(scores, p.dims.scale_log2, shrink);
+        soft.take<KEYS>(scores, p.dims.scale_log2, shrink);
         to_operand<KEYS>(probabilities, s);
 
         for (int step = 1; step < w.steps; step++) {
@@ -245,14 +244,13 @@ __device__ __forceinline__ void consume_items(const sm90_params &p,
             release(a, K_TILES + at.stage);
             if (!all_seen(warp_first, warp_last, key, key + KEYS - 1, window))
                 mask<KEYS>(s, rows, key, window);
-            soft.template take<KEYS>(scores, p.dims.scale_log2, shrink);
-            if constexpr (SOFTMAX::HELD)
-                kern_ptx::wgmma_hold(__fadd_rn(soft.sum[0][0], soft.sum[0][1]), q);
+            soft.take<KEYS>(scores, p.dims.scale_log2, shrink);
+            kern_ptx::wgmma_hold(__fadd_rn(soft.sum[0][0], soft.sum[0][1]), q);
             kern_ptx::wgmma_wait<0>();
             kern_ptx::wgmma_settle(o);
             kern_ptx::wgmma_settle(probabilities);
             release(a, V_TILES + before.stage);
-            if (soft.shrinks(shrink)) {
+            if (soft.moved) {
 #pragma unroll
                 for (int n = 0; n < D / 8; n++)
 #pragma unroll
@@ -279,7 +277,7 @@ __device__ __forceinline__ void consume_items(const sm90_params &p,
     }
 }
 
-template <int D, int CONSUMERS, bool PAIR = false, class SOFTMAX = online_softmax<1>>
+template <int D, int CONSUMERS, bool PAIR = false>
 __device__ __forceinline__ void fwd_block(const sm90_params &p)
 {
     extern __shared__ uint8_t shared[];
@@ -302,7 +300,7 @@ __device__ __forceinline__ void fwd_block(const sm90_params &p)
         if (threadIdx.x == 0) load_items(p, a);
     } else {
         kern_ptx::registers_grow<CONSUMER_REGISTERS<CONSUMERS, PAIR>>();
-        consume_items<D, CONSUMERS, SOFTMAX>(p, a, warpgroup - 1);
+        consume_items<D, CONSUMERS>(p, a, warpgroup - 1);
     }
     if constexpr (PAIR)
         kern_ptx::cluster_meet(); /* nobody arrives at barriers of a block that has left */

@@ -3,14 +3,15 @@
 #define CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_ROWS_CUH
 
 #include "kernels/cuda/attention/fwd_sm90_items.cuh"
+#include "kernels/cuda/attention/fwd_sm90_softmax.cuh"
 #include "kernels/cuda/attention/sm90_fragments.cuh"
 
 namespace kern_attention
 {
 
-template <int D, class SOFTMAX>
+template <int D>
 __device__ __forceinline__ void store(const sm90_params &p, const item_work &w, int local_row,
-                                      const wgmma_accumulator<D> &o, const SOFTMAX &soft)
+                                      const wgmma_accumulator<D> &o, const steady_softmax &soft)
 {
     const sm90_task &t = p.tasks[w.task];
     __nv_bfloat16 *o_head = p.o + t.o + w.head * t.o_head;

@@ -32,8 +32,6 @@ __device__ __forceinline__ float sum_of_row(float x)
 
 /* Of a warp's 16 M rows; thread l has rows l / 4 and l / 4 + 8 of each 16. */
 template <int M> struct online_softmax {
-    static constexpr bool HELD =
-        false;       /* whether fwd_sm90 holds its wait for the values until it is done */
     float max[M][2]; /* largest score so far, not scaled */
     float sum[M][2]; /* of exp(scaled score - max), this thread's columns only */
 

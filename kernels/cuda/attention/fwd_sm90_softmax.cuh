@@ -1,30 +1,20 @@
-/* Variants of the sm_90a forward's softmax (softmax.cuh).
+/* Softmax of the sm_90a forward: as softmax.cuh's, but what a row's exponentials are relative to, its reference, is
+ * not its largest score but the largest one at the time when that last grew by more than a factor of 2^HEADROOM. bf16 and
+ * fp32 hold probabilities of 2^HEADROOM as well as those of 1. So most tiles need no maximum over the four lanes of a
+ * row but one vote of the warp, no factors, and o stays as it is.
  *
- * held_softmax: the wait for the products with the values of the tile before is held until the exponentials
- * are done. ptxas moves it up, before the maxima, in the op.
- *
- * lazy_softmax: the same, and: What a row's exponentials are relative to is not its
- * largest score but the largest one at the time when that last grew by more than 2^HEADROOM: bf16 and fp32 hold
- * probabilities of 2^HEADROOM as well as those of 1. So most tiles need no maximum over the four lanes of a
- * row, but one vote of the warp, no factors, and o stays as it is.
- *
- * Bits: when a row's reference moves depends on the scores of the row alone, tile by tile; the vote only says
- * whether somebody has to look. */
-#ifndef CADRE_TESTS_GPU_ATTENTION_TRY_LAZY_CUH
-#define CADRE_TESTS_GPU_ATTENTION_TRY_LAZY_CUH
+ * Bits: when a row's reference moves depends on the scores of the row alone, tile by tile; the vote only says whether
+ * somebody has to look. A tile of which the row sees nothing moves nothing and adds +0. */
+#ifndef CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_SOFTMAX_CUH
+#define CADRE_KERNELS_CUDA_ATTENTION_FWD_SM90_SOFTMAX_CUH
 
 #include "kernels/cuda/attention/softmax.cuh"
 
 namespace kern_attention
 {
 
-struct held_softmax : online_softmax<1> {
-    static constexpr bool HELD = true;
-};
-
-/* Of a warp's 16 rows, as online_softmax<1>. */
-struct lazy_softmax {
-    static constexpr bool HELD = true;
+/* Of a warp's 16 rows; thread l has rows l / 4 and l / 4 + 8. */
+struct steady_softmax {
     static constexpr float HEADROOM = 8.0f;
 
     float max[1][2]; /* the reference, not scaled */
@@ -56,6 +46,8 @@ struct lazy_softmax {
         }
     }
 
+    /* Scores of a tile -> probabilities relative to the reference. What was summed so far is multiplied by `shrink`,
+     * which is 1 unless moved. */
     template <int N>
     __device__ __forceinline__ void take(accumulator<1, N> &s, float scale_log2,
                                          float (&shrink)[1][2])
@@ -83,11 +75,6 @@ struct lazy_softmax {
                 }
             sum[0][r] = __fmaf_rn(sum[0][r], shrink[0][r], added);
         }
-    }
-
-    __device__ __forceinline__ bool shrinks(const float (&)[1][2]) const
-    {
-        return moved;
     }
 };
 
