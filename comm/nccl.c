@@ -352,7 +352,55 @@ static base_status_t open_channel(comm_nccl_t *n, int number, const comm_nccl_id
     BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->move));
     (void)snprintf(name, sizeof name, "tell %s", comm_channel_name(number));
     BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->tell));
-    return comm_nccl_link_open(group->dev, group->rank, group->size, id, &c->link);
+    return comm_nccl_link_open(group->dev, group->rank, group->size, id, COMM_NCCL_DIRECT,
+                               &c->link);
+}
+
+/* Any rank's word. */
+static base_status_t any_says(comm_nccl_t *n, int yes, int *any)
+{
+    comm_group_t *group = &n->g->group;
+    int *all = base_calloc(group->ctx, group->size, sizeof *all, WHAT);
+
+    if (all == NULL) return BASE_ERR_NOMEM;
+    const base_status_t st = comm_mpi_allgather(group, &yes, sizeof yes, all);
+    *any = 0;
+    for (int r = 0; r < group->size; r++)
+        *any |= all[r];
+    base_free(group->ctx, all);
+    return st;
+}
+
+static base_status_t open_as_met(comm_nccl_t *n, comm_nccl_channel_t *c)
+{
+    comm_group_t *group = &n->g->group;
+    comm_nccl_id_t mine = {0};
+    comm_nccl_id_t *all = base_calloc(group->ctx, group->size, sizeof mine, WHAT);
+    base_status_t st = BASE_OK;
+
+    if (all == NULL) return BASE_ERR_NOMEM;
+    comm_nccl_link_abort(c->link);
+    comm_nccl_link_close(c->link);
+    c->link = NULL;
+    if (group->rank == 0) st = comm_nccl_link_id(group->ctx, &mine);
+    st = comm_mpi_agree(n->g, st);
+    if (st >= 0) st = comm_mpi_allgather(group, &mine, sizeof mine, all);
+    if (st >= 0)
+        st = comm_nccl_link_open(group->dev, group->rank, group->size, &all[0], COMM_NCCL_AS_MET,
+                                 &c->link);
+    base_free(group->ctx, all);
+    return st;
+}
+
+/* All ranks exchange by the same way: when any has no direct link, none uses its own. */
+static base_status_t open_for_all(comm_nccl_t *n, int number, const comm_nccl_id_t *id)
+{
+    const base_status_t st = open_channel(n, number, id);
+    int any = 0;
+
+    BASE_TRY(comm_mpi_agree(n->g, st));
+    BASE_TRY(any_says(n, st == BASE_PENDING, &any));
+    return any ? open_as_met(n, &n->channels[number]) : BASE_OK;
 }
 
 static base_status_t open_links(comm_nccl_t *n)
@@ -367,7 +415,7 @@ static base_status_t open_links(comm_nccl_t *n)
         st = comm_nccl_link_id(group->ctx, &mine[i]);
     if (st >= 0) st = comm_mpi_allgather(group, mine, sizeof mine, all);
     for (int i = 0; i < COMM_NUM_CHANNELS && st >= 0; i++)
-        st = meet(n, &n->channels[i], open_channel(n, i, &all[i]));
+        st = meet(n, &n->channels[i], open_for_all(n, i, &all[i]));
     base_free(group->ctx, all);
     return st < 0 ? st : comm_mpi_barrier(group);
 }

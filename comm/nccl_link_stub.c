@@ -19,11 +19,12 @@ base_status_t comm_nccl_link_id(base_ctx_t *ctx, comm_nccl_id_t *id)
 }
 
 base_status_t comm_nccl_link_open(base_device_t *dev, int rank, int size, const comm_nccl_id_t *id,
-                                  comm_nccl_link_t **link_p)
+                                  comm_nccl_way_t way, comm_nccl_link_t **link_p)
 {
     (void)rank;
     (void)size;
     (void)id;
+    (void)way;
     (void)link_p;
     return none(base_device_ctx(dev));
 }

@@ -4,7 +4,7 @@
 #include "base/device/device_host.h"
 #include "base/memory.h"
 #include "base/shared_memory.h"
-#include "comm/nccl_link.h"
+#include "comm/nccl_meet.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +13,7 @@
 #define BOX_BYTES 4096 /* of one message's part: small, so that messages take many */
 #define MAX_LINKS 64   /* that rank 0 has made and not opened yet */
 #define NAP_NS    20000
+#define LOOKS     3 /* for which a non-blocking communicator is in progress */
 
 /* From one rank to another: a part is here when written > read. */
 typedef struct box {
@@ -25,16 +26,26 @@ typedef struct post_office {
     box_t boxes[MAX_RANKS][MAX_RANKS]; /* [from][to] */
 } post_office_t;
 
+struct ncclComm {
+    int looks;              /* that are left of those for which it is in progress */
+    ncclResult_t last;      /* what it says then */
+    ncclComm_t child;       /* that is being split off */
+    ncclComm_t *child_to;   /* where its handle is written at the end */
+    ncclResult_t child_end; /* how that goes */
+};
+
 struct comm_nccl_link {
-    base_ctx_t *ctx;
-    int rank;
+    comm_nccl_caller_t who;
+    ncclComm_t comm;
     int aborted;                  /* atomic builtins */
     base_shared_t *memory, *made; /* made: rank 0's own */
     post_office_t *office;
 };
 
+/* is_spent: its ranks have met, and none has a link. */
 static struct made {
     base_shared_t *memory;
+    int is_spent;
 } made[MAX_LINKS];
 
 void nccl_fake_link(void)
@@ -50,6 +61,11 @@ base_status_t comm_nccl_link_id(base_ctx_t *ctx, comm_nccl_id_t *id)
 {
     int i = 0;
 
+    for (int k = 0; k < MAX_LINKS; k++) {
+        if (!made[k].is_spent) continue;
+        base_shared_close(made[k].memory);
+        made[k] = (struct made){NULL, 0};
+    }
     while (i < MAX_LINKS && made[i].memory != NULL)
         i++;
     if (i == MAX_LINKS) return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "fake: links");
@@ -60,32 +76,119 @@ base_status_t comm_nccl_link_id(base_ctx_t *ctx, comm_nccl_id_t *id)
     return BASE_OK;
 }
 
+/* ==== NCCL ==== */
+
+const char *ncclGetErrorString(ncclResult_t r)
+{
+    return r == ncclSuccess ? "no error" : "fake error";
+}
+
+const char *ncclGetLastError(ncclComm_t comm)
+{
+    (void)comm;
+    return "of the fake";
+}
+
+static ncclComm_t new_comm(int looks)
+{
+    ncclComm_t comm = calloc(1, sizeof *comm);
+
+    if (comm == NULL) abort();
+    comm->looks = looks;
+    return comm;
+}
+
+ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm_p, int size, ncclUniqueId id, int rank,
+                                    ncclConfig_t *config)
+{
+    (void)id;
+    if (size > MAX_RANKS || rank >= size || config->blocking != 0) return ncclInvalidArgument;
+    *comm_p = new_comm(LOOKS);
+    return ncclInProgress;
+}
+
+/* As NCCL 2.28 does it: it returns success while the split goes on, and the handle is NULL until it has ended. */
+ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t *comm_p,
+                           ncclConfig_t *config)
+{
+    const char *fails = getenv("CADRE_NCCL_FAKE_SPLIT_FAILS"); /* on this rank */
+
+    *comm_p = NULL;
+    if (color < 0 || config->blocking != 1 || comm->looks > 0 || comm->last != ncclSuccess)
+        return ncclInvalidArgument;
+    comm->child = new_comm(0);
+    comm->child_to = comm_p;
+    comm->child_end =
+        fails != NULL && strtol(fails, NULL, 10) == key ? ncclSystemError : ncclSuccess;
+    comm->looks = LOOKS;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *r)
+{
+    if (comm->looks > 0 && --comm->looks == 0 && comm->child != NULL) {
+        *comm->child_to = comm->child; /* also when it failed */
+        comm->last = comm->child_end;
+        comm->child = NULL;
+    }
+    *r = comm->looks > 0 ? ncclInProgress : comm->last;
+    return ncclSuccess;
+}
+
+/* One that is in progress cannot be destroyed. */
+ncclResult_t ncclCommDestroy(ncclComm_t comm)
+{
+    if (comm == NULL) return ncclSuccess;
+    if (comm->looks > 0) return ncclInvalidArgument;
+    free(comm);
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommAbort(ncclComm_t comm)
+{
+    if (comm == NULL) return ncclSuccess;
+    free(comm->child);
+    free(comm);
+    return ncclSuccess;
+}
+
+/* ==== a link ==== */
+
+/* Rank 0 keeps what it has made as long as the link, or, without one, until all ranks have come so far. */
+static void take_made(comm_nccl_link_t *link, const base_shared_name_t *name, base_status_t st)
+{
+    for (int i = 0; i < MAX_LINKS && link->who.rank == 0; i++) {
+        if (made[i].memory == NULL || base_shared_name(made[i].memory).inode != name->inode)
+            continue;
+        if (st != BASE_OK) {
+            made[i].is_spent = 1;
+            continue;
+        }
+        link->made = made[i].memory;
+        made[i].memory = NULL;
+    }
+}
+
 base_status_t comm_nccl_link_open(base_device_t *dev, int rank, int size, const comm_nccl_id_t *id,
-                                  comm_nccl_link_t **link_p)
+                                  comm_nccl_way_t way, comm_nccl_link_t **link_p)
 {
     base_ctx_t *ctx = base_device_ctx(dev);
     comm_nccl_link_t *link = base_calloc(ctx, 1, sizeof *link, "fake");
     base_shared_name_t name;
 
     if (link == NULL) return BASE_ERR_NOMEM;
-    link->ctx = ctx;
-    link->rank = rank;
+    link->who = (comm_nccl_caller_t){.ctx = ctx, .rank = rank};
     memcpy(&name, id->bytes, sizeof name);
-    const base_status_t st = size > MAX_RANKS
-                                 ? BASE_ERR_UNSUPPORTED
-                                 : base_shared_open(ctx, &name, NULL, "fake", &link->memory);
-    if (st < 0) {
-        base_free(ctx, link);
-        return st;
+    base_status_t st = base_shared_open(ctx, &name, NULL, "fake", &link->memory);
+    if (st >= 0) st = comm_nccl_meet(&link->who, size, id, way, &link->comm);
+    take_made(link, &name, st);
+    if (st == BASE_OK) {
+        link->office = base_shared_address(link->memory);
+        *link_p = link;
+    } else {
+        comm_nccl_link_close(link);
     }
-    link->office = base_shared_address(link->memory);
-    for (int i = 0; i < MAX_LINKS && rank == 0; i++)
-        if (made[i].memory != NULL && base_shared_name(made[i].memory).inode == name.inode) {
-            link->made = made[i].memory;
-            made[i].memory = NULL;
-        }
-    *link_p = link;
-    return BASE_OK;
+    return st;
 }
 
 typedef struct group {
@@ -98,8 +201,8 @@ typedef struct group {
 /* Moves one part of a piece, if there is room or something has come. */
 static int step(comm_nccl_link_t *link, const comm_nccl_piece_t *p, int64_t *at)
 {
-    box_t *box = p->is_send ? &link->office->boxes[link->rank][p->peer]
-                            : &link->office->boxes[p->peer][link->rank];
+    box_t *box = p->is_send ? &link->office->boxes[link->who.rank][p->peer]
+                            : &link->office->boxes[p->peer][link->who.rank];
     const int is_full = __atomic_load_n(&box->written, __ATOMIC_ACQUIRE) !=
                         __atomic_load_n(&box->read, __ATOMIC_ACQUIRE);
     int64_t bytes = p->bytes - *at < BOX_BYTES ? p->bytes - *at : BOX_BYTES;
@@ -160,6 +263,8 @@ base_status_t comm_nccl_link_move(comm_nccl_link_t *link, base_stream_t *stream,
     group_t g = {.link = link, .num = num};
 
     if (num == 0) return BASE_OK;
+    if (link->comm == NULL)
+        return comm_nccl_failed(&link->who, ncclInvalidArgument, "comm argument is NULL");
     g.pieces = malloc((size_t)num * sizeof *pieces);
     g.at = calloc((size_t)num, sizeof *g.at);
     if (g.pieces == NULL || g.at == NULL) abort();
@@ -181,7 +286,8 @@ void comm_nccl_link_abort(comm_nccl_link_t *link)
 void comm_nccl_link_close(comm_nccl_link_t *link)
 {
     if (link == NULL) return;
+    (void)ncclCommDestroy(link->comm);
     base_shared_close(link->memory);
     base_shared_close(link->made);
-    base_free(link->ctx, link);
+    base_free(link->who.ctx, link);
 }

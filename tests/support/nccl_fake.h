@@ -1,5 +1,7 @@
-/* comm/nccl_link.h for the CPU: messages through shared memory of the processes of one host, so that all
- * of the NCCL transport but the calls of NCCL runs in tests. Linked in place of nccl_link.c. */
+/* NCCL for the CPU: messages through shared memory of the processes of one host, so that all of the NCCL
+ * transport but nccl_link.c, in whose place it is linked, runs in tests. Communicators (nccl_fake_api.h) behave as those of
+ * NCCL 2.28: a non-blocking one is in progress until it was asked several times, and a split returns success at once,
+ * but writes its handle at the end. CADRE_NCCL_FAKE_SPLIT_FAILS names a rank on which it fails. */
 #ifndef CADRE_TESTS_SUPPORT_NCCL_FAKE_H
 #define CADRE_TESTS_SUPPORT_NCCL_FAKE_H
 
