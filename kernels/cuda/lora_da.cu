@@ -20,7 +20,7 @@ namespace
 {
 
 constexpr int THREADS = 256, COLS = 128, PIECE_ROWS = 1024;
-constexpr int MAX_MT = 4, MAX_GROUPS = 64, MAX_WORK = 256;
+constexpr int MAX_MT = 4, MAX_GROUPS = 24, MAX_WORK = 128;
 constexpr int WIDE_PITCH = COLS + 8; /* 16 bytes more: rows begin in different banks */
 
 /* Up to 16 ranks of a block. */
@@ -248,10 +248,11 @@ template <bool DROPOUT, int MT> base_status_t launch_sum(const builder &b, int64
 {
     constexpr int bytes = 2 * sizeof(stage<DROPOUT, MT>);
     static_assert(bytes % 16 == 0, "stages begin at multiples of 16 bytes");
-    BASE_TRY(
-        kern_cuda_check(b.s, b.op,
-                        cudaFuncSetAttribute(sum_kernel<DROPOUT, MT>,
-                                             cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)));
+    if constexpr (bytes > 48 * 1024) /* what every kernel may have */
+        BASE_TRY(kern_cuda_check(b.s, b.op,
+                                 cudaFuncSetAttribute(sum_kernel<DROPOUT, MT>,
+                                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                      bytes)));
     sum_kernel<DROPOUT, MT><<<static_cast<unsigned>(blocks), THREADS, bytes, native(b.s)>>>(b.p);
     return BASE_OK;
 }

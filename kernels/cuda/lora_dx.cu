@@ -15,7 +15,7 @@ namespace
 {
 
 constexpr int THREADS = 128, WARPS = THREADS / 32, WIDTH = 64, COLS = WIDTH * WARPS, ROWS = 256;
-constexpr int MAX_STEPS = 6, MAX_GROUPS = 48, MAX_WORK = 256;
+constexpr int MAX_STEPS = 6, MAX_GROUPS = 24, MAX_WORK = 128;
 
 /* Up to 16 ranks of a block. */
 struct rank_step {

@@ -25,7 +25,7 @@ constexpr int PIECE_ROWS = 512, ROW_STEPS = PIECE_ROWS / ROWS;
 constexpr int RANKS = 16; /* of a group: a block of more is several */
 constexpr int MOST_CHUNKS = 8, FEWEST_TILES = 4;
 constexpr int MAX_RANK = 32; /* blocks of more read dy less often apart */
-constexpr int MAX_GROUPS = 64, MAX_WORK = 256;
+constexpr int MAX_GROUPS = 24, MAX_WORK = 256;
 constexpr int64_t STEP_SUMS = int64_t{ROWS} * RANKS; /* of ds */
 
 /* Up to 16 ranks of a block. */

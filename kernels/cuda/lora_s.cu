@@ -22,7 +22,7 @@ namespace
 {
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
-constexpr int MAX_TILES = 8, MAX_GROUPS = 48, MAX_WORK = 256;
+constexpr int MAX_TILES = 8, MAX_GROUPS = 24, MAX_WORK = 128;
 
 /* Up to 8 columns of a block. */
 struct column_tile {
