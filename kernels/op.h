@@ -12,7 +12,7 @@
  * CUDA: BF16 storage, F32 accumulation. "real" below is the op's dtype; "acc" is F32 for BF16 and
  * F32, F64 for F64: statistics, LSE, losses and partial sums are acc.
  *
- * Every op has one result, bit for bit, for the same arguments on the same machine: no atomics, no
+ * Every op has one result, bit for bit, for the same arguments on the same machine: no sum by atomics, no
  * order that depends on time. A row's result depends on that row's operands only, unless the op
  * sums over rows (dW, dw, dtable, column_sum, loss_sum, dA, dB), and then rows are added in
  * ascending order within fixed blocks.
