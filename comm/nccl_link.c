@@ -126,8 +126,10 @@ void comm_nccl_link_close(comm_nccl_link_t *link)
 {
     if (link == NULL) return;
     if (link->comm != NULL) {
-        (void)comm_nccl_settle(&link->who, link->comm, ncclCommFinalize(link->comm),
-                               "ncclCommFinalize");
+        const base_status_t st = comm_nccl_settle(&link->who, link->comm,
+                                                  ncclCommFinalize(link->comm), "ncclCommFinalize");
+
+        (void)st; /* recorded; the communicator goes all the same */
         (void)ncclCommDestroy(link->comm);
         base_memory_count_close(base_ctx_memory(link->who.ctx), BASE_RESOURCE_COMM);
     }
