@@ -32,6 +32,10 @@ def line(name, run, ideal):
         f"  {name:14} {tokens:9.0f} tokens/s a rank{beside}; waits for data {100 * run['exchange_share']:.2f} %, for ranks"
         f" {100 * run['waiting_share']:.2f} %; {run['transport']}, {run['trainers']} trainers, {buffers:.1f} GiB{by_driver}"
     )
+    # A wait for the data of a rank that is slower looks like one for the link.
+    parts = (("dense", ("dense_ns",)), ("attention", ("attention_ns",)), ("waits", ("exchange_ns", "waiting_ns")))
+    said = [f"{part} {' '.join(f'{sum(rank[k] for k in keys) * 1e-9:.2f}' for rank in run['of_ranks'])}" for part, keys in parts]
+    print(f"    seconds of each rank: {'; '.join(said)}")
 
 
 def same_work(runs):
