@@ -17,7 +17,7 @@
 
 #include "base/shared_memory.h"
 
-#define COMM_COPY_MAGIC UINT64_C(0x6361647264657332)
+#define COMM_COPY_MAGIC UINT64_C(0x6361647264657333)
 /* Streams that the exchanges of a channel take in turn. Between a copy and the counters behind it, and between
  * those and the next copy, a GPU's stream goes from one engine to another, 2 us each way; meanwhile the other
  * stream copies. Divides COMM_MAX_OPEN_EXCHANGES. */
@@ -49,7 +49,8 @@ typedef struct comm_copy_posting {
 typedef struct comm_copy_desk {
     uint64_t magic;
     uint64_t begun[COMM_NUM_CHANNELS]; /* last exchange that is posted */
-    uint32_t bell; /* rung when there may be something to do for the rank's pump */
+    uint32_t bell;      /* rung when there may be something to do for the rank's pump */
+    uint32_t listening; /* the pump is asleep, or about to be; its own */
     int32_t num_buffers;
     base_export_t buffers[COMM_COPY_MAX_BUFFERS];
 } comm_copy_desk_t;
@@ -61,7 +62,7 @@ comm_copy_entry_t *comm_copy_entries(comm_copy_posting_t *posting);
 comm_copy_range_t *comm_copy_ranges(comm_copy_posting_t *posting, int size);
 
 void comm_copy_ring(comm_copy_desk_t *desk);
-/* Returns when the bell is not `seen` any more, or after `ns`. */
+/* Returns when the bell is not `seen` any more, or after `ns`. The desk's pump. */
 void comm_copy_listen(comm_copy_desk_t *desk, uint32_t seen, int64_t ns);
 
 /* ==== a rank ==== */
