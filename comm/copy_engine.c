@@ -59,6 +59,7 @@ static base_status_t wait_for_slot(comm_copy_engine_t *e, int channel, comm_copy
     while (!e->on_host && !__atomic_load_n(&slot->done, __ATOMIC_ACQUIRE) &&
            base_clock_ns() - start_ns < GPU_SPIN_NS)
         (void)sched_yield();
+    if (__atomic_load_n(&slot->done, __ATOMIC_ACQUIRE)) return BASE_OK;
     (void)pthread_mutex_lock(&e->mutex);
     while (st >= 0 && !__atomic_load_n(&slot->done, __ATOMIC_ACQUIRE)) {
         const int64_t waited_ns = base_clock_ns() - start_ns;

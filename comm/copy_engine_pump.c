@@ -20,6 +20,8 @@
 #define GPU_SLEEP_MAX_NS 20000
 #define IDLE_NS          20000000            /* nothing is open */
 #define DRAIN_NS         INT64_C(1000000000) /* for copies that run when the group stops */
+/* Nothing is late before. To look takes the mutex that the rank's thread needs to begin the next exchange. */
+#define PATIENCE_NS 1000000
 
 typedef struct position {
     comm_copy_engine_t *e;
@@ -83,11 +85,12 @@ static base_status_t check_late(const position_t *at, int64_t now)
     base_ctx_t *ctx = e->g->group.ctx;
     const int64_t moved_ns = e->moved_ns[at->channel];
     const int64_t since_ns = at->slot->ready_ns > moved_ns ? at->slot->ready_ns : moved_ns;
-    const int has_left = peer_has_left(at);
     const int waits_for_data = at->link->lists.num_recv > 0 && !at->link->arrived;
     const char *what = waits_for_data ? comm_copy_nothing_came : comm_copy_not_fetched;
     char tag[COMM_TEXT_BYTES];
 
+    if (now - since_ns < PATIENCE_NS) return BASE_OK;
+    const int has_left = peer_has_left(at);
     if (!has_left && now - since_ns <= comm_watch_limit_ns(ctx) + e->g->delay_ns) return BASE_OK;
     comm_tag_text(&at->slot->tag, tag);
     if (has_left)
