@@ -4,7 +4,7 @@
  *
  *   base_staging_t staging;
  *   BASE_TRY(base_staging_create(dev, bytes, "rows", &staging));
- *   ... fill staging.memory; BASE_TRY(base_upload(s, place, staging.memory, bytes)); ...
+ *   ... fill staging.memory; BASE_TRY(base_staging_upload(s, &rows, &staging, 0)); ...
  *   base_staging_destroy(&staging);                 when no stream uses it any more */
 #ifndef CADRE_BASE_DEVICE_STAGING_H
 #define CADRE_BASE_DEVICE_STAGING_H
@@ -16,16 +16,24 @@ extern "C" {
 #endif
 
 typedef struct base_staging {
-    void *memory; /* 16-byte aligned at least, zeroed; NULL: none */
+    void *memory; /* 16-byte aligned at least; NULL: none */
     /* private */
+    int64_t bytes;
     base_buffer_t *pinned; /* NULL: plain memory of the context */
     base_ctx_t *ctx;
 } base_staging_t;
 
-/* Borrows dev. MEM-01. */
+/* Borrows dev. Zeroed. MEM-01. */
 base_status_t base_staging_create(base_device_t *dev, int64_t bytes, const char *what,
                                   base_staging_t *staging) BASE_MUST_CHECK;
+/* Contents undefined, for what is written before it is read. */
+base_status_t base_staging_create_raw(base_device_t *dev, int64_t bytes, const char *what,
+                                      base_staging_t *staging) BASE_MUST_CHECK;
 void base_staging_destroy(base_staging_t *staging); /* NULL and {0} are legal */
+/* Rows that lie side by side from byte `at` on, to rows that may lie apart: one copy, and, other than
+ * base_upload of the same memory, no question to the driver where it lies. */
+base_status_t base_staging_upload(base_stream_t *s, const base_range_t *dst,
+                                  const base_staging_t *staging, int64_t at) BASE_MUST_CHECK;
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,7 @@
 #include "tests/unit/device/device_cases.h"
 
+#include "base/device/staging.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -179,6 +181,44 @@ static void copy_columns(device_env_t *env)
     base_stream_destroy(s);
 }
 
+/* Rows side by side in staging memory, to rows that lie apart and to rows that do not. */
+static void upload_staged(device_env_t *env)
+{
+    enum { N = 20000, ROW = 300, ROWS = 40, AT = 77 };
+    const int64_t pitches[] = {ROW, ROW + 1, ROW + 64};
+    base_stream_t *s = env_stream(env, BASE_STREAM_ASYNC);
+    base_buffer_t *buf = env_buffer(env, N);
+    unsigned char *want = malloc(N), *got = malloc(N);
+    base_staging_t staging;
+
+    assert_true(want != NULL && got != NULL);
+    OK(base_staging_create_raw(env->dev, AT + ROWS * ROW, "rows", &staging));
+    for (int64_t i = 0; i < AT + ROWS * ROW; i++)
+        ((unsigned char *)staging.memory)[i] = pattern(i);
+    for (size_t k = 0; k < sizeof pitches / sizeof *pitches; k++) {
+        const base_range_t dst = {base_mem(buf, 13), ROW, ROWS, pitches[k]};
+
+        memset(want, 0xa5, N);
+        put(s, buf, want);
+        for (int64_t i = 0; i < (int64_t)ROWS * ROW; i++)
+            want[13 + i / ROW * pitches[k] + i % ROW] = pattern(AT + i);
+        OK(base_staging_upload(s, &dst, &staging, AT));
+        get(s, got, buf);
+        assert_true(memcmp(want, got, N) == 0);
+    }
+    const base_range_t outside = {base_mem(buf, N - ROW), ROW, 2, ROW},
+                       none = {base_mem(buf, 0), ROW, 0, 0};
+    EXPECT(base_staging_upload(s, &outside, &staging, 0), BASE_ERR_ARG);
+    env_expect_error(env, BASE_ERR_ARG, BASE_MSG_INT_01, "copy destination");
+    OK(base_staging_upload(s, &none, &staging, 0));
+    OK(base_stream_sync(s));
+    base_staging_destroy(&staging);
+    free(want);
+    free(got);
+    base_buffer_free(buf);
+    base_stream_destroy(s);
+}
+
 static void ranges_refused(device_env_t *env)
 {
     base_stream_t *s = env_stream(env, BASE_STREAM_COMPUTE);
@@ -229,6 +269,7 @@ const device_case_t device_cases_copy[] = {
     {"copy_between_devices", ON_ALL, copy_between_devices},
     {"copy_between_families", ON_ALL, copy_between_families},
     {"copy_columns", ON_ALL, copy_columns},
+    {"upload_staged", ON_ALL, upload_staged},
     {"ranges_refused", ON_ALL, ranges_refused},
     {NULL, 0, NULL},
 };
