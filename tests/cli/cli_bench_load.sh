@@ -18,7 +18,8 @@ near = lambda a, b: abs(a - b) < 1e-6 * b
 assert f["load_s"] > 0 and f["read_s"] > 0 and f["pin_s"] > 0
 assert near(f["share_of_read"], f["read_s"] / f["load_s"])
 links = f["links"]
-assert [l["streams"] for l in links] == [1, 2, 1, 2] and f["link_gb_per_s"] == max(l["gb_per_s"] for l in links) > 0
+assert [l["streams"] for l in links] == [1, 2, 1, 2, 1] and f["link_gb_per_s"] == max(l["gb_per_s"] for l in links) > 0
+assert [l["row_bytes"] > 0 for l in links] == [False] * 4 + [True]
 assert f["share"] == max(f["share_of_read"], f["share_of_link"]), "of the lesser bound"
 assert f["bound"] == ("link" if f["link_gb_per_s"] < f["read_gb_per_s"] else "page cache")
 assert len(f["ways"]) == 1 and f["ways"][0]["load_s"] == f["load_s"]
@@ -27,7 +28,7 @@ expect 0 bench load --model "$model" --device cpu --repeat 1
 out 'page cache'
 expect 0 bench load --model "$model" --device cpu --repeat 1 --ways
 out 'of the lesser'
-[ "$(grep -c '^load ' out)" -eq 8 ] || fail "not every way was timed"
+[ "$(grep -c '^load ' out)" -eq 10 ] || fail "not every way was timed"
 expect 1 bench load --model "$model" --device cpu --repeat 1 --want-share 10000
 expect 2 bench load
 err 'CLI-0'

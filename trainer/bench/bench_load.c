@@ -13,13 +13,24 @@
 #define EXTRA_COLUMNS   64 /* beside each linear's weight: adapters' */
 #define LARGE_COPY      (INT64_C(64) << 20)
 #define LINK_ROUNDS     16 /* of the pool, at most 4 GB */
-#define NUM_LINKS       4
-#define MOST_WAYS       8
+#define NUM_LINKS       5
 #define MEGABYTE(bytes) ((double)(bytes) / 1048576.0)
 
+/* What is compared with loading's own way; 0: as that. */
+static const tr_hf_load_way_t OTHERS[] = {
+    {.num_landings = TR_HF_LOAD_LANDINGS},
+    {.at_once = TR_HF_LOAD_SLOTS},
+    {.at_once = 1},
+    {.num_threads = 8, .num_slots = 12},
+    {.num_threads = 14, .num_slots = 18},
+    {.num_slots = 24},
+    {.at_once = 8, .slot_bytes = INT64_C(1) << 20},
+    {.num_slots = 24, .at_once = 8, .slot_bytes = INT64_C(1) << 20},
+    {.num_slots = 14, .at_once = 2, .slot_bytes = INT64_C(4) << 20}};
+#define MOST_WAYS (1 + (int)(sizeof OTHERS / sizeof OTHERS[0]))
+
 typedef struct link {
-    int num_streams;
-    int64_t copy_bytes;
+    tr_bare_copies_t copies;
     double gb_per_s; /* best */
 } link_t;
 
@@ -48,37 +59,43 @@ typedef struct bench {
 
 /* ==== what is timed ==== */
 
+/* Copies of a slot and large ones, on one and two streams; and of a slot's worth of rows that lie apart. */
 static void list_links(bench_t *b)
 {
-    for (int i = 0; i < NUM_LINKS; i++)
-        b->links[i] = (link_t){.num_streams = 1 + i % 2,
-                               .copy_bytes = i < 2 ? b->ways[0].way.slot_bytes : LARGE_COPY};
+    const data_safetensors_entry_t *embedding = data_hf_folder_entry(b->folder, 0);
+    const int64_t slot = b->ways[0].way.slot_bytes, row = embedding->bytes / embedding->shape[0];
+
+    for (int i = 0; i < NUM_LINKS - 1; i++)
+        b->links[i].copies =
+            (tr_bare_copies_t){.num_streams = 1 + i % 2, .copy_bytes = i < 2 ? slot : LARGE_COPY};
+    b->links[NUM_LINKS - 1].copies = (tr_bare_copies_t){
+        .num_streams = 1, .copy_bytes = slot > row ? slot / row * row : row, .row_bytes = row};
 }
 
-static void add_way(bench_t *b, int threads, int more_slots, int streams, int64_t slot_bytes)
+static int chosen(int other, int own)
 {
-    tr_hf_load_way_t way = b->ways[0].way;
+    return other > 0 ? other : own;
+}
 
-    if (threads > 0 && threads < way.num_threads) way.num_threads = threads;
-    way.num_slots = way.num_threads + more_slots;
-    if (way.num_slots > TR_HF_LOAD_SLOTS) way.num_slots = TR_HF_LOAD_SLOTS;
-    way.num_streams = streams;
-    if (slot_bytes > 0) way.slot_bytes = slot_bytes;
-    b->ways[b->num_ways++].way = way;
+static int at_most(int number, int most)
+{
+    return number < most ? number : most;
 }
 
 static void list_ways(bench_t *b)
 {
-    b->ways[b->num_ways++].way = tr_hf_load_way(b->model);
-    if (!b->args->ways) return;
-    const int more = b->ways[0].way.num_slots - b->ways[0].way.num_threads;
-    add_way(b, 0, more, 1, 0);
-    add_way(b, 8, more, 2, 0);
-    add_way(b, 12, more, 2, 0);
-    add_way(b, 0, 2 * more, 2, 0);
-    add_way(b, 0, more, 2, INT64_C(1) << 20);
-    add_way(b, 0, more, 2, INT64_C(4) << 20);
-    add_way(b, 0, more, 1, INT64_C(8) << 20);
+    const tr_hf_load_way_t own = tr_hf_load_way(b->model);
+
+    b->ways[b->num_ways++].way = own;
+    for (int i = 0; i < MOST_WAYS - 1 && b->args->ways; i++) {
+        tr_hf_load_way_t way = OTHERS[i];
+
+        way.num_threads = chosen(way.num_threads, own.num_threads);
+        way.num_slots = chosen(way.num_slots, own.num_slots);
+        way.at_once = at_most(chosen(way.at_once, own.at_once), way.num_slots);
+        if (way.slot_bytes == 0) way.slot_bytes = own.slot_bytes;
+        b->ways[b->num_ways++].way = way;
+    }
 }
 
 static base_status_t open_all(bench_t *b)
@@ -152,7 +169,7 @@ static base_status_t time_links(bench_t *b)
         link_t *l = &b->links[i];
         int64_t sent, ns;
 
-        BASE_TRY(tr_bare_upload(&b->bare, l->num_streams, l->copy_bytes, bytes, &sent, &ns));
+        BASE_TRY(tr_bare_upload(&b->bare, &l->copies, bytes, &sent, &ns));
         if ((double)sent / (double)ns > l->gb_per_s) l->gb_per_s = (double)sent / (double)ns;
     }
     return BASE_OK;
@@ -166,8 +183,11 @@ static base_status_t time_pinning(bench_t *b)
     base_status_t st = BASE_OK;
 
     const int64_t begin = base_clock_ns();
-    for (int i = 0; i < way->num_slots && st >= 0; i++)
-        st = base_staging_create(b->dev, way->slot_bytes, "slot", &slots[i]);
+    for (int i = 0; i < way->num_slots && st >= 0; i += way->at_once) {
+        const int left = way->num_slots - i, num = left < way->at_once ? left : way->at_once;
+
+        st = base_staging_create_raw(b->dev, num * way->slot_bytes, "slots", &slots[i]);
+    }
     for (int i = 0; i < way->num_slots; i++)
         base_staging_destroy(&slots[i]);
     keep_best(base_clock_ns() - begin, &b->pin_ns);
@@ -222,17 +242,18 @@ static void report_text(const bench_t *b, const result_t *r)
                   base_device_name(b->dev), b->args->model, (double)b->bytes * 1e-9,
                   (double)b->read_ns * 1e-9, r->read, b->read_threads);
     for (int i = 0; i < NUM_LINKS; i++)
-        (void)fprintf(out, "link              %7.2f GB/s, with %d streams, copies of %.3f MiB\n",
-                      b->links[i].gb_per_s, b->links[i].num_streams,
-                      MEGABYTE(b->links[i].copy_bytes));
+        (void)fprintf(out, "link              %7.2f GB/s, with %d streams, copies of %.3f MiB%s\n",
+                      b->links[i].gb_per_s, b->links[i].copies.num_streams,
+                      MEGABYTE(b->links[i].copies.copy_bytes),
+                      b->links[i].copies.row_bytes > 0 ? ", rows apart" : "");
     for (int i = 0; i < b->num_ways; i++) {
         const timed_way_t *w = &b->ways[i];
 
         (void)fprintf(out,
-                      "load  %8.3f s, %7.2f GB/s, with %d threads, %d slots of %.3f MiB, %d "
-                      "streams\n",
+                      "load  %8.3f s, %7.2f GB/s, with %d threads, %d slots of %.3f MiB, %d at "
+                      "once, %d landings\n",
                       (double)w->ns * 1e-9, rate(b, w->ns), w->way.num_threads, w->way.num_slots,
-                      MEGABYTE(w->way.slot_bytes), w->way.num_streams);
+                      MEGABYTE(w->way.slot_bytes), w->way.at_once, w->way.num_landings);
     }
     (void)fprintf(out,
                   "slots' memory by itself %.4f s\n"
@@ -244,8 +265,9 @@ static void report_text(const bench_t *b, const result_t *r)
 static void put_link(base_json_t *j, const link_t *l)
 {
     base_json_begin_object(j);
-    base_json_put_int(j, "streams", l->num_streams);
-    base_json_put_int(j, "copy_bytes", l->copy_bytes);
+    base_json_put_int(j, "streams", l->copies.num_streams);
+    base_json_put_int(j, "copy_bytes", l->copies.copy_bytes);
+    base_json_put_int(j, "row_bytes", l->copies.row_bytes);
     base_json_put_double(j, "gb_per_s", l->gb_per_s);
     base_json_end(j);
 }
@@ -256,7 +278,8 @@ static void put_way(base_json_t *j, const bench_t *b, const timed_way_t *w)
     base_json_put_int(j, "threads", w->way.num_threads);
     base_json_put_int(j, "slots", w->way.num_slots);
     base_json_put_int(j, "slot_bytes", w->way.slot_bytes);
-    base_json_put_int(j, "streams", w->way.num_streams);
+    base_json_put_int(j, "at_once", w->way.at_once);
+    base_json_put_int(j, "landings", w->way.num_landings);
     base_json_put_double(j, "load_s", (double)w->ns * 1e-9);
     base_json_put_double(j, "gb_per_s", rate(b, w->ns));
     base_json_end(j);

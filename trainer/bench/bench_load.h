@@ -2,7 +2,8 @@
  * beside what bounds it, timed in the same run (trainer/bench/bench_load_bare.h):
  *
  *   read   the same tensors, copied out of the page cache into pinned memory and no further
- *   link   uploads from pinned memory, nothing being read: 1 and 2 streams, copies of a slot and of 64 MiB
+ *   link   uploads from pinned memory, nothing being read: 1 and 2 streams, copies of a slot and of 64 MiB,
+ *          and copies of a slot's worth of rows that lie apart on the device
  *
  * The wanted share is of the slower of the two. A GPU's copy engines reach memory that is pinned, the page
  * cache is not: every byte is copied by a processor once and crosses PCIe once, and both go on at the same
@@ -30,7 +31,7 @@ typedef struct tr_bench_load {
     const char *model; /* folder */
     kern_dtype_t dtype;
     int64_t repeat;
-    bool ways;         /* also with other threads, slots and streams than loading takes by itself */
+    bool ways; /* also with other threads, slots and landings than loading takes by itself */
     double want_share; /* of the slower bound, in per cent; 0: whatever it is */
     bool json;
     FILE *out;

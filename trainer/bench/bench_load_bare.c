@@ -128,21 +128,39 @@ base_status_t tr_bare_read(tr_bare_t *bare, int num_threads, int64_t *ns)
 
 /* ==== to the device ==== */
 
-base_status_t tr_bare_upload(tr_bare_t *bare, int num_streams, int64_t copy_bytes, int64_t bytes,
+#define APART 128 /* bytes between rows, at most */
+
+/* Of the pool from byte `at` on. */
+static base_status_t upload_at(tr_bare_t *bare, const tr_bare_copies_t *c, int stream,
+                               int64_t bytes, int64_t at)
+{
+    const int64_t row = c->row_bytes;
+    base_range_t dst = {.mem = base_mem(bare->target, at), .row_bytes = bytes, .rows = 1};
+
+    if (row > 0)
+        dst = (base_range_t){.mem = base_mem(bare->target, 0),
+                             .row_bytes = row,
+                             .rows = bytes / row,
+                             .pitch = row + (row < APART ? row : APART)};
+    return base_staging_upload(bare->streams[stream], &dst, &bare->pool, at);
+}
+
+base_status_t tr_bare_upload(tr_bare_t *bare, const tr_bare_copies_t *copies, int64_t bytes,
                              int64_t *sent, int64_t *ns)
 {
+    const int num_streams = copies->num_streams;
     const int64_t share = bare->num_blocks / num_streams * bare->block_bytes; /* of a stream */
-    const int64_t each = copy_bytes < share ? copy_bytes : share;
+    /* Rows apart take up to twice their room. */
+    const int64_t most =
+        copies->row_bytes > 0 ? share / 2 / copies->row_bytes * copies->row_bytes : share;
+    const int64_t each = copies->copy_bytes < most ? copies->copy_bytes : most;
     int64_t at = 0;
 
     *sent = 0;
     const int64_t begin = base_clock_ns();
     while (*sent < bytes) {
         for (int i = 0; i < num_streams; i++) {
-            const int64_t place = i * share + at;
-
-            BASE_TRY(base_upload(bare->streams[i], base_mem(bare->target, place),
-                                 (char *)bare->pool.memory + place, each));
+            BASE_TRY(upload_at(bare, copies, i, each, i * share + at));
             *sent += each;
         }
         at = at + 2 * each <= share ? at + each : 0;

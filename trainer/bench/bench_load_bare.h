@@ -32,9 +32,18 @@ void tr_bare_deinit(tr_bare_t *bare);
 /* All tensors once, by so many threads. */
 base_status_t tr_bare_read(tr_bare_t *bare, int num_threads, int64_t *ns) BASE_MUST_CHECK;
 
-/* Copies of copy_bytes each on so many streams, each round a part of the pool of its own (of which a copy
- * is at most all), until at least `bytes` have gone to the device; *sent is what has. */
-base_status_t tr_bare_upload(tr_bare_t *bare, int num_streams, int64_t copy_bytes, int64_t bytes,
+/* What is uploaded. */
+typedef struct tr_bare_copies {
+    int num_streams;
+    int64_t copy_bytes; /* of each; at most a stream's share of the pool */
+    /* Rows so long, that lie apart on the device as weights do beside adapters' columns (there each copy goes to
+     * the same place); 0: as they are. copy_bytes is then a multiple of it. */
+    int64_t row_bytes;
+} tr_bare_copies_t;
+
+/* Copies on the streams in turn, each stream round a part of the pool of its own, until at least `bytes` have
+ * gone to the device; *sent is what has. */
+base_status_t tr_bare_upload(tr_bare_t *bare, const tr_bare_copies_t *copies, int64_t bytes,
                              int64_t *sent, int64_t *ns) BASE_MUST_CHECK;
 
 #endif

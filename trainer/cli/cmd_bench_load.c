@@ -17,7 +17,7 @@ static const char PAGE[] =
     "  --model DIR     Hugging Face folder; no tokenizer is needed\n"
     "  --device NAME   cpu (fp32) or cuda (bf16); without: what the program was built for\n"
     "  --repeat N      turns of which the best counts, 1 to 20 (3)\n"
-    "  --ways          also load with other numbers of threads, slots and streams\n"
+    "  --ways          also load with other numbers of threads, slots and landings\n"
     "  --want-share N  exit code 1 when loading is below N % of the slower of the two\n"
     "  --json          one JSON object instead of text";
 

@@ -1,12 +1,22 @@
 #include "trainer/model/hf_load.h"
 
-#include "base/device/staging.h"
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/version.h"
+#include "trainer/model/hf_load_feed.h"
 #include "trainer/model/hf_weights.h"
 
 #include <assert.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+/* Beside the thread that feeds the device and whatever the process does besides. Twelve read 60 GB/s from a page cache;
+ * the slots more are what is on its way. */
+#define MOST_READERS 12
+#define MORE_SLOTS   4
+#define AT_ONCE      4
+#define SPIN_NS      200000 /* an upload takes 40 us */
 
 static const char WHAT[] = "weights to load";
 
@@ -17,17 +27,16 @@ typedef struct piece {
 } piece_t;
 
 typedef struct slot {
-    base_staging_t staging;
-    base_event_t *given; /* its upload */
-    int used;            /* it was recorded */
+    const base_staging_t *staging; /* from byte `at` on */
+    int64_t at;
+    base_range_t rows; /* where what was read goes to */
 } slot_t;
 
-/* Room on the device for one piece whose rows are then put apart. */
-typedef struct landing {
-    base_mem_t mem;
-    base_event_t *placed; /* nothing reads it any more */
-    int used;             /* it was recorded */
-} landing_t;
+/* Numbers of slots: who has one may read and write it. */
+typedef struct ring {
+    int slots[TR_HF_LOAD_SLOTS];
+    int64_t num_put, num_taken;
+} ring_t;
 
 typedef struct loader {
     const tr_weights_t *weights;
@@ -35,24 +44,19 @@ typedef struct loader {
     tr_hf_load_way_t way;
     float *single; /* [num_threads][elements of a slot]; NULL: nothing is converted by way of it */
 
-    pthread_mutex_t mutex; /* of what follows */
-    pthread_cond_t changed;
-    int64_t tensor, row; /* where the next piece begins */
-    int free
-        [TR_HF_LOAD_SLOTS]; /* a ring: slots nobody has, those whose upload is longest ago first */
-    int64_t num_freed, num_taken;
-    int started;          /* threads that have begun */
+    pthread_mutex_t mutex;        /* of what follows */
+    pthread_cond_t freed, filled; /* readers wait for the one, the feeding thread for the other */
+    int64_t tensor, row;          /* where the next piece begins */
+    ring_t free, full;
+    int started, ended;   /* threads that read */
     base_status_t status; /* the first error */
 
-    pthread_mutex_t feeding; /* of what follows: who gives work to the streams */
-    base_stream_t *upload[TR_HF_LOAD_STREAMS];
-    base_stream_t *place; /* out of landings; NULL: no weight has extra columns */
-    base_buffer_t *landing_memory;
-    landing_t landings[TR_HF_LOAD_LANDINGS];
-    int64_t num_uploads, num_landed;
+    atomic_int num_full; /* for a look without the mutex */
+    slot_t slots[TR_HF_LOAD_SLOTS];
+    tr_hf_feed_t feed; /* the feeding thread's */
 
-    slot_t slots[TR_HF_LOAD_SLOTS]; /* each its holder's */
-    pthread_t threads[TR_HF_LOAD_THREADS];
+    base_staging_t memory[TR_HF_LOAD_SLOTS]; /* each of at_once slots; the calling thread's */
+    pthread_t threads[1 + TR_HF_LOAD_THREADS];
     int num_threads;
 } loader_t;
 
@@ -91,12 +95,12 @@ static int64_t piece_rows(const data_model_tensor_t *t, kern_dtype_t dtype, int6
 tr_hf_load_way_t tr_hf_load_way(const tr_model_t *model)
 {
     const int processors = base_version_processors();
-    const int threads = processors < TR_HF_LOAD_THREADS ? processors : TR_HF_LOAD_THREADS;
-    const int more = threads / 2 > 4 ? threads / 2 : 4;
+    const int most = processors - 2 < MOST_READERS ? processors - 2 : MOST_READERS;
+    const int threads = most > 2 ? most : 2;
 
     return (tr_hf_load_way_t){.num_threads = threads,
-                              .num_slots = threads + more,
-                              .num_streams = TR_HF_LOAD_STREAMS,
+                              .num_slots = threads + MORE_SLOTS,
+                              .at_once = AT_ONCE,
                               .slot_bytes = slot_bytes(model, TR_HF_LOAD_SLOT_BYTES)};
 }
 
@@ -132,12 +136,13 @@ tr_hf_load_bytes_t tr_hf_load_bytes(const tr_model_t *model, const data_hf_folde
 {
     const int64_t slot = slot_bytes(model, way->slot_bytes);
     const int converts = has_other(folder, file_dtype(model->config.dtype));
+    const int landings = has_pitch(model) ? way->num_landings : 0;
     tr_hf_load_bytes_t bytes = {.slots = way->num_slots * slot,
-                                .num_streams = way->num_streams + has_pitch(model)};
+                                .device = landings * slot,
+                                .num_streams = landings > 0 ? 2 : 1};
 
     bytes.convert = single_elements(model, folder, way) * (int64_t)sizeof(float);
     if (converts) bytes.convert += way->num_threads * (INT64_C(1) << 20); /* data/hf_folder.h */
-    if (has_pitch(model)) bytes.device = TR_HF_LOAD_LANDINGS * slot;
     return bytes;
 }
 
@@ -148,7 +153,8 @@ static void fail(loader_t *l, base_status_t st)
     if (st >= 0) return;
     (void)pthread_mutex_lock(&l->mutex);
     if (l->status >= 0) l->status = st;
-    (void)pthread_cond_broadcast(&l->changed);
+    (void)pthread_cond_broadcast(&l->freed);
+    (void)pthread_cond_signal(&l->filled);
     (void)pthread_mutex_unlock(&l->mutex);
 }
 
@@ -160,12 +166,33 @@ static base_status_t status(loader_t *l)
     return st;
 }
 
-static void set_free(loader_t *l, int slot)
+static int is_empty(const ring_t *ring)
+{
+    return ring->num_taken == ring->num_put;
+}
+
+static int take_from(ring_t *ring)
+{
+    return ring->slots[ring->num_taken++ % TR_HF_LOAD_SLOTS];
+}
+
+static void put(loader_t *l, ring_t *ring, int slot, pthread_cond_t *changed)
 {
     (void)pthread_mutex_lock(&l->mutex);
-    l->free[l->num_freed++ % TR_HF_LOAD_SLOTS] = slot;
-    (void)pthread_cond_signal(&l->changed);
+    ring->slots[ring->num_put++ % TR_HF_LOAD_SLOTS] = slot;
+    (void)pthread_cond_signal(changed);
     (void)pthread_mutex_unlock(&l->mutex);
+}
+
+static void set_free(loader_t *l, int slot)
+{
+    put(l, &l->free, slot, &l->freed);
+}
+
+static void set_full(loader_t *l, int slot)
+{
+    (void)atomic_fetch_add_explicit(&l->num_full, 1, memory_order_relaxed);
+    put(l, &l->full, slot, &l->filled);
 }
 
 /* The mutex is held, and there is one. */
@@ -186,27 +213,25 @@ static void next_piece(loader_t *l, piece_t *piece)
     l->row = 0;
 }
 
-/* The next piece and a slot for it, whose upload may not have passed. NULL: no more pieces, or an
- * error. */
-static slot_t *take(loader_t *l, piece_t *piece, int *number)
+/* ==== threads that read ==== */
+
+/* The next piece and a free slot for it; -1: no more pieces, or an error. */
+static int take_piece(loader_t *l, piece_t *piece)
 {
     const int64_t num_tensors = data_model_spec_num_tensors(data_hf_folder_spec(l->folder));
-    slot_t *slot = NULL;
+    int slot = -1;
 
     (void)pthread_mutex_lock(&l->mutex);
-    while (l->status >= 0 && l->tensor < num_tensors && l->num_taken == l->num_freed)
-        (void)pthread_cond_wait(&l->changed, &l->mutex);
+    while (l->status >= 0 && l->tensor < num_tensors && is_empty(&l->free))
+        (void)pthread_cond_wait(&l->freed, &l->mutex);
     if (l->status >= 0 && l->tensor < num_tensors) {
         next_piece(l, piece);
-        *number = l->free[l->num_taken++ % TR_HF_LOAD_SLOTS];
-        slot = &l->slots[*number];
+        slot = take_from(&l->free);
     } else
-        (void)pthread_cond_broadcast(&l->changed); /* others need not wait for a slot either */
+        (void)pthread_cond_broadcast(&l->freed); /* others need not wait for a slot either */
     (void)pthread_mutex_unlock(&l->mutex);
     return slot;
 }
-
-/* ==== a piece from the file to its place ==== */
 
 static base_status_t read_piece(const loader_t *l, const piece_t *p, void *to, float *single)
 {
@@ -223,114 +248,148 @@ static base_status_t read_piece(const loader_t *l, const piece_t *p, void *to, f
     return BASE_OK;
 }
 
-/* By way of a landing. `feeding` is held, as for the next one. */
-static base_status_t give_rows(loader_t *l, slot_t *slot, base_stream_t *upload,
-                               const base_range_t *dst)
-{
-    landing_t *landing = &l->landings[l->num_landed++ % TR_HF_LOAD_LANDINGS];
-    const base_range_t src = {.mem = landing->mem,
-                              .row_bytes = dst->row_bytes,
-                              .rows = dst->rows,
-                              .pitch = dst->row_bytes};
-
-    if (landing->used) BASE_TRY(base_stream_wait_event(upload, landing->placed));
-    BASE_TRY(base_upload(upload, src.mem, slot->staging.memory, src.rows * src.row_bytes));
-    BASE_TRY(base_event_record(slot->given, upload));
-    slot->used = 1;
-    BASE_TRY(base_stream_wait_event(l->place, slot->given));
-    BASE_TRY(base_copy(l->place, dst, &src));
-    BASE_TRY(base_event_record(landing->placed, l->place));
-    landing->used = 1;
-    return BASE_OK;
-}
-
-static base_status_t give(loader_t *l, slot_t *slot, const piece_t *p)
+/* Where it goes to. */
+static base_range_t piece_place(const loader_t *l, const piece_t *p)
 {
     const tr_model_t *model = l->weights->model;
     const tr_hf_place_t place = tr_hf_place(model, p->tensor.kind);
     const int32_t weight = tr_model_weight(model, place.kind, p->tensor.layer);
     const int64_t element = kern_dtype_bytes(model->config.dtype);
-    const int64_t row_bytes = row_elements(&p->tensor) * element;
     const int64_t pitch = p->tensor.rank == 1 ? element : model->weights[weight].pitch * element;
     const base_mem_t to = tr_weights_mat(l->weights, weight).mem;
-    const base_range_t dst = {.mem = base_mem_at(to, (place.row + p->row) * pitch),
-                              .row_bytes = row_bytes,
-                              .rows = p->rows,
-                              .pitch = pitch};
-    base_stream_t *upload = l->upload[l->num_uploads++ % l->way.num_streams];
 
-    if (pitch > row_bytes) return give_rows(l, slot, upload, &dst);
-    BASE_TRY(base_upload(upload, dst.mem, slot->staging.memory, p->rows * row_bytes));
-    BASE_TRY(base_event_record(slot->given, upload));
-    slot->used = 1;
-    return BASE_OK;
+    return (base_range_t){.mem = base_mem_at(to, (place.row + p->row) * pitch),
+                          .row_bytes = row_elements(&p->tensor) * element,
+                          .rows = p->rows,
+                          .pitch = pitch};
 }
 
-static base_status_t load_piece(loader_t *l, slot_t *slot, const piece_t *p, float *single)
-{
-    if (slot->used) BASE_TRY(base_event_wait(slot->given, WHAT));
-    BASE_TRY(read_piece(l, p, slot->staging.memory, single));
-    (void)pthread_mutex_lock(&l->feeding);
-    const base_status_t st = give(l, slot, p);
-    (void)pthread_mutex_unlock(&l->feeding);
-    return st;
-}
-
-static void *load_main(void *arg)
+static void *read_main(void *arg)
 {
     loader_t *l = arg;
     const int64_t elements = l->way.slot_bytes / kern_dtype_bytes(KERN_BF16);
+    base_status_t st = BASE_OK;
     piece_t piece;
-    slot_t *slot;
     int number;
 
     (void)pthread_mutex_lock(&l->mutex);
     float *single = l->single == NULL ? NULL : l->single + l->started * elements;
     l->started++;
     (void)pthread_mutex_unlock(&l->mutex);
-    while ((slot = take(l, &piece, &number)) != NULL) {
-        fail(l, load_piece(l, slot, &piece, single));
-        set_free(l, number);
+    while (st >= 0 && (number = take_piece(l, &piece)) >= 0) {
+        slot_t *slot = &l->slots[number];
+
+        st = read_piece(l, &piece, (char *)slot->staging->memory + slot->at, single);
+        slot->rows = piece_place(l, &piece);
+        if (st >= 0) set_full(l, number);
     }
+    fail(l, st);
+    (void)pthread_mutex_lock(&l->mutex);
+    l->ended++;
+    (void)pthread_cond_signal(&l->filled);
+    (void)pthread_mutex_unlock(&l->mutex);
+    return NULL;
+}
+
+/* ==== the thread that feeds the device ==== */
+
+/* A full slot, for which it waits when it has nothing else to do; -1: there is none, or an error. */
+static int take_full(loader_t *l, int wait)
+{
+    int slot = -1;
+
+    (void)pthread_mutex_lock(&l->mutex);
+    while (wait && l->status >= 0 && is_empty(&l->full) && l->ended < l->way.num_threads)
+        (void)pthread_cond_wait(&l->filled, &l->mutex);
+    if (l->status >= 0 && !is_empty(&l->full)) {
+        slot = take_from(&l->full);
+        (void)atomic_fetch_sub_explicit(&l->num_full, 1, memory_order_relaxed);
+    }
+    (void)pthread_mutex_unlock(&l->mutex);
+    return slot;
+}
+
+/* Until something has passed or is full. Sleeping takes longer than an upload. */
+static base_status_t wait_for_upload(loader_t *l)
+{
+    const int64_t end = base_clock_ns() + SPIN_NS;
+    base_status_t st;
+    int slot;
+
+    while ((st = tr_hf_feed_passed(&l->feed, &slot)) == BASE_PENDING) {
+        if (atomic_load_explicit(&l->num_full, memory_order_relaxed) > 0) return BASE_OK;
+        if (base_clock_ns() > end) {
+            st = tr_hf_feed_wait(&l->feed, &slot);
+            break;
+        }
+        (void)sched_yield();
+    }
+    BASE_TRY(st);
+    set_free(l, slot);
+    return BASE_OK;
+}
+
+static base_status_t give(loader_t *l, int number)
+{
+    const slot_t *slot = &l->slots[number];
+
+    return tr_hf_feed_give(&l->feed, number, slot->staging, slot->at, &slot->rows);
+}
+
+static base_status_t feed(loader_t *l)
+{
+    for (;;) {
+        const int number = take_full(l, tr_hf_feed_num_on_way(&l->feed) == 0);
+
+        if (number >= 0)
+            BASE_TRY(give(l, number));
+        else if (tr_hf_feed_num_on_way(&l->feed) == 0 || status(l) < 0)
+            return BASE_OK;
+        BASE_TRY(wait_for_upload(l));
+    }
+}
+
+static void *feed_main(void *arg)
+{
+    fail(arg, feed(arg));
     return NULL;
 }
 
 /* ==== the calling thread ==== */
 
-static base_status_t open_landings(loader_t *l, base_device_t *dev)
+static base_status_t start_thread(loader_t *l, void *(*run)(void *))
 {
-    if (!has_pitch(l->weights->model)) return BASE_OK;
-    BASE_TRY(base_buffer_alloc(dev, BASE_MEMORY_DEVICE, TR_HF_LOAD_LANDINGS * l->way.slot_bytes,
-                               WHAT, &l->landing_memory));
-    for (int i = 0; i < TR_HF_LOAD_LANDINGS; i++) {
-        l->landings[i].mem = base_mem(l->landing_memory, i * l->way.slot_bytes);
-        BASE_TRY(base_event_create(dev, &l->landings[i].placed));
-    }
-    return base_stream_create(dev, BASE_STREAM_ASYNC, "load.place", &l->place);
+    base_ctx_t *ctx = l->weights->ctx;
+
+    if (pthread_create(&l->threads[l->num_threads], NULL, run, l) != 0)
+        return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "%s: no thread", WHAT);
+    base_memory_count_open(base_ctx_memory(ctx), BASE_RESOURCE_THREAD);
+    l->num_threads++;
+    return BASE_OK;
 }
 
 static base_status_t start_threads(loader_t *l)
 {
-    base_ctx_t *ctx = l->weights->ctx;
-
-    while (l->num_threads < l->way.num_threads) {
-        if (pthread_create(&l->threads[l->num_threads], NULL, load_main, l) != 0)
-            return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "%s: no thread", WHAT);
-        base_memory_count_open(base_ctx_memory(ctx), BASE_RESOURCE_THREAD);
-        l->num_threads++;
-    }
+    BASE_TRY(start_thread(l, feed_main));
+    for (int i = 0; i < l->way.num_threads; i++)
+        BASE_TRY(start_thread(l, read_main));
     return BASE_OK;
 }
 
 /* Threads read into the first slots while later ones are made. */
 static base_status_t open_slots(loader_t *l, base_device_t *dev)
 {
-    for (int i = 0; i < l->way.num_slots && status(l) >= 0; i++) {
-        slot_t *slot = &l->slots[i];
+    const int at_once = l->way.at_once;
 
-        BASE_TRY(base_event_create(dev, &slot->given));
-        BASE_TRY(base_staging_create(dev, l->way.slot_bytes, WHAT, &slot->staging));
-        set_free(l, i);
+    for (int i = 0; i < l->way.num_slots && status(l) >= 0; i += at_once) {
+        const int left = l->way.num_slots - i, num = left < at_once ? left : at_once;
+        base_staging_t *memory = &l->memory[i / at_once];
+
+        BASE_TRY(base_staging_create_raw(dev, num * l->way.slot_bytes, WHAT, memory));
+        for (int k = 0; k < num; k++) {
+            l->slots[i + k] = (slot_t){.staging = memory, .at = k * l->way.slot_bytes};
+            set_free(l, i + k);
+        }
     }
     return BASE_OK;
 }
@@ -344,18 +403,9 @@ static base_status_t open_loader(loader_t *l, base_device_t *dev)
         l->single = base_calloc(ctx, single, sizeof *l->single, WHAT);
         if (l->single == NULL) return BASE_ERR_NOMEM;
     }
-    for (int i = 0; i < l->way.num_streams; i++)
-        BASE_TRY(base_stream_create(dev, BASE_STREAM_ASYNC, "load.upload", &l->upload[i]));
-    BASE_TRY(open_landings(l, dev));
+    BASE_TRY(tr_hf_feed_open(&l->feed, dev, &l->way));
     BASE_TRY(start_threads(l));
     return open_slots(l, dev);
-}
-
-static void end_stream(loader_t *l, base_stream_t *stream)
-{
-    if (stream == NULL) return;
-    fail(l, base_stream_sync(stream));
-    base_stream_destroy(stream);
 }
 
 static void close_loader(loader_t *l, base_status_t st)
@@ -367,27 +417,20 @@ static void close_loader(loader_t *l, base_status_t st)
         (void)pthread_join(l->threads[i], NULL);
         base_memory_count_close(base_ctx_memory(ctx), BASE_RESOURCE_THREAD);
     }
-    for (int i = 0; i < l->way.num_streams; i++)
-        end_stream(l, l->upload[i]);
-    end_stream(l, l->place);
-    for (int i = 0; i < l->way.num_slots; i++) {
-        if (l->slots[i].given != NULL) base_event_destroy(l->slots[i].given);
-        base_staging_destroy(&l->slots[i].staging);
-    }
-    for (int i = 0; i < TR_HF_LOAD_LANDINGS; i++)
-        if (l->landings[i].placed != NULL) base_event_destroy(l->landings[i].placed);
-    base_buffer_free(l->landing_memory);
+    fail(l, tr_hf_feed_close(&l->feed));
+    for (int i = 0; i < TR_HF_LOAD_SLOTS; i++)
+        base_staging_destroy(&l->memory[i]);
     base_free(ctx, l->single);
 }
 
 static base_status_t init_locks(loader_t *l)
 {
     if (pthread_mutex_init(&l->mutex, NULL) != 0) return BASE_ERR_NOMEM;
-    if (pthread_mutex_init(&l->feeding, NULL) != 0) goto err_mutex;
-    if (pthread_cond_init(&l->changed, NULL) != 0) goto err_feeding;
+    if (pthread_cond_init(&l->freed, NULL) != 0) goto err_mutex;
+    if (pthread_cond_init(&l->filled, NULL) != 0) goto err_freed;
     return BASE_OK;
-err_feeding:
-    (void)pthread_mutex_destroy(&l->feeding);
+err_freed:
+    (void)pthread_cond_destroy(&l->freed);
 err_mutex:
     (void)pthread_mutex_destroy(&l->mutex);
     return BASE_ERR_NOMEM;
@@ -400,14 +443,17 @@ base_status_t tr_hf_load_by(const tr_weights_t *weights, const data_hf_folder_t 
 
     assert(way->num_threads >= 1 && way->num_threads <= TR_HF_LOAD_THREADS);
     assert(way->num_slots >= way->num_threads && way->num_slots <= TR_HF_LOAD_SLOTS);
-    assert(way->num_streams >= 1 && way->num_streams <= TR_HF_LOAD_STREAMS);
+    assert(way->at_once >= 1 && way->at_once <= way->num_slots);
+    assert(way->num_landings >= 0 && way->num_landings <= TR_HF_LOAD_LANDINGS);
     l.way.slot_bytes = slot_bytes(weights->model, way->slot_bytes);
+    if (!has_pitch(weights->model)) l.way.num_landings = 0;
+    atomic_init(&l.num_full, 0);
     BASE_TRY(base_stream_sync(stream)); /* our own streams come behind it */
     if (init_locks(&l) < 0)
         return BASE_FAIL(weights->ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "%s: no mutex", WHAT);
     close_loader(&l, open_loader(&l, base_stream_device(stream)));
-    (void)pthread_cond_destroy(&l.changed);
-    (void)pthread_mutex_destroy(&l.feeding);
+    (void)pthread_cond_destroy(&l.filled);
+    (void)pthread_cond_destroy(&l.freed);
     (void)pthread_mutex_destroy(&l.mutex);
     return l.status;
 }

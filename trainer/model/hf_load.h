@@ -2,13 +2,12 @@
  *
  *   BASE_TRY(tr_hf_load(weights, folder, stream));
  *
- * Threads read pieces of tensors, in the weights' dtype, into slots of host memory (pinned on a GPU), and
- * upload them themselves: a thread takes a slot whose upload has passed, reads, gives the upload and goes
- * on with another slot. Where rows lie side by side the upload goes to its place; where a weight has extra
- * columns it goes to a landing on the device, out of which a stream of its own puts the rows in place
- * while the next piece is on its way. The calling thread takes the slots' memory meanwhile, since a driver
- * needs milliseconds for it: reading begins with the first slot. What is read is as long as memory and
- * disk allow, and nothing goes through doubles.
+ * Threads read pieces of tensors, in the weights' dtype, into slots of host memory (pinned on a GPU). One
+ * thread gives them to the device, each by one copy that puts rows where they belong, also beside
+ * adapters' columns, and hands slots back when their upload has passed (trainer/model/hf_load_feed.h).
+ * The calling thread takes the slots' memory meanwhile, a few slots at once, since a driver needs
+ * milliseconds for it: reading begins with the first few. What is read is as long as memory and disk
+ * allow, and nothing goes through doubles.
  *
  * Every rank loads what it computes with: trainers all weights (they divide rows, not matrices), attention
  * servers nothing, which have no weights to give to this.
@@ -21,22 +20,22 @@
 #include "data/hf_folder.h"
 #include "trainer/model/weights.h"
 
-#define TR_HF_LOAD_THREADS    16 /* most */
+#define TR_HF_LOAD_THREADS    16 /* most that read */
 #define TR_HF_LOAD_SLOTS      32 /* most */
-#define TR_HF_LOAD_STREAMS    2  /* most that upload */
-#define TR_HF_LOAD_LANDINGS   8
+#define TR_HF_LOAD_LANDINGS   8  /* most */
 #define TR_HF_LOAD_SLOT_BYTES (INT64_C(2) << 20)
 
 typedef struct tr_hf_load_way {
-    int num_threads; /* 1 to TR_HF_LOAD_THREADS */
-    int num_slots;   /* from num_threads to TR_HF_LOAD_SLOTS */
-    int num_streams; /* 1 to TR_HF_LOAD_STREAMS */
+    int num_threads;  /* that read; 1 to TR_HF_LOAD_THREADS */
+    int num_slots;    /* from num_threads to TR_HF_LOAD_SLOTS */
+    int at_once;      /* slots whose memory is taken in one piece; 1 to num_slots */
+    int num_landings; /* for rows that lie apart; 0: they go to their place at once */
     /* Of a slot and a landing. At least a row of the widest weight; the functions below see to it. */
     int64_t slot_bytes;
 } tr_hf_load_way_t;
 
-/* How tr_hf_load does it: as many threads as this process has processors, and half as many slots more;
- * slots no larger than the largest weight. */
+/* How tr_hf_load does it: with two threads less than this process has processors, at least 2 and at most
+ * 12, four slots more, four at once, and no landings; slots no larger than the largest weight. */
 tr_hf_load_way_t tr_hf_load_way(const tr_model_t *model);
 
 /* Fills the weights and waits for that and, first, for the stream. Errors name file and tensor
