@@ -2,8 +2,8 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
-#include "base/version.h"
 #include "trainer/model/hf_load_feed.h"
+#include "trainer/model/hf_load_way.h"
 #include "trainer/model/hf_weights.h"
 
 #include <assert.h>
@@ -11,12 +11,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-/* Beside the thread that feeds the device and whatever the process does besides. Twelve read 60 GB/s from a page cache;
- * the slots more are what is on its way. */
-#define MOST_READERS 12
-#define MORE_SLOTS   4
-#define AT_ONCE      4
-#define SPIN_NS      200000 /* an upload takes 40 us */
+#define SPIN_NS 200000 /* an upload takes 40 us */
 
 static const char WHAT[] = "weights to load";
 
@@ -60,90 +55,14 @@ typedef struct loader {
     int num_threads;
 } loader_t;
 
-/* ==== sizes ==== */
-
-static data_dtype_t file_dtype(kern_dtype_t dtype)
-{
-    return dtype == KERN_F64 ? DATA_F64 : dtype == KERN_BF16 ? DATA_BF16 : DATA_F32;
-}
-
 static int64_t row_elements(const data_model_tensor_t *t)
 {
     return t->rank == 1 ? 1 : t->shape[1];
 }
 
-static int64_t slot_bytes(const tr_model_t *model, int64_t wanted)
-{
-    const int64_t element = kern_dtype_bytes(model->config.dtype);
-    int64_t widest = 0, largest = 0;
-
-    for (int32_t i = 0; i < model->num_weights; i++) {
-        const tr_weight_spec_t *w = &model->weights[i];
-
-        widest = w->cols > widest ? w->cols : widest;
-        largest = w->rows * w->cols > largest ? w->rows * w->cols : largest;
-    }
-    if (largest * element <= wanted) return largest * element;
-    return widest * element > wanted ? widest * element : wanted;
-}
-
 static int64_t piece_rows(const data_model_tensor_t *t, kern_dtype_t dtype, int64_t bytes)
 {
     return bytes / (row_elements(t) * kern_dtype_bytes(dtype));
-}
-
-tr_hf_load_way_t tr_hf_load_way(const tr_model_t *model)
-{
-    const int processors = base_version_processors();
-    const int most = processors - 2 < MOST_READERS ? processors - 2 : MOST_READERS;
-    const int threads = most > 2 ? most : 2;
-
-    return (tr_hf_load_way_t){.num_threads = threads,
-                              .num_slots = threads + MORE_SLOTS,
-                              .at_once = AT_ONCE,
-                              .slot_bytes = slot_bytes(model, TR_HF_LOAD_SLOT_BYTES)};
-}
-
-/* Some weight's rows do not lie side by side. */
-static int has_pitch(const tr_model_t *model)
-{
-    for (int32_t i = 0; i < model->num_weights; i++)
-        if (model->weights[i].pitch > model->weights[i].cols) return 1;
-    return 0;
-}
-
-/* Some tensor is of another dtype than the weights. */
-static int has_other(const data_hf_folder_t *folder, data_dtype_t dtype)
-{
-    const int64_t num = data_model_spec_num_tensors(data_hf_folder_spec(folder));
-
-    for (int64_t i = 0; i < num; i++)
-        if (data_hf_folder_entry(folder, i)->dtype != dtype) return 1;
-    return 0;
-}
-
-static int64_t single_elements(const tr_model_t *model, const data_hf_folder_t *folder,
-                               const tr_hf_load_way_t *way)
-{
-    const int64_t slot = slot_bytes(model, way->slot_bytes);
-
-    if (model->config.dtype != KERN_BF16 || !has_other(folder, DATA_BF16)) return 0;
-    return way->num_threads * (slot / kern_dtype_bytes(KERN_BF16));
-}
-
-tr_hf_load_bytes_t tr_hf_load_bytes(const tr_model_t *model, const data_hf_folder_t *folder,
-                                    const tr_hf_load_way_t *way)
-{
-    const int64_t slot = slot_bytes(model, way->slot_bytes);
-    const int converts = has_other(folder, file_dtype(model->config.dtype));
-    const int landings = has_pitch(model) ? way->num_landings : 0;
-    tr_hf_load_bytes_t bytes = {.slots = way->num_slots * slot,
-                                .device = landings * slot,
-                                .num_streams = landings > 0 ? 2 : 1};
-
-    bytes.convert = single_elements(model, folder, way) * (int64_t)sizeof(float);
-    if (converts) bytes.convert += way->num_threads * (INT64_C(1) << 20); /* data/hf_folder.h */
-    return bytes;
 }
 
 /* ==== what threads have in common ==== */
@@ -180,8 +99,8 @@ static void put(loader_t *l, ring_t *ring, int slot, pthread_cond_t *changed)
 {
     (void)pthread_mutex_lock(&l->mutex);
     ring->slots[ring->num_put++ % TR_HF_LOAD_SLOTS] = slot;
-    (void)pthread_cond_signal(changed);
     (void)pthread_mutex_unlock(&l->mutex);
+    (void)pthread_cond_signal(changed); /* whoever wakes finds the mutex free */
 }
 
 static void set_free(loader_t *l, int slot)
@@ -237,7 +156,7 @@ static base_status_t read_piece(const loader_t *l, const piece_t *p, void *to, f
 {
     const kern_dtype_t dtype = l->weights->model->config.dtype;
 
-    if (data_hf_folder_entry(l->folder, p->index)->dtype == file_dtype(dtype))
+    if (data_hf_folder_entry(l->folder, p->index)->dtype == tr_hf_load_dtype(dtype))
         return data_hf_folder_read_raw(l->folder, p->index, p->row, p->rows, to);
     if (dtype == KERN_F32)
         return data_hf_folder_read_float(l->folder, p->index, p->row, p->rows, to);
@@ -397,7 +316,7 @@ static base_status_t open_slots(loader_t *l, base_device_t *dev)
 static base_status_t open_loader(loader_t *l, base_device_t *dev)
 {
     base_ctx_t *ctx = l->weights->ctx;
-    const int64_t single = single_elements(l->weights->model, l->folder, &l->way);
+    const int64_t single = tr_hf_load_singles(l->weights->model, l->folder, &l->way);
 
     if (single > 0) {
         l->single = base_calloc(ctx, single, sizeof *l->single, WHAT);
@@ -439,14 +358,13 @@ err_mutex:
 base_status_t tr_hf_load_by(const tr_weights_t *weights, const data_hf_folder_t *folder,
                             const tr_hf_load_way_t *way, base_stream_t *stream)
 {
-    loader_t l = {.weights = weights, .folder = folder, .way = *way};
+    loader_t l = {
+        .weights = weights, .folder = folder, .way = tr_hf_load_settled(weights->model, way)};
 
     assert(way->num_threads >= 1 && way->num_threads <= TR_HF_LOAD_THREADS);
     assert(way->num_slots >= way->num_threads && way->num_slots <= TR_HF_LOAD_SLOTS);
     assert(way->at_once >= 1 && way->at_once <= way->num_slots);
     assert(way->num_landings >= 0 && way->num_landings <= TR_HF_LOAD_LANDINGS);
-    l.way.slot_bytes = slot_bytes(weights->model, way->slot_bytes);
-    if (!has_pitch(weights->model)) l.way.num_landings = 0;
     atomic_init(&l.num_full, 0);
     BASE_TRY(base_stream_sync(stream)); /* our own streams come behind it */
     if (init_locks(&l) < 0)
