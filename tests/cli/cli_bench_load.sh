@@ -22,7 +22,7 @@ assert [l["streams"] for l in links] == [1, 2, 1, 2, 1] and f["link_gb_per_s"] =
 assert [l["row_bytes"] > 0 for l in links] == [False] * 4 + [True]
 assert f["share"] == max(f["share_of_read"], f["share_of_link"]), "of the lesser bound"
 assert f["bound"] == ("link" if f["link_gb_per_s"] < f["read_gb_per_s"] else "page cache")
-assert len(f["ways"]) == 1 and f["ways"][0]["load_s"] == f["load_s"]
+assert len(f["ways"]) == 1 and f["ways"][0]["load_s"] == f["load_s"] and f["ways"][0]["pin_s"] == f["pin_s"]
 PY
 expect 0 bench load --model "$model" --device cpu --repeat 1
 out 'page cache'

@@ -12,7 +12,7 @@
  *
  * Weights lie as in a run with adapters, with columns beside them; the time is that of the whole call, with
  * the pinned memory, threads and streams that it takes and gives back, and without the weights' own
- * memory. `pin` is what the slots' memory costs by itself.
+ * memory. `pin` is what a way's slots cost by themselves.
  *
  * The first reading is not measured: it fills the page cache, if there is room. Then all take turns, and the
  * best time of each counts; of reading, the best number of threads, of uploading, the best way. */
