@@ -3,8 +3,8 @@
  * not show in a result: only candidates that give C the same bits are compared, those of the largest
  * such group, of equal ones the one whose first candidate comes first in the list. Each candidate runs WARM + RUNS times on the
  * caller's operands; the lowest time of a run decides, since what disturbs a measurement only adds.
- * Two rounds, so that the clock's drift does not favour who came first; the second is for those
- * that were within NEAR of the best. */
+ * Several rounds, so that the clock's drift does not favour who came first; all but the first are for
+ * those that were within NEAR of the best. */
 #include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/stream_state.h"
@@ -12,7 +12,7 @@
 namespace
 {
 
-constexpr int WARM = 1, RUNS = 3;
+constexpr int ROUNDS = 4, WARM = 1, RUNS = 3;
 constexpr float NEAR = 1.1f;
 
 /* ==== bits of C ==== */
@@ -120,7 +120,7 @@ base_status_t choose(base_stream_t *s, const kern_gemm_plans_t *plans,
     float best = INFINITY, times[KERN_GEMM_MAX_CANDIDATES];
     for (int i = 0; i < count; i++)
         times[i] = INFINITY;
-    for (int round = 0; round < 2; round++) {
+    for (int round = 0; round < ROUNDS; round++) {
         for (int i = 0; i < count; i++) {
             if (!same[i] || times[i] > NEAR * best) continue;
             const cudaError_t e =
