@@ -1,10 +1,10 @@
 /* The fastest algorithm of a shape, by timing the heuristic's candidates: its own order is off by
- * up to a fifth for some shapes (docs/kernels/ops.md). What is fastest differs from run to run and must
- * not show in a result: only candidates that give C the same bits are compared, those of the largest
- * such group, of equal ones the one whose first candidate comes first in the list. Each candidate runs WARM + RUNS times on the
- * caller's operands; the lowest time of a run decides, since what disturbs a measurement only adds.
- * Several rounds, so that the clock's drift does not favour who came first; all but the first are for
- * those that were within NEAR of the best. */
+ * up to a fifth for some shapes (docs/kernels/ops.md). What is fastest differs from run to run and
+ * must not show in a result: only candidates that give C the same bits are compared, those of the
+ * largest such group, of equal ones the one whose first candidate comes first in the list. Each
+ * candidate runs WARM + RUNS times on the caller's operands; the lowest time of a run decides, since
+ * what disturbs a measurement only adds. Several rounds, so that the clock's drift does not favour
+ * who came first; all but the first are for those that were within NEAR of the best. */
 #include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/stream_state.h"
