@@ -11,8 +11,7 @@
  * come, a copy for each module: a thread then has 8 columns of a row and the 8 that one block of Philox
  * serves with them. */
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/lora_route.cuh"
-#include "kernels/cuda/stream_state.h"
+#include "kernels/cuda/lora_pieces.cuh"
 
 using namespace kern_lora;
 
@@ -41,18 +40,12 @@ struct group {
     rank_tile tiles[MAX_MT];
 };
 
-struct work {
-    int32_t group, first_block;
-    int64_t row0, row1;
-    int64_t partial; /* num_tiles 16 x cols floats */
-};
-
 struct sum_params {
     matrix<const bf16> wide, narrow;
     row_names names;
     float *partial;
     int32_t num_work, num_groups, narrow_aligned;
-    work works[MAX_WORK];
+    summed_work works[MAX_WORK]; /* sums: num_tiles 16 x cols */
     group groups[MAX_GROUPS];
 };
 static_assert(sizeof(sum_params) <= 32000, "parameters of a launch");
@@ -189,7 +182,7 @@ __global__ void __launch_bounds__(THREADS, MT == 1               ? (DROPOUT ? 3 
         else
             high = middle;
     }
-    const work &item = p.works[low];
+    const summed_work &item = p.works[low];
     const group &g = p.groups[item.group];
     const int64_t column = int64_t{static_cast<int>(blockIdx.x) - item.first_block} * COLS;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -296,36 +289,11 @@ base_status_t flush(builder &b)
 /* The pieces of the group's rows; scratch that is full is emptied in between. */
 base_status_t add_group(builder &b, const kern_lora_route_t &route, int32_t adapter, const group &g)
 {
-    sum_params &p = b.p;
+    const sum_params &p = b.p;
     const int64_t floats = g.num_tiles * 16 * g.cols;
-    const int64_t room = KERN_CUDA_SCRATCH_BYTES / 4;
-    if (floats > room)
-        return BASE_FAIL(base_device_ctx(base_stream_device(b.s)), BASE_ERR_ARG, BASE_MSG_INT_01,
-                         "%s: %lld sums of a block, want at most %lld", b.op,
-                         static_cast<long long>(floats), static_cast<long long>(room));
     if (p.num_groups > 0 && (p.num_groups == MAX_GROUPS || p.groups[0].dropout != g.dropout))
         BASE_TRY(flush(b));
-    const auto begin = [&] {
-        p.groups[p.num_groups] = g;
-        p.groups[p.num_groups].first_work = p.num_work;
-        p.groups[p.num_groups++].num_works = 0;
-    };
-    begin();
-    for (int64_t i = 0; i < route.num_segments; i++) {
-        const kern_lora_segment_t &segment = route.segments[i];
-        if (segment.adapter != adapter) continue;
-        for (int64_t row = segment.row0; row < segment.row1; row += PIECE_ROWS) {
-            if (p.num_work == MAX_WORK || b.used + floats > room) {
-                BASE_TRY(flush(b));
-                begin();
-            }
-            const int64_t end = row + PIECE_ROWS < segment.row1 ? row + PIECE_ROWS : segment.row1;
-            p.works[p.num_work++] = {p.num_groups - 1, 0, row, end, b.used};
-            p.groups[p.num_groups - 1].num_works++;
-            b.used += floats;
-        }
-    }
-    return BASE_OK;
+    return add_pieces<PIECE_ROWS>(b, b.op, route, adapter, g, floats);
 }
 
 /* dA: out (r, K); dB: out (outputs, r), whose columns are ranks. */

@@ -7,7 +7,7 @@
  * serves: tile i of a half's product has columns 8 c + 2 i and the next, so that a lane's results are 16
  * neighbouring bytes. */
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/lora_route.cuh"
+#include "kernels/cuda/lora_pieces.cuh"
 
 using namespace kern_lora;
 
@@ -186,15 +186,7 @@ __global__ void __launch_bounds__(THREADS, FAST &&STEPS == 1 ? 4
                                                              : 2)
     dx_kernel(const __grid_constant__ dx_params p)
 {
-    int low = 0, high = p.num_work;
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (p.works[middle].first_block <= static_cast<int>(blockIdx.x))
-            low = middle;
-        else
-            high = middle;
-    }
-    const work &item = p.works[low];
+    const work &item = find_work(p);
     const group &g = p.groups[item.group];
     const int place = static_cast<int>(blockIdx.x) - item.first_block;
     const int lane = threadIdx.x % 32, c = lane % 4;

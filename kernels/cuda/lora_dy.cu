@@ -12,8 +12,7 @@
  * another on top of what dB holds; it depends on the lengths of the adapter's segments alone, also
  * where scratch memory that is full ends a launch between two pieces. */
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/lora_route.cuh"
-#include "kernels/cuda/stream_state.h"
+#include "kernels/cuda/lora_pieces.cuh"
 
 using namespace kern_lora;
 
@@ -42,18 +41,13 @@ struct group {
     int32_t first_add;             /* its first block in the second kernel */
 };
 
-struct work {
-    int32_t group, first_block;
-    int64_t row0, row1;
-    int64_t partial; /* sums of ds: chunks ROW_STEPS STEP_SUMS; then of dB: cols RANKS */
-};
-
 struct dy_params {
     matrix<const bf16> dy, s;
     matrix<bf16> ds;
     float *partial;
     int32_t num_work, num_groups;
-    work works[MAX_WORK];
+    summed_work
+        works[MAX_WORK]; /* sums of ds: chunks ROW_STEPS STEP_SUMS; then of dB: cols RANKS */
     group groups[MAX_GROUPS];
 };
 static_assert(sizeof(dy_params) <= 32000, "parameters of a launch");
@@ -70,19 +64,6 @@ struct memory {
     float4 ds[ROW_STEPS][THREADS]; /* each thread's own */
 };
 static_assert(sizeof(stage) % 16 == 0, "rows are copied in 16 bytes");
-
-__device__ __forceinline__ const work &find_work(const dy_params &p)
-{
-    int low = 0, high = p.num_work;
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (p.works[middle].first_block <= static_cast<int>(blockIdx.x))
-            low = middle;
-        else
-            high = middle;
-    }
-    return p.works[low];
-}
 
 /* Elements [j, j + 8) of a row of `cols`; not live: zeros, and nothing is read. */
 __device__ __forceinline__ void bring(bf16 *to, const bf16 *row, int64_t j, int64_t cols, bool live,
@@ -189,7 +170,7 @@ __global__ void __launch_bounds__(THREADS, 2) dy_kernel(const __grid_constant__ 
 {
     extern __shared__ __align__(16) unsigned char shared[];
     memory &m = *reinterpret_cast<memory *>(shared);
-    const work &item = find_work(p);
+    const summed_work &item = find_work(p);
     const group &g = p.groups[item.group];
     const int chunk = static_cast<int>(blockIdx.x) - item.first_block;
     const int row_steps = static_cast<int>((item.row1 - item.row0 + ROWS - 1) / ROWS);
@@ -239,7 +220,7 @@ __global__ void __launch_bounds__(THREADS, 2) dy_kernel(const __grid_constant__ 
 }
 
 /* Adds the chunks of 64 rows of ds; a thread has what the same thread of dy_kernel had. */
-__device__ __forceinline__ void add_ds(const dy_params &p, const work &item, int row_step)
+__device__ __forceinline__ void add_ds(const dy_params &p, const summed_work &item, int row_step)
 {
     const group &g = p.groups[item.group];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -328,35 +309,9 @@ base_status_t flush(builder &b)
 /* The pieces of the group's rows; scratch that is full is emptied in between. */
 base_status_t add_group(builder &b, const kern_lora_route_t &route, int32_t adapter, const group &g)
 {
-    dy_params &p = b.p;
     const int64_t floats = g.chunks * (ROW_STEPS * STEP_SUMS) + g.cols * RANKS;
-    const int64_t room = KERN_CUDA_SCRATCH_BYTES / 4;
-    if (floats > room)
-        return BASE_FAIL(base_device_ctx(base_stream_device(b.s)), BASE_ERR_ARG, BASE_MSG_INT_01,
-                         "lora_dy: %lld sums of a block, want at most %lld",
-                         static_cast<long long>(floats), static_cast<long long>(room));
-    const auto begin = [&] {
-        p.groups[p.num_groups] = g;
-        p.groups[p.num_groups].first_work = p.num_work;
-        p.groups[p.num_groups++].num_works = 0;
-    };
-    if (p.num_groups == MAX_GROUPS) BASE_TRY(flush(b));
-    begin();
-    for (int64_t i = 0; i < route.num_segments; i++) {
-        const kern_lora_segment_t &segment = route.segments[i];
-        if (segment.adapter != adapter) continue;
-        for (int64_t row = segment.row0; row < segment.row1; row += PIECE_ROWS) {
-            if (p.num_work == MAX_WORK || b.used + floats > room) {
-                BASE_TRY(flush(b));
-                begin();
-            }
-            const int64_t end = row + PIECE_ROWS < segment.row1 ? row + PIECE_ROWS : segment.row1;
-            p.works[p.num_work++] = {p.num_groups - 1, 0, row, end, b.used};
-            p.groups[p.num_groups - 1].num_works++;
-            b.used += floats;
-        }
-    }
-    return BASE_OK;
+    if (b.p.num_groups == MAX_GROUPS) BASE_TRY(flush(b));
+    return add_pieces<PIECE_ROWS>(b, "lora_dy", route, adapter, g, floats);
 }
 
 /* Ranks [rank0, rank0 + RANKS) of a block. */

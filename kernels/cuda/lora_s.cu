@@ -12,7 +12,7 @@
  * The order of a sum: a warp's steps ascending, then the warps in order. It depends on the inner
  * dimension alone. */
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/lora_route.cuh"
+#include "kernels/cuda/lora_pieces.cuh"
 
 #include <climits>
 
@@ -54,19 +54,6 @@ struct product_params {
     group groups[MAX_GROUPS];
 };
 static_assert(sizeof(product_params) <= 32000, "parameters of a launch");
-
-__device__ __forceinline__ const work &find_work(const product_params &p)
-{
-    int low = 0, high = p.num_work;
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (p.works[middle].first_block <= static_cast<int>(blockIdx.x))
-            low = middle;
-        else
-            high = middle;
-    }
-    return p.works[low];
-}
 
 /* Adds the warps' sums of one tile and stores them. */
 template <int MT>
