@@ -35,7 +35,7 @@ static inline void pace_op_end(void *user, const char *work, const void *args)
     (void)args;
     if (strcmp(work, "attention_fwd") == 0 || strcmp(work, "attention_bwd") == 0)
         ns = p->attention_ns;
-    if (strncmp(work, "rmsnorm_", 8) == 0) ns = p->norm_ns;
+    if (strstr(work, "rmsnorm_") != NULL) ns = p->norm_ns; /* add_rmsnorm_fwd too */
     base_clock_sleep_ns(p->begin_ns + ns - base_clock_ns());
 }
 
