@@ -2,10 +2,12 @@
 #include "tests/support/ctx_fixture.h"
 
 #include "attention_server/attention.h"
+#include "base/clock.h"
 #include "comm/threads.h"
 #include "lora/pack.h"
 
 #include <math.h>
+#include <stdatomic.h>
 
 enum { ROWS = 128, HEADS = 2, KV_HEADS = 1, DIM = 8, LAYERS = 2 };
 
@@ -58,7 +60,9 @@ static base_status_t create_rig(rig_t *r, comm_group_t *group, base_device_t *de
     BASE_TRY(base_arena_create(dev, BASE_MEMORY_DEVICE, "rig", &r->arena));
     BASE_TRY(base_arena_declare(r->arena, "test", "tensor", ROWS * HEADS * DIM * 4,
                                 BASE_LIFETIME_RUN, &r->tensor));
-    BASE_TRY(as_topology_create(r->ctx, AS_IN_PLACE, 1, NULL, 0, &r->topology));
+    const int ranks = comm_group_size(group); /* a trainer; of two ranks the second only serves */
+    BASE_TRY(as_topology_create(r->ctx, ranks == 1 ? AS_IN_PLACE : AS_POOL, ranks, NULL, ranks - 1,
+                                &r->topology));
     BASE_TRY(data_batch_create(r->ctx, 4, 8, 1, &r->batch));
     BASE_TRY(as_plan_create(r->ctx, 64, &r->plan));
     BASE_TRY(as_attention_create(r->ctx, config, r->topology, group, r->arena, r->compute,
@@ -218,6 +222,37 @@ static base_status_t failing_allocations(comm_group_t *group, base_ctx_t *ctx, b
     }
 }
 
+/* What base_stream_settle waits for: a trainer that has begun is held until the server, which takes its
+ * time, has begun too and fetched. */
+#define LATE_NS 30000000
+static base_status_t settle(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev, void *user)
+{
+    atomic_int *begun = user;
+    rig_t r = {.ctx = ctx};
+    const as_attention_config_t config = small_config();
+    const int trains = comm_group_rank(group) == 0;
+
+    BASE_TRY(create_rig(&r, group, dev, &config));
+    const as_plan_t *plans[] = {r.plan};
+    const as_tensors_t t = tensors(&r);
+    BASE_TRY(as_attention_microbatch(r.attention, r.batch, plans));
+    if (!trains) {
+        base_clock_sleep_ns(LATE_NS);
+        atomic_store(begun, 1);
+    }
+    BASE_TRY(as_attention_begin(r.attention, DATA_PING, 0, AS_FORWARD, trains ? &t : NULL));
+    if (trains) BASE_TRY(base_stream_settle(r.compute));
+    const int in_time = atomic_load(begun);
+    BASE_TRY(as_attention_serve(r.attention, DATA_PING, 0, AS_FORWARD));
+    BASE_TRY(as_attention_finish(r.attention, DATA_PING));
+    BASE_TRY(as_attention_drain(r.attention));
+    BASE_TRY(base_stream_sync(r.compute));
+    destroy_rig(&r);
+    return in_time ? BASE_OK
+                   : BASE_FAIL(ctx, BASE_ERR_INTERNAL, BASE_MSG_INT_01,
+                               "settled before the server had begun");
+}
+
 /* The host waits for the microbatch before the last, and not for ever: here its stream hangs. */
 static base_status_t hanging_device(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
                                     void *user)
@@ -242,18 +277,33 @@ static base_status_t hanging_device(comm_group_t *group, base_ctx_t *ctx, base_d
                                               "status %d, want a timeout", (int)st);
 }
 
+static void run_ranks(const comm_threads_options_t *options, comm_rank_fn fn, void *user)
+{
+    base_error_t error = {0};
+    const base_status_t st = comm_threads_run(options, fn, user, &error);
+    if (st < 0) fail_msg("%s: %s", base_status_name(st), error.text);
+}
+
 static void run_one_rank_on(base_device_kind_t device, int64_t deadline_ms, comm_rank_fn fn)
 {
-    const comm_threads_options_t options = {
-        .num_ranks = 1, .device = device, .deadline_ms = deadline_ms};
-    base_error_t error = {0};
-    const base_status_t st = comm_threads_run(&options, fn, NULL, &error);
-    if (st < 0) fail_msg("%s: %s", base_status_name(st), error.text);
+    run_ranks(
+        &(comm_threads_options_t){.num_ranks = 1, .device = device, .deadline_ms = deadline_ms}, fn,
+        NULL);
 }
 
 static void run_one_rank(comm_rank_fn fn)
 {
     run_one_rank_on(BASE_DEVICE_CPU, 10000, fn);
+}
+
+static void test_settle(void **state)
+{
+    atomic_int begun = 0;
+
+    (void)state;
+    run_ranks(
+        &(comm_threads_options_t){.num_ranks = 2, .device = BASE_DEVICE_CPU, .deadline_ms = 10000},
+        settle, &begun);
 }
 
 static void test_order_of_calls(void **state)
@@ -287,6 +337,7 @@ int main(void)
         cmocka_unit_test(test_wrong_plans),
         cmocka_unit_test(test_failing_allocations),
         cmocka_unit_test(test_hanging_device),
+        cmocka_unit_test(test_settle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
