@@ -25,7 +25,6 @@ extern "C" base_status_t kern_cuda_gemm(base_stream_t *s, const kern_gemm_t *arg
 {
     const kern_mat_t &c = args->c;
     const int64_t k = args->transpose_a ? args->a.rows : args->a.cols;
-    const cudaStream_t stream = static_cast<cudaStream_t>(base_stream_native(s));
     kern_gemm_plans_t *plans = nullptr;
     kern_gemm_plan_t *plan = nullptr;
     kern_gemm_problem_t problem;
@@ -35,11 +34,11 @@ extern "C" base_status_t kern_cuda_gemm(base_stream_t *s, const kern_gemm_t *arg
     if (k == 0) { /* an empty sum */
         if (args->accumulate) return BASE_OK;
         const size_t bytes = static_cast<size_t>(kern_dtype_bytes(c.dtype));
-        return kern_cuda_check(s, "gemm",
-                               cudaMemset2DAsync(kern_cuda_pointer<void>(c.mem),
-                                                 static_cast<size_t>(c.pitch) * bytes, 0,
-                                                 static_cast<size_t>(c.cols) * bytes,
-                                                 static_cast<size_t>(c.rows), stream));
+        return kern_cuda_check(
+            s, "gemm",
+            cudaMemset2DAsync(kern_cuda_pointer<void>(c.mem), static_cast<size_t>(c.pitch) * bytes,
+                              0, static_cast<size_t>(c.cols) * bytes, static_cast<size_t>(c.rows),
+                              static_cast<cudaStream_t>(base_stream_native(s))));
     }
     BASE_TRY(kern_cuda_gemm_plans(s, &plans));
     BASE_TRY(kern_gemm_problem_init(plans, args, &problem));
