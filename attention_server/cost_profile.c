@@ -125,15 +125,6 @@ base_status_t as_profile_read(base_ctx_t *ctx, const char *path, base_error_list
 
 /* ==== writing ==== */
 
-static void write_array(base_json_t *j, const char *key, const int64_t *values, int32_t count)
-{
-    base_json_key(j, key);
-    base_json_begin_array(j);
-    for (int32_t i = 0; i < count; i++)
-        base_json_int(j, values[i]);
-    base_json_end(j);
-}
-
 void as_profile_write(const as_profile_t *p, base_json_t *j)
 {
     base_json_begin_object(j);
@@ -147,9 +138,9 @@ void as_profile_write(const as_profile_t *p, base_json_t *j)
     base_json_put_int(j, "row_grain", p->row_grain);
     base_json_put_int(j, "forward_idle_per_mille", p->idle_per_mille[AS_PROFILE_FORWARD]);
     base_json_put_int(j, "backward_idle_per_mille", p->idle_per_mille[AS_PROFILE_BACKWARD]);
-    write_array(j, "keys", p->keys, p->num_points);
-    write_array(j, "forward_ps", p->tile_row_ps[AS_PROFILE_FORWARD], p->num_points);
-    write_array(j, "backward_ps", p->tile_row_ps[AS_PROFILE_BACKWARD], p->num_points);
+    base_json_put_ints(j, "keys", p->keys, p->num_points);
+    base_json_put_ints(j, "forward_ps", p->tile_row_ps[AS_PROFILE_FORWARD], p->num_points);
+    base_json_put_ints(j, "backward_ps", p->tile_row_ps[AS_PROFILE_BACKWARD], p->num_points);
     base_json_put_int(j, "task_forward_ps", p->task_ps[AS_PROFILE_FORWARD]);
     base_json_put_int(j, "task_backward_ps", p->task_ps[AS_PROFILE_BACKWARD]);
     base_json_put_int(j, "key_forward_ps", p->key_ps[AS_PROFILE_FORWARD]);

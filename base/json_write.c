@@ -329,6 +329,15 @@ void base_json_put_bool(base_json_t *j, const char *key, bool v)
     base_json_bool(j, v);
 }
 
+void base_json_put_ints(base_json_t *j, const char *key, const int64_t *values, int64_t count)
+{
+    base_json_key(j, key);
+    base_json_begin_array(j);
+    for (int64_t i = 0; i < count; i++)
+        base_json_int(j, values[i]);
+    base_json_end(j);
+}
+
 void base_json_newline(base_json_t *j)
 {
     if (j->status < 0) return;

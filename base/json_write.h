@@ -65,6 +65,7 @@ void base_json_put_string(base_json_t *j, const char *key, const char *s); /* NU
 void base_json_put_int(base_json_t *j, const char *key, int64_t v);
 void base_json_put_double(base_json_t *j, const char *key, double v);
 void base_json_put_bool(base_json_t *j, const char *key, bool v);
+void base_json_put_ints(base_json_t *j, const char *key, const int64_t *values, int64_t count);
 /* A newline after a complete outermost value, after which another may follow (JSON lines). */
 void base_json_newline(base_json_t *j);
 

@@ -108,11 +108,7 @@ static void put_header(const data_safetensors_writer_t *w, base_json_t *j)
         base_json_key(j, tensor->name);
         base_json_begin_object(j);
         base_json_put_string(j, "dtype", data_dtype_name(tensor->dtype));
-        base_json_key(j, "shape");
-        base_json_begin_array(j);
-        for (int32_t i = 0; i < tensor->rank; i++)
-            base_json_int(j, tensor->shape[i]);
-        base_json_end(j);
+        base_json_put_ints(j, "shape", tensor->shape, tensor->rank);
         base_json_key(j, "data_offsets");
         base_json_begin_array(j);
         base_json_int(j, offset);

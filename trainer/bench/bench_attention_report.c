@@ -150,13 +150,8 @@ static void write_peer(base_json_t *j, const tr_attention_result_t *r, int32_t p
     if (peer->error[0] != '\0') {
         base_json_put_string(j, "error", peer->error);
     }
-    for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
-        base_json_key(j, keys[d]);
-        base_json_begin_array(j);
-        for (int32_t i = 0; i < peer->num_samples[d]; i++)
-            base_json_int(j, peer->ns[d][i]);
-        base_json_end(j);
-    }
+    for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++)
+        base_json_put_ints(j, keys[d], peer->ns[d], peer->num_samples[d]);
     base_json_end(j);
 }
 

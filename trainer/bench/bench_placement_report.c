@@ -92,15 +92,6 @@ static void print_text(const tr_bench_placement_t *b, const tr_bench_placement_r
 
 /* ==== JSON ==== */
 
-static void put_list(base_json_t *j, const char *key, const int64_t *values, int64_t num)
-{
-    base_json_key(j, key);
-    base_json_begin_array(j);
-    for (int64_t i = 0; i < num; i++)
-        base_json_int(j, values[i]);
-    base_json_end(j);
-}
-
 static void put_case(base_json_t *j, const tr_bench_placement_t *b,
                      const tr_bench_placement_result_t *r)
 {
@@ -135,7 +126,7 @@ static void put_rank(base_json_t *j, const tr_bench_placement_t *b,
     base_json_put_int(j, "arena_bytes", times->arena_bytes);
     base_json_put_int(j, "device_bytes", times->device_bytes);
     base_json_put_int(j, "used_bytes", times->used_bytes);
-    put_list(j, "own_ns", times->own_ns, b->microbatches);
+    base_json_put_ints(j, "own_ns", times->own_ns, b->microbatches);
     for (int part = BASE_PART_NONE + 1; part < BASE_NUM_PARTS; part++) {
         char key[32];
 
@@ -154,9 +145,9 @@ static base_status_t put_json(base_ctx_t *ctx, const tr_bench_placement_t *b,
     base_json_set_indent(&j, 1);
     base_json_begin_object(&j);
     put_case(&j, b, r);
-    put_list(&j, "documents", r->documents, b->microbatches);
-    put_list(&j, "longest", r->longest, b->microbatches);
-    put_list(&j, "steps_ns", r->step_ns, b->microbatches);
+    base_json_put_ints(&j, "documents", r->documents, b->microbatches);
+    base_json_put_ints(&j, "longest", r->longest, b->microbatches);
+    base_json_put_ints(&j, "steps_ns", r->step_ns, b->microbatches);
     base_json_put_int(&j, "all_steps_ns", all_steps_ns(b, r));
     base_json_put_int(&j, "mean_own_ns", mean_own_ns(b, r));
     base_json_put_double(&j, "tokens_per_s_rank", tokens_per_s(b, r));

@@ -148,15 +148,6 @@ static void put_case(base_json_t *j, const tr_bench_train_t *b, const tr_bench_t
     base_json_put_int(j, "used_bytes", r->used_bytes[1]);
 }
 
-static void put_times(base_json_t *j, const char *key, const int64_t *ns, int64_t count)
-{
-    base_json_key(j, key);
-    base_json_begin_array(j);
-    for (int64_t i = 0; i < count; i++)
-        base_json_int(j, ns[i]);
-    base_json_end(j);
-}
-
 static void put_parts(base_json_t *j, const tr_bench_train_result_t *r)
 {
     base_json_key(j, "parts");
@@ -219,8 +210,8 @@ static base_status_t put_json(base_ctx_t *ctx, const tr_bench_train_t *b,
     put_case(&j, b, r);
     base_json_put_double(&j, "tokens_per_s", tokens_per_s(b, r));
     base_json_put_int(&j, "step_ns", r->median_ns);
-    put_times(&j, "steps_ns", r->step_ns, b->repeat);
-    put_times(&j, "given_ns", r->given_ns, b->repeat);
+    base_json_put_ints(&j, "steps_ns", r->step_ns, b->repeat);
+    base_json_put_ints(&j, "given_ns", r->given_ns, b->repeat);
     base_json_put_int(&j, "serial_step_ns", r->serial_ns);
     base_json_put_int(&j, "serial_ops_ns", in_ops(r));
     put_parts(&j, r);

@@ -77,8 +77,10 @@ static void members(void **state)
     base_json_put_int(&s->j, "i", -3);
     base_json_put_double(&s->j, "d", 0.5);
     base_json_put_bool(&s->j, "b", true);
+    base_json_put_ints(&s->j, "l", (const int64_t[]){4, -5}, 2);
+    base_json_put_ints(&s->j, "e", NULL, 0);
     base_json_end(&s->j);
-    expect(s, "{\"s\":\"x\",\"n\":null,\"i\":-3,\"d\":0.5,\"b\":true}");
+    expect(s, "{\"s\":\"x\",\"n\":null,\"i\":-3,\"d\":0.5,\"b\":true,\"l\":[4,-5],\"e\":[]}");
 }
 
 static void indented(void **state)
