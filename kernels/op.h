@@ -229,7 +229,7 @@ typedef struct kern_swiglu_bwd {
 typedef struct kern_attention_task {
     int64_t q_row0, q_rows, kv_row0;
     int32_t kv_heads;
-    int32_t reserved; /* 0 */
+    int32_t real; /* backward, 1: dk, dv in dk_real, dv_real */
     int64_t q, q_head;
     int64_t kv, kv_head;
     int64_t o, o_row, o_head;
@@ -266,10 +266,11 @@ typedef struct kern_attention_fwd {
     base_mem_t o, lse;
 } kern_attention_fwd_t;
 
-/* dq is written; all rows [kv_row0, q_row0 + q_rows) of dk, dv (acc) are written with this task's
- * sums over its q rows and its R heads (0 for a key that no row sees): each task has its own dkv
- * range, nothing is added across tasks. The order of a sum depends on the task's rows, R, D and W
- * only: not on other tasks, on the number of processors or on time. delta = rowsum(d_o o). */
+/* dq is written; all rows [kv_row0, q_row0 + q_rows) of dk, dv are written with this task's sums over its q rows and
+ * its R heads (0 for a key that no row sees): each task has its own dkv range, nothing is added across tasks. The sums
+ * are acc, or with the task's `real` rounded once, in dk_real, dv_real: the bits of a partial_sum of them alone. The
+ * order of a sum depends on the task's rows, R, D and W only: not on other tasks, on the number of processors or on
+ * time. delta = rowsum(d_o o). */
 typedef struct kern_attention_bwd {
     kern_dtype_t dtype;
     int32_t group, head_dim;
@@ -279,17 +280,17 @@ typedef struct kern_attention_bwd {
     const kern_attention_task_t *tasks;
     base_mem_t q, k, v, lse;
     base_mem_t d_o, delta;
-    base_mem_t dq;        /* real */
-    base_mem_t dk, dv;    /* acc */
-    base_mem_t workspace; /* or absent: buffer NULL */
+    base_mem_t dq;               /* real */
+    base_mem_t dk, dv;           /* acc: only with tasks that are not real */
+    base_mem_t dk_real, dv_real; /* real: only with tasks that are */
+    base_mem_t workspace;        /* or absent: buffer NULL */
 } kern_attention_bwd_t;
 
-/* Bytes of a workspace with which an attention_bwd of these tasks is faster (dtype, group, head_dim,
- * window and tasks are looked at); 0: none helps, and one that is given is not used. With one,
- * which has at least as many bytes at a multiple of 16, dq is summed there in fp32, in a fixed
- * order. Its contents do not matter and are lost; calls on one stream may share it. dq has other
- * bits with than without one (both within rounding): rows that are to be compared bit for bit take
- * the same choice everywhere. */
+/* Bytes of a workspace with which an attention_bwd of these tasks is faster (dtype, group, head_dim, window and tasks
+ * are looked at); 0: none helps, and one that is given is not used. With one, which has at least as many bytes at a
+ * multiple of 16, dq is summed there in fp32, in a fixed order. Its contents do not matter and are lost; calls on one
+ * stream may share it. dq has other bits with than without one (both within rounding): rows that are to be compared
+ * bit for bit take the same choice everywhere. */
 #define KERN_ATTENTION_NARROW_WINDOW 2048 /* up to here none helps */
 int64_t kern_attention_bwd_workspace(const kern_attention_bwd_t *args);
 
@@ -382,11 +383,10 @@ typedef struct kern_loss_sum {
  * multiplies the zeros in s and ds by the A and B of all adapters, and 0 NaN is NaN: A and B must
  * be finite before they are written there (finite_check, adamw's `skip`).
  *
- * Dropout. An element of x is dropped with probability p (to within 2^-17: threshold / 2^16; at
- * most 255 / 256), else
+ * Dropout. An element of x is dropped with probability p (to within 2^-17: threshold / 2^16; at most 255 / 256), else
  * divided by 1 - p; 1 / (1 - p) is applied once, to the sum (s: scale / (1 - p)). Dropped elements are left out, not
- * multiplied by 0. Masks are never stored: they are pure functions of what is learned from, with
- * the same bits on every device, whatever the packing, placement and number of trainers.
+ * multiplied by 0. Masks are never stored: they are pure functions of what is learned from, with the same bits on
+ * every device, whatever the packing, placement and number of trainers.
  *   key(adapter, step, layer, module) = words 0, 1 of Philox 4x32-10 with
  *             key {low, high 32 bits of the adapter's seed}, counter {step, layer, module, 0x44}
  *   column j of row (document, position) is dropped when byte 8 (j mod 64 div 32) + j mod 8 (lower

@@ -32,8 +32,8 @@ static base_status_t check_task(base_ctx_t *ctx, const char *op, int64_t index,
 
     if (t->q_row0 < 0 || t->q_rows < 0 || t->q_row0 > row_limit || t->q_rows > row_limit)
         return fail_task(ctx, op, index, "q_row0 or q_rows is out of range");
-    if (t->kv_heads < 0 || t->kv_heads > COUNT_LIMIT || t->reserved != 0)
-        return fail_task(ctx, op, index, "kv_heads is out of range or reserved is not 0");
+    if (t->kv_heads < 0 || t->kv_heads > COUNT_LIMIT || (t->real != 0 && t->real != 1))
+        return fail_task(ctx, op, index, "kv_heads is out of range or real is not 0 or 1");
     if (t->q_rows == 0 || t->kv_heads == 0) return BASE_OK;
     if (t->kv_row0 < 0 || t->kv_row0 % KERN_ATTENTION_TILE != 0)
         return fail_task(ctx, op, index, "kv_row0 is not on the grid of tiles");
@@ -184,24 +184,40 @@ static base_status_t visit_bwd_inputs(const kern_attention_bwd_t *args,
                             BASE_READ, "attention_bwd: d_o");
 }
 
-base_status_t kern_attention_bwd_visit(const kern_attention_bwd_t *args, kern_visitor_t *v)
+static base_status_t visit_dkv(const kern_attention_bwd_t *args, const kern_attention_task_t *t,
+                               kern_visitor_t *v)
 {
     const kern_dtype_t dtype = args->dtype, acc = kern_dtype_acc(dtype);
+    const int64_t count = (t->q_row0 + t->q_rows - t->kv_row0) * args->head_dim;
+
+    if (t->real) {
+        VISIT_PIECE(BASE_READ_WRITE, "attention_bwd: dk_real", args->dk_real, dtype, t->dkv, count,
+                    t->kv_heads, t->dkv_head);
+        VISIT_PIECE(BASE_READ_WRITE, "attention_bwd: dv_real", args->dv_real, dtype, t->dkv, count,
+                    t->kv_heads, t->dkv_head);
+        return BASE_OK;
+    }
+    VISIT_PIECE(BASE_READ_WRITE, "attention_bwd: dk", args->dk, acc, t->dkv, count, t->kv_heads,
+                t->dkv_head);
+    VISIT_PIECE(BASE_READ_WRITE, "attention_bwd: dv", args->dv, acc, t->dkv, count, t->kv_heads,
+                t->dkv_head);
+    return BASE_OK;
+}
+
+base_status_t kern_attention_bwd_visit(const kern_attention_bwd_t *args, kern_visitor_t *v)
+{
+    const kern_dtype_t dtype = args->dtype;
     const int64_t width = (int64_t)args->group * args->head_dim;
 
     for (int64_t i = 0; i < args->num_tasks; i++) {
         const kern_attention_task_t *t = &args->tasks[i];
-        const int64_t kv_count = (t->q_row0 + t->q_rows - t->kv_row0) * args->head_dim;
 
         if (is_empty(t)) continue;
         BASE_TRY(visit_bwd_inputs(args, t, v));
         /* sums grow in dq, dk and dv, so they are read as well */
         VISIT_PIECE(BASE_READ_WRITE, "attention_bwd: dq", args->dq, dtype, t->dq, t->q_rows * width,
                     t->kv_heads, t->dq_head);
-        VISIT_PIECE(BASE_READ_WRITE, "attention_bwd: dk", args->dk, acc, t->dkv, kv_count,
-                    t->kv_heads, t->dkv_head);
-        VISIT_PIECE(BASE_READ_WRITE, "attention_bwd: dv", args->dv, acc, t->dkv, kv_count,
-                    t->kv_heads, t->dkv_head);
+        BASE_TRY(visit_dkv(args, t, v));
     }
     if (args->workspace.buffer != NULL && kern_attention_bwd_workspace(args) > 0)
         VISIT_PIECE(BASE_READ_WRITE, "attention_bwd: workspace", args->workspace, KERN_F32, 0,

@@ -136,6 +136,7 @@ static void run_task(bwd_state_t *st, const kern_attention_bwd_t *p, const kern_
     const row_range_t q_rows = {t->q_row0, t->q_row0 + t->q_rows};
     bwd_keys_t keys = {.kv_rows = {t->kv_row0, q_rows.end}};
     bwd_head_t head = {.args = p, .q_rows = q_rows, .q_pitch = width, .d_o_pitch = t->d_o_row};
+    const base_mem_t dk = t->real ? p->dk_real : p->dk, dv = t->real ? p->dv_real : p->dv;
 
     for (int64_t h = 0; h < t->kv_heads; h++) {
         head.q = real_at(p->q) + t->q + h * t->q_head;
@@ -145,8 +146,8 @@ static void run_task(bwd_state_t *st, const kern_attention_bwd_t *p, const kern_
         head.dq = real_at(p->dq) + t->dq + h * t->dq_head;
         keys.k = real_at(p->k) + t->kv + h * t->kv_head;
         keys.v = real_at(p->v) + t->kv + h * t->kv_head;
-        keys.dk = real_at(p->dk) + t->dkv + h * t->dkv_head;
-        keys.dv = real_at(p->dv) + t->dkv + h * t->dkv_head;
+        keys.dk = real_at(dk) + t->dkv + h * t->dkv_head; /* acc and real are one type here */
+        keys.dv = real_at(dv) + t->dkv + h * t->dkv_head;
         memset(head.dq, 0, (size_t)(t->q_rows * width) * sizeof *head.dq);
         for (int64_t key0 = t->kv_row0; key0 < q_rows.end; key0 += TILE)
             key_tile(st, &head, &keys, key0);

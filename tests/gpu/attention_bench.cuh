@@ -14,10 +14,13 @@ struct attention_bench {
     attention_kernels kernels;
     const tr_attention_ops_t *ops; /* when kernels is not mma */
     gpu_pool q, o, d_o, dq, k, v, dk, dv, lse, delta, workspace;
+    gpu_pool real[2],
+        rounded[2]; /* dk, dv of tasks that are real; what a sum makes of them otherwise */
 
     std::vector<gpu_pool *> pools()
     {
-        return {&q, &o, &d_o, &dq, &k, &v, &dk, &dv, &lse, &delta, &workspace};
+        return {&q,   &o,     &d_o,       &dq,      &k,       &v,          &dk,        &dv,
+                &lse, &delta, &workspace, &real[0], &real[1], &rounded[0], &rounded[1]};
     }
 };
 

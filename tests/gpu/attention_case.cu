@@ -68,6 +68,10 @@ attention_bench *attention_bench_make(gpu_fixture *fx, const tr_attention_ops_t 
     b->lse = gpu_pool_make(fx, 16 * MEGA, 4, "lse");
     b->delta = gpu_pool_make(fx, 16 * MEGA, 4, "delta");
     b->workspace = gpu_pool_make(fx, 1000 * MEGA, 4, "workspace");
+    for (int v = 0; v < 2; v++) {
+        b->real[v] = gpu_pool_make(fx, 500 * MEGA, 2, "real dk, dv");
+        b->rounded[v] = gpu_pool_make(fx, 500 * MEGA, 2, "rounded dk, dv");
+    }
     return b;
 }
 

@@ -65,8 +65,9 @@ int64_t attention_kv_limit(const attention_shape &shape, int64_t row0);
 std::vector<attention_cut> attention_whole(const attention_bench *bench);
 std::vector<attention_cut> attention_random_cuts(const attention_bench *bench, uint64_t *seed);
 
-/* Runs all cuts in `calls` calls of each op into results[slot]. Returns the number of bytes
- * written where nothing belongs (in units of 16). */
+/* Runs all cuts in `calls` calls of each op into results[slot]; some tasks are `real` in the backward
+ * and run once more as they are not. Returns the number of bytes written where nothing belongs (in units of 16), and of
+ * elements of dk and dv that real tasks had other than a sum of the others rounds to. */
 int64_t attention_run(attention_bench *bench, const std::vector<attention_cut> &cuts, int calls,
                       int slot, uint64_t *seed);
 

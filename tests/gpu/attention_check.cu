@@ -4,7 +4,7 @@
  *
  *   fuzz [CASES] [SEED]   random batches against the definition in double; NaN round every piece;
  *                         nothing else written; the same bits of o, lse and dq cut and whole, and
- *                         of dk and dv in any placement of one cut
+ *                         of dk and dv in any placement of one cut, and rounded by the op or by a sum
  *   repeats [N]           the same bits N times
  *   parts                 attention_delta and partial_sum by themselves, and refused calls
  *   dump FOLDER           a document, what it should give and what the ops give, for
@@ -103,7 +103,7 @@ void compare_mma(gpu_fixture *fx, attention_bench *bench, fuzz_state *state,
     uint64_t placement = seed;
     attention_choose(bench, attention_kernels::mma);
     expect_zero(state, attention_run(bench, attention_whole(bench), 1, 1, &placement), seed,
-                "written outside", shape);
+                "written outside or rounded otherwise", shape);
     attention_choose(bench, attention_kernels::op);
     for (const attention_document &doc : attention_documents_of(bench)) {
         const attention_results &r = doc.results[1];
@@ -219,8 +219,8 @@ void fuzz_case(gpu_fixture *fx, attention_bench *bench, fuzz_state *state, uint6
 
     const std::vector<attention_cut> cuts = attention_random_cuts(bench, &seed);
     const int calls = gpu_random_below(&seed, 3) == 0 ? 2 : 1;
-    expect_zero(state, attention_run(bench, cuts, calls, 0, &seed), case_seed, "written outside",
-                text);
+    expect_zero(state, attention_run(bench, cuts, calls, 0, &seed), case_seed,
+                "written outside or rounded otherwise", text);
     attention_run_backward(bench, true);
     for (const attention_document &doc : attention_documents_of(bench))
         compare_document(fx, state, s, doc, 0, case_seed, text);
@@ -228,7 +228,7 @@ void fuzz_case(gpu_fixture *fx, attention_bench *bench, fuzz_state *state, uint6
         std::vector<attention_cut> other = cuts;
         std::reverse(other.begin(), other.end());
         expect_zero(state, attention_run(bench, other, 3 - calls, 1, &seed), case_seed,
-                    "written outside", text);
+                    "written outside or rounded otherwise", text);
         for (const attention_document &doc : attention_documents_of(bench)) {
             expect_zero(state, different(fx, s, doc, false), case_seed, "o, lse, dq placed anew",
                         text);
@@ -236,7 +236,7 @@ void fuzz_case(gpu_fixture *fx, attention_bench *bench, fuzz_state *state, uint6
         }
     }
     expect_zero(state, attention_run(bench, attention_whole(bench), 1, 1, &seed), case_seed,
-                "written outside", text);
+                "written outside or rounded otherwise", text);
     for (const attention_document &doc : attention_documents_of(bench)) {
         compare_document(fx, state, s, doc, 1, case_seed, text);
         expect_zero(state, different(fx, s, doc, false), case_seed, "o, lse, dq cut and whole",
@@ -347,7 +347,8 @@ int small(gpu_fixture *fx, const tr_attention_ops_t *ops)
             }
     gpu_sync(fx);
     attention_bench_free(bench);
-    printf("small: %lld places written outside\n", static_cast<long long>(wrong));
+    printf("small: %lld places written outside or rounded otherwise\n",
+           static_cast<long long>(wrong));
     return wrong > 0;
 }
 

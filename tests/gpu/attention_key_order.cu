@@ -39,7 +39,7 @@ items_t ordered(std::vector<wanted_task> tasks)
     }
     order_key_items(p.get(), PROCESSORS);
     items_t items;
-    for (int i = 0; i < p->num_key_items; i++)
+    for (int i = 0; i < num_key_items(*p); i++)
         items.push_back(key_place_of(*p, i));
     return items;
 }

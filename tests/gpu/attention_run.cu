@@ -220,6 +220,63 @@ void sum_gradients(attention_bench *b, const std::vector<attention_cut> &cuts,
     }
 }
 
+/* ==== tasks that are real ==== */
+
+/* The tasks, about a half of them real, with places of their own for dk and dv. */
+std::vector<kern_attention_task_t>
+draw_real(attention_bench *b, const std::vector<kern_attention_task_t> &tasks, uint64_t seed)
+{
+    std::vector<kern_attention_task_t> drawn = tasks;
+    for (kern_attention_task_t &t : drawn) {
+        if (t.q_rows == 0 || t.kv_heads == 0 || below(&seed, 2) == 0) continue;
+        t.real = 1;
+        t.dkv_head = (t.q_row0 + t.q_rows - t.kv_row0) * b->shape.D + 8 * below(&seed, 3);
+        t.dkv = gpu_pool_take(&b->real[0], t.kv_heads * t.dkv_head, 8, &seed);
+    }
+    b->real[1].used = b->rounded[0].used = b->rounded[1].used = b->real[0].used;
+    return drawn;
+}
+
+/* Of `tasks` those that were drawn. */
+std::vector<kern_attention_task_t> plain_of(const std::vector<kern_attention_task_t> &tasks,
+                                            const std::vector<kern_attention_task_t> &drawn)
+{
+    std::vector<kern_attention_task_t> plain;
+    for (size_t i = 0; i < tasks.size(); i++)
+        if (drawn[i].real) plain.push_back(tasks[i]);
+    return plain;
+}
+
+/* Sums of one part each, of what real tasks have left in fp32 when they were not, to the places where
+ * they were. Returns the elements that differ in all of the pools. */
+int64_t compare_real(attention_bench *b, const std::vector<kern_attention_task_t> &tasks,
+                     const std::vector<kern_attention_task_t> &drawn)
+{
+    std::vector<kern_sum_t> sums;
+    std::vector<kern_sum_part_t> parts;
+    int64_t different = 0;
+    for (size_t i = 0; i < tasks.size(); i++) {
+        const kern_attention_task_t &t = drawn[i];
+        if (!t.real) continue;
+        sums.push_back({t.dkv, t.dkv_head, (t.q_row0 + t.q_rows - t.kv_row0) * b->shape.D,
+                        t.kv_heads, 1, static_cast<int64_t>(parts.size())});
+        parts.push_back({tasks[i].dkv, tasks[i].dkv_head, 0, 0});
+    }
+    for (int v = 0; v < 2; v++) {
+        const kern_partial_sum_t args = {KERN_BF16,
+                                         static_cast<int64_t>(sums.size()),
+                                         static_cast<int64_t>(parts.size()),
+                                         sums.data(),
+                                         parts.data(),
+                                         base_mem(b->rounded[v].buffer, 0),
+                                         base_mem(v ? b->dv.buffer : b->dk.buffer, 0),
+                                         base_mem(nullptr, 0)};
+        GPU_OK(b->fx, checked_partial_sum(b->fx->s, &args));
+        different += gpu_pool_different(b->fx, &b->real[v], &b->rounded[v]);
+    }
+    return different;
+}
+
 /* ==== the ops ==== */
 
 void run_forward(attention_bench *b, const kern_attention_task_t *tasks, int64_t count)
@@ -263,6 +320,8 @@ void run_backward(attention_bench *b, const kern_attention_task_t *tasks, int64_
     args.dq = base_mem(b->dq.buffer, 0);
     args.dk = base_mem(b->dk.buffer, 0);
     args.dv = base_mem(b->dv.buffer, 0);
+    args.dk_real = base_mem(b->real[0].buffer, 0);
+    args.dv_real = base_mem(b->real[1].buffer, 0);
     if (b->kernels == attention_kernels::op)
         args.workspace = base_mem(b->workspace.buffer, 4 * workspace);
     const bool mma = b->kernels == attention_kernels::mma;
@@ -319,6 +378,7 @@ int64_t attention_run(attention_bench *b, const std::vector<attention_cut> &cuts
     place_keys(b, cuts, tasks, seed);
     const int64_t workspace_floats = workspace_of(b, tasks); /* one for all calls */
     const int64_t workspace = gpu_pool_take(&b->workspace, workspace_floats, 4, seed);
+    const std::vector<kern_attention_task_t> drawn = draw_real(b, tasks, *seed ^ 0x5ea1);
     for (gpu_pool *pool : b->pools())
         gpu_pool_poison(b->fx, pool);
 
@@ -346,9 +406,12 @@ int64_t attention_run(attention_bench *b, const std::vector<attention_cut> &cuts
     each([&](cut_t c, task_t t, doc_t doc) {
         move_stats(b, way::in, b->delta, c, t.delta, t.delta_head, doc.delta);
     });
-    in_calls(tasks, calls, [b, workspace](const kern_attention_task_t *t, int64_t n) {
+    const auto backward = [b, workspace](const kern_attention_task_t *t, int64_t n) {
         run_backward(b, t, n, workspace);
-    });
+    };
+    in_calls(drawn, calls, backward);
+    in_calls(plain_of(tasks, drawn), 1, backward);
+    int64_t foreign = compare_real(b, tasks, drawn);
     sum_gradients(b, cuts, tasks, slot);
     each([&](cut_t c, task_t t, doc_t doc) {
         move_rows(b, way::out, b->dq, c, t.dq, t.dq_head, doc.results[slot].dq);
@@ -368,7 +431,6 @@ int64_t attention_run(attention_bench *b, const std::vector<attention_cut> &cuts
     });
     move(b->fx, way::clear, b->workspace, workspace, workspace_floats,
          static_cast<const float *>(nullptr), 0, workspace_floats, 1);
-    int64_t foreign = 0;
     for (const gpu_pool *pool : {&b->o, &b->lse, &b->dq, &b->dk, &b->dv, &b->workspace})
         foreign += gpu_pool_foreign(b->fx, pool);
     return foreign;

@@ -197,6 +197,12 @@ int64_t gpu_pool_foreign(const gpu_fixture *fx, const gpu_pool *pool)
     return fetch_count(fx);
 }
 
+int64_t gpu_pool_different(const gpu_fixture *fx, const gpu_pool *a, const gpu_pool *b)
+{
+    return gpu_count_different(fx, gpu_pool_address(a, 0), gpu_pool_address(b, 0),
+                               watched_bytes(a));
+}
+
 void *gpu_pool_address(const gpu_pool *pool, int64_t element)
 {
     return base_mem_address(base_mem(pool->buffer, element * pool->element_bytes));

@@ -43,6 +43,8 @@ int64_t gpu_pool_take(gpu_pool *pool, int64_t count, int64_t align, uint64_t *se
 void gpu_pool_poison(const gpu_fixture *fx, const gpu_pool *pool);
 /* Bytes there that are not 0xFF. */
 int64_t gpu_pool_foreign(const gpu_fixture *fx, const gpu_pool *pool);
+/* Of two pools with the same cursor: elements of 2 bytes there that differ. */
+int64_t gpu_pool_different(const gpu_fixture *fx, const gpu_pool *a, const gpu_pool *b);
 void *gpu_pool_address(const gpu_pool *pool, int64_t element);
 
 /* Repeatable values on the host: [0, n), and n log-uniform in [low, high]. */

@@ -25,6 +25,8 @@ base_status_t run_bwd(base_stream_t *s, const kern_attention_bwd_t *args, bool s
     p.dq = kern_cuda_pointer<__nv_bfloat16>(args->dq);
     p.dk = kern_cuda_pointer<float>(args->dk);
     p.dv = kern_cuda_pointer<float>(args->dv);
+    p.dk_real = kern_cuda_pointer<__nv_bfloat16>(args->dk_real);
+    p.dv_real = kern_cuda_pointer<__nv_bfloat16>(args->dv_real);
     p.workspace = summed ? kern_cuda_pointer<void>(args->workspace) : nullptr;
     if (reinterpret_cast<uintptr_t>(p.workspace) % BASE_ALIGN != 0)
         return BASE_FAIL(base_device_ctx(base_stream_device(s)), BASE_ERR_ARG, BASE_MSG_INT_01,
@@ -33,14 +35,20 @@ base_status_t run_bwd(base_stream_t *s, const kern_attention_bwd_t *args, bool s
     return run_batches(
         s, "attention_bwd", args, p,
         [&p](const kern_attention_task_t &t) {
+            const operand_place dk =
+                t.real ? operand_place{"dk_real", p.dk_real, REAL_ALIGN, t.dkv, t.dkv_head, 0}
+                       : operand_place{"dk", p.dk, ACC_ALIGN, t.dkv, t.dkv_head, 0};
+            const operand_place dv =
+                t.real ? operand_place{"dv_real", p.dv_real, REAL_ALIGN, t.dkv, t.dkv_head, 0}
+                       : operand_place{"dv", p.dv, ACC_ALIGN, t.dkv, t.dkv_head, 0};
             return std::array<operand_place, 7>{{
                 {"q", p.q, REAL_ALIGN, t.q, t.q_head, 0},
                 {"k", p.k, REAL_ALIGN, t.kv, t.kv_head, 0},
                 {"v", p.v, REAL_ALIGN, t.kv, t.kv_head, 0},
                 {"d_o", p.d_o, REAL_ALIGN, t.d_o, t.d_o_head, t.d_o_row},
                 {"dq", p.dq, REAL_ALIGN, t.dq, t.dq_head, 0},
-                {"dk", p.dk, ACC_ALIGN, t.dkv, t.dkv_head, 0},
-                {"dv", p.dv, ACC_ALIGN, t.dkv, t.dkv_head, 0},
+                dk,
+                dv,
             }};
         },
         launch);

@@ -32,6 +32,9 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
     out->dq = p.dq;
     out->dk = p.dk;
     out->dv = p.dv;
+    out->dk_real = p.dk_real;
+    out->dv_real = p.dv_real;
+    out->real = 0;
     out->dims = p.dims;
     out->v_first = p.v < p.k;
     out->box_tokens = box_tokens;
@@ -70,6 +73,7 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
         task.dq_head = t.dq_head;
         task.dkv = t.dkv;
         task.dkv_head = t.dkv_head;
+        out->real |= static_cast<uint64_t>(t.real) << i;
         out->first_row_item[i] = row_items;
         row_items += task.row_items * t.kv_heads;
         slots += task.row_tiles * t.kv_heads;
@@ -77,7 +81,6 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
     order_key_items(out, processors);
     out->first_row_item[range.count] = out->num_row_items = row_items;
     /* As kern_attention_bwd_workspace counts them; launches use the same memory in turn. */
-    out->num_slots = slots;
     out->turns = static_cast<int32_t *>(p.workspace);
     out->dq_sums = static_cast<float *>(p.workspace) + ((1 + int64_t{slots}) * 4 + 255) / 256 * 64;
     return true;

@@ -15,8 +15,9 @@
 namespace kern_attention
 {
 
-constexpr int BWD_SM90_TASKS = 64; /* three maps make a task larger than in a task_list */
-constexpr int BWD_KEYS = 128;      /* of a tile, a box of tma.cuh */
+constexpr int BWD_SM90_TASKS =
+    64; /* three maps make a task larger than in a task_list; bits of `real` */
+constexpr int BWD_KEYS = 128; /* of a tile, a box of tma.cuh */
 
 /* Packed rows of a tile. It holds whole tokens, as many as fit: box_tokens; rows left over are zero
  * and count for nothing. */
@@ -47,12 +48,14 @@ struct bwd_sm90_params {
     const float *lse, *delta;
     __nv_bfloat16 *dq;
     float *dk, *dv;
+    __nv_bfloat16 *dk_real, *dv_real;
+    uint64_t real;  /* bit i: task i has dk and dv there */
     int32_t *turns; /* of launch_dqkv_sm90: tickets drawn; then of each slot the tiles added */
     float *dq_sums; /* SLOT_FLOATS a slot, in the order in which threads hold them */
     shape dims;
     int32_t v_first; /* the pair's first is v, not k */
     int32_t box_tokens;
-    int32_t num_tasks, num_key_items, num_row_items, num_slots;
+    int32_t num_tasks, num_row_items;
     int32_t first_row_item[BWD_SM90_TASKS + 1];
     int32_t first_key_item[BWD_SM90_TASKS + 1]; /* of each of `runs` */
     bwd_sm90_run runs[BWD_SM90_TASKS];          /* num_tasks of them */

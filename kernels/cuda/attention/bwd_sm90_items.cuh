@@ -147,7 +147,19 @@ inline int group_end(const bwd_sm90_params &p, int first, int processors)
     return end;
 }
 
-/* Orders the items of keys: first_key_item, runs, num_key_items. With no processors every task is a group. */
+/* What follows from the tasks is not passed along: a launch has no byte of parameters to spare. */
+inline int32_t num_key_items(const bwd_sm90_params &p)
+{
+    return p.first_key_item[p.num_tasks];
+}
+
+inline int64_t num_slots(const bwd_sm90_params &p)
+{
+    const bwd_sm90_task &last = p.tasks[p.num_tasks - 1];
+    return last.first_slot + row_tiles_of(last);
+}
+
+/* Orders the items of keys: first_key_item, runs. With no processors every task is a group. */
 inline void order_key_items(bwd_sm90_params *p, int processors)
 {
     int32_t items = 0, end;
@@ -165,7 +177,7 @@ inline void order_key_items(bwd_sm90_params *p, int processors)
             heads -= p->tasks[last].kv_heads;
         }
     }
-    p->first_key_item[p->num_tasks] = p->num_key_items = items;
+    p->first_key_item[p->num_tasks] = items;
 }
 
 } // namespace kern_attention

@@ -268,6 +268,7 @@ __device__ __forceinline__ void score_gradients(wgmma_accumulator<ROWS> &dp,
             dp[n][e] = __fmul_rn(p[n][e], dp[n][e]);
 }
 
+/* The sums of a warp's keys, the first of which is `row` of a head's. */
 template <int D>
 __device__ __forceinline__ void store_keys(float *to, const wgmma_accumulator<D> &acc, float factor,
                                            int row, int end)
@@ -280,6 +281,35 @@ __device__ __forceinline__ void store_keys(float *to, const wgmma_accumulator<D>
         for (int n = 0; n < D / 8; n++)
             *reinterpret_cast<float2 *>(at + 8 * n) =
                 make_float2(__fmul_rn(acc[n][2 * r], factor), __fmul_rn(acc[n][2 * r + 1], factor));
+    }
+}
+
+/* The same, rounded. */
+template <int D>
+__device__ __forceinline__ void store_keys(__nv_bfloat16 *to, const wgmma_accumulator<D> &acc,
+                                           float factor, int row, int end)
+{
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+        store_row<D>(to + static_cast<int64_t>(row + 8 * r) * D, acc, r, factor, row + 8 * r < end);
+}
+
+/* dk and dv of a warp's keys, from warp_key on, to where the task has them. */
+template <int D>
+__device__ __forceinline__ void store_gradients(const bwd_sm90_params &p, const key_item &w,
+                                                int warp_key, const wgmma_accumulator<D> &dk,
+                                                const wgmma_accumulator<D> &dv)
+{
+    const bwd_sm90_task &t = p.tasks[w.task];
+    const int64_t to = t.dkv + w.head * t.dkv_head;
+    const int row = warp_key + threadIdx.x % 32 / 4 - t.kv_row0;
+    const int end = t.q_row0 + t.q_rows - t.kv_row0;
+    if ((p.real >> w.task & 1) != 0) {
+        store_keys<D>(p.dk_real + to, dk, p.dims.scale, row, end);
+        store_keys<D>(p.dv_real + to, dv, 1.0f, row, end);
+    } else {
+        store_keys<D>(p.dk + to, dk, p.dims.scale, row, end);
+        store_keys<D>(p.dv + to, dv, 1.0f, row, end);
     }
 }
 

@@ -39,8 +39,19 @@ __device__ __forceinline__ void load_statistics(uint32_t to, const float *from, 
     if (threadIdx.x < 2 * ROWS) kern_ptx::copy4(to + 4 * threadIdx.x, from + row, row < end);
 }
 
-template <int D, int M>
-__device__ __forceinline__ void store_keys(float *to, const accumulator<M, D> &acc, float factor,
+__device__ __forceinline__ void store_pair(float *to, float low, float high)
+{
+    *reinterpret_cast<float2 *>(to) = make_float2(low, high);
+}
+
+__device__ __forceinline__ void store_pair(__nv_bfloat16 *to, float low, float high)
+{
+    *reinterpret_cast<uint32_t *>(to) = kern_ptx::pack_bf16(low, high);
+}
+
+/* To: float, or bf16, to which sums are rounded. */
+template <int D, int M, class To>
+__device__ __forceinline__ void store_keys(To *to, const accumulator<M, D> &acc, float factor,
                                            int row0, int end)
 {
     const int lane = threadIdx.x % 32;
@@ -52,10 +63,9 @@ __device__ __forceinline__ void store_keys(float *to, const accumulator<M, D> &a
             if (row >= end) continue;
 #pragma unroll
             for (int n = 0; n < D / 8; n++)
-                *reinterpret_cast<float2 *>(to + static_cast<int64_t>(row) * D + 8 * n +
-                                            2 * (lane % 4)) =
-                    make_float2(__fmul_rn(acc[m][n][2 * r], factor),
-                                __fmul_rn(acc[m][n][2 * r + 1], factor));
+                store_pair(to + static_cast<int64_t>(row) * D + 8 * n + 2 * (lane % 4),
+                           __fmul_rn(acc[m][n][2 * r], factor),
+                           __fmul_rn(acc[m][n][2 * r + 1], factor));
         }
 }
 
@@ -161,8 +171,13 @@ __device__ __forceinline__ void work_on(const bwd_params &p, uint8_t *shared, in
     const kern_attention_task_t &t = p.list.tasks[at.task];
     const int64_t to = t.dkv + at.head * t.dkv_head;
     const int row0 = first_key - w.kv_row0, end = w.kv_end - w.kv_row0;
-    store_keys<D, M>(p.dk + to, dk, p.dims.scale, row0, end);
-    store_keys<D, M>(p.dv + to, dv, 1.0f, row0, end);
+    if (t.real) {
+        store_keys<D, M>(p.dk_real + to, dk, p.dims.scale, row0, end);
+        store_keys<D, M>(p.dv_real + to, dv, 1.0f, row0, end);
+    } else {
+        store_keys<D, M>(p.dk + to, dk, p.dims.scale, row0, end);
+        store_keys<D, M>(p.dv + to, dv, 1.0f, row0, end);
+    }
 }
 
 /* Tiles of one head. */

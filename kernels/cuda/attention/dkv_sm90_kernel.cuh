@@ -97,10 +97,7 @@ __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dkv_aren
         barriers.release_as_thread(at.stage);
     }
 
-    const int64_t to = t.dkv + w.head * t.dkv_head;
-    const int row = warp_key + lane / 4 - t.kv_row0, end = t.q_row0 + t.q_rows - t.kv_row0;
-    store_keys<D>(p.dk + to, dk, p.dims.scale, row, end);
-    store_keys<D>(p.dv + to, dv, 1.0f, row, end);
+    store_gradients<D>(p, w, warp_key, dk, dv);
 }
 
 template <int D>
@@ -137,7 +134,7 @@ template <int D> cudaError_t launch_dkv_sm90(const bwd_sm90_params &params, cuda
     const cudaError_t e =
         cudaFuncSetAttribute(dkv_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
     if (e != cudaSuccess) return e;
-    dkv_sm90<D><<<static_cast<unsigned>(params.num_key_items), THREADS, BYTES, stream>>>(params);
+    dkv_sm90<D><<<static_cast<unsigned>(num_key_items(params)), THREADS, BYTES, stream>>>(params);
     return cudaGetLastError();
 }
 

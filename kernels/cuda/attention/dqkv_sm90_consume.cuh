@@ -33,19 +33,6 @@ __device__ __forceinline__ void store_ds(uint32_t to, const wgmma_left<ROWS> &ds
     }
 }
 
-template <int D>
-__device__ __forceinline__ void store_gradients(const bwd_sm90_params &p, const key_item &w,
-                                                int warp_key, const wgmma_accumulator<D> &dk,
-                                                const wgmma_accumulator<D> &dv)
-{
-    const bwd_sm90_task &t = p.tasks[w.task];
-    const int64_t to = t.dkv + w.head * t.dkv_head;
-    const int row = w.first_key + warp_key + threadIdx.x % 32 / 4 - t.kv_row0;
-    const int end = t.q_row0 + t.q_rows - t.kv_row0;
-    store_keys<D>(p.dk + to, dk, p.dims.scale, row, end);
-    store_keys<D>(p.dv + to, dv, 1.0f, row, end);
-}
-
 /* dq of the `count`-th tile that the block visits leaves for the sum, or for its place. */
 template <int D, bool FETCH>
 __device__ __forceinline__ void leave(const bwd_sm90_params &p, const dqkv_arena<D> &a,
@@ -81,7 +68,7 @@ __device__ __forceinline__ void consume_dk_first(const bwd_sm90_params &p, const
     clear<64>(dq);
 
     if (w.tiles.begin == w.tiles.end) {
-        store_gradients<D>(p, w, group_warp_key, dk, dv);
+        store_gradients<D>(p, w, w.first_key + group_warp_key, dk, dv);
         return;
     }
     typename dqkv_arena<D>::ring at;
@@ -143,7 +130,7 @@ __device__ __forceinline__ void consume_dk_first(const bwd_sm90_params &p, const
     kern_ptx::wgmma_settle(dk);
     kern_ptx::wgmma_settle(dv);
     kern_ptx::wgmma_settle(dq);
-    store_gradients<D>(p, w, group_warp_key, dk, dv);
+    store_gradients<D>(p, w, w.first_key + group_warp_key, dk, dv);
     if (count > 1) leave<D, FETCH>(p, a, w, count - 2, staged, consumer, consumer_thread, dq);
     const int buffer = (count - 1) % 2;
     kern_ptx::barrier_wait(a.own_barrier(DS_FULL + buffer), (count - 1) / 2 & 1);
@@ -179,7 +166,7 @@ __device__ __forceinline__ void consume_dq_first(const bwd_sm90_params &p, const
     clear<64>(dq);
 
     if (w.tiles.begin == w.tiles.end) {
-        store_gradients<D>(p, w, group_warp_key, dk, dv);
+        store_gradients<D>(p, w, w.first_key + group_warp_key, dk, dv);
         return;
     }
     typename dqkv_arena<D>::ring at;
@@ -242,7 +229,7 @@ __device__ __forceinline__ void consume_dq_first(const bwd_sm90_params &p, const
     kern_ptx::wgmma_wait<0>();
     kern_ptx::wgmma_settle(dk);
     kern_ptx::wgmma_settle(dv);
-    store_gradients<D>(p, w, group_warp_key, dk, dv);
+    store_gradients<D>(p, w, w.first_key + group_warp_key, dk, dv);
     const int buffer = (count - 1) % 2;
     kern_ptx::barrier_wait(a.own_barrier(DS_FULL + buffer), (count - 1) / 2 & 1);
     kern_ptx::wgmma_fence();

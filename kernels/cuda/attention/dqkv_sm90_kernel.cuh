@@ -64,10 +64,10 @@ cudaError_t launch_dqkv(Kernel kernel, const bwd_sm90_params &params, cudaStream
     cudaError_t e =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
     if (e == cudaSuccess)
-        e = cudaMemsetAsync(params.turns, 0, (1 + static_cast<size_t>(params.num_slots)) * 4,
+        e = cudaMemsetAsync(params.turns, 0, (1 + static_cast<size_t>(num_slots(params))) * 4,
                             stream);
     if (e != cudaSuccess) return e;
-    kernel<<<static_cast<unsigned>(params.num_key_items), bwd_keys::THREADS, BYTES, stream>>>(
+    kernel<<<static_cast<unsigned>(num_key_items(params)), bwd_keys::THREADS, BYTES, stream>>>(
         params);
     return cudaGetLastError();
 }

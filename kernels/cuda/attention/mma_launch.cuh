@@ -25,7 +25,8 @@ struct bwd_params {
     const float *lse, *delta;
     __nv_bfloat16 *dq;
     float *dk, *dv;
-    void *workspace; /* of the op, or null */
+    __nv_bfloat16 *dk_real, *dv_real; /* of tasks that are real */
+    void *workspace;                  /* of the op, or null */
     shape dims;
     task_list list; /* its items: packed rows */
     int32_t first_key_item[MAX_TASKS + 1];

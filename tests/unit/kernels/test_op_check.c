@@ -208,8 +208,8 @@ static void test_attention_tasks(void **state)
     op_refuse(rig.fx, attention_fwd, &args, BASE_ERR_ARG,
               "attention_fwd: task 0: q_row0 or q_rows is out of range");
     task = good;
-    task.reserved = 1;
-    op_refuse(rig.fx, attention_fwd, &args, BASE_ERR_ARG, "reserved is not 0");
+    task.real = 2;
+    op_refuse(rig.fx, attention_fwd, &args, BASE_ERR_ARG, "real is not 0 or 1");
     task = good;
     task.q_row0 = 300;
     task.kv_row0 = 128;
