@@ -29,6 +29,12 @@ static int64_t triangle(int64_t n)
     return n * (n + 1) / 2;
 }
 
+int as_tasks_share_keys(const as_task_t *a, const as_task_t *b)
+{
+    return a->document == b->document && a->h0 < b->h1 && b->h0 < a->h1 && a->k0 < b->q1 &&
+           b->k0 < a->q1;
+}
+
 int64_t as_task_pairs(const as_task_t *task, int64_t window)
 {
     /* Row q sees min(q + 1, window) keys: rows before `full` see all keys up to themselves, the

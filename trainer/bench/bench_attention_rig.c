@@ -22,11 +22,12 @@ const tr_attention_ops_t TR_ATTENTION_PRODUCT = {
  * the accumulation dtype each have a buffer of their own, so that nothing but random values is ever
  * read as input. */
 typedef struct layout {
-    int64_t rows, row_heads; /* row_heads: rows times KV heads of each task */
-    int64_t keys, task_keys; /* task_keys: keys times KV heads of each task */
-    bool staged;             /* some task has not all heads: see place() */
-    int64_t q, kv;           /* values of one operand */
-    int64_t dkv, stats;
+    int64_t rows, row_heads;     /* row_heads: rows times KV heads of each task */
+    int64_t keys, task_keys;     /* task_keys: keys times KV heads of each task */
+    int64_t shared_keys;         /* of those that share them with another */
+    bool staged;                 /* some task has not all heads: see place() */
+    int64_t q, kv;               /* values of one operand */
+    int64_t dkv, partial, stats; /* partial: of dkv, what is in fp32 first */
     int64_t inputs, reals, accs; /* of a copy */
 } layout_t;
 
@@ -46,6 +47,9 @@ struct tr_attention_rig {
     int64_t calls[AS_PROFILE_DIRECTIONS]; /* of a time */
     int32_t num_tasks;
     kern_attention_task_t *tasks;
+    int32_t num_sums; /* of the tasks that are not real, one part each */
+    kern_sum_t *sums;
+    kern_sum_part_t *parts;
 };
 
 /* ==== operands ==== */
@@ -65,6 +69,15 @@ static int64_t document_keys(const tr_attention_set_t *set, int32_t document)
     return keys;
 }
 
+/* As in training, where a sum of several tasks' gradients is to be made of them first
+ * (attention_server/schedule.h). */
+static bool shares_keys(const tr_attention_set_t *set, int32_t task)
+{
+    for (int32_t i = 0; i < set->num_tasks; i++)
+        if (i != task && as_tasks_share_keys(&set->tasks[i], &set->tasks[task])) return true;
+    return false;
+}
+
 static layout_t layout_of(const tr_attention_shape_t *shape, const tr_attention_set_t *set)
 {
     const int64_t heads = shape->kv_heads, lanes = shape->head_dim;
@@ -72,21 +85,24 @@ static layout_t layout_of(const tr_attention_shape_t *shape, const tr_attention_
 
     for (int32_t i = 0; i < set->num_tasks; i++) {
         const as_task_t *t = &set->tasks[i];
+        const int64_t keys = (t->q1 - t->k0) * (t->h1 - t->h0);
 
         l.rows += t->q1 - t->q0;
         l.row_heads += (t->q1 - t->q0) * (t->h1 - t->h0);
         l.staged = l.staged || t->h1 - t->h0 < shape->kv_heads;
-        l.task_keys += (t->q1 - t->k0) * (t->h1 - t->h0);
+        l.task_keys += keys;
+        l.shared_keys += shares_keys(set, i) ? keys : 0;
     }
     for (int32_t d = 0; d < set->num_documents; d++)
         l.keys += document_keys(set, d);
     l.q = aligned(l.row_heads * shape->group * lanes);
     l.kv = aligned(l.keys * heads * lanes);
     l.dkv = aligned(l.task_keys * lanes);
+    l.partial = aligned(l.shared_keys * lanes);
     l.stats = aligned(l.row_heads * shape->group);
-    l.inputs = 2 * l.q + 2 * l.kv;    /* q, d_o, k, v */
-    l.reals = 2 * l.q + 2 * l.dkv;    /* o, dq, dk and dv converted */
-    l.accs = 2 * l.dkv + 2 * l.stats; /* dk, dv, lse, delta */
+    l.inputs = 2 * l.q + 2 * l.kv;        /* q, d_o, k, v */
+    l.reals = 2 * l.q + 2 * l.dkv;        /* o, dq, dk and dv */
+    l.accs = 2 * l.partial + 2 * l.stats; /* partial dk and dv, lse, delta */
     return l;
 }
 
@@ -103,18 +119,21 @@ int64_t tr_attention_set_bytes(kern_dtype_t dtype, const tr_attention_shape_t *s
  * all tasks, group, lanes), o (rows, all heads); or staged as on a server, each task by itself, then both
  * (heads, rows, group, lanes). `before`: what the tasks before hold; `key`: of the documents before. */
 typedef struct held {
-    int64_t rows, row_heads, keys;
+    int64_t rows, row_heads, keys, shared_keys;
 } held_t;
 
-static kern_attention_task_t place(const tr_attention_rig_t *r, const as_task_t *t,
+static kern_attention_task_t place(const tr_attention_rig_t *r, const as_task_t *t, bool real,
                                    const held_t *before, int64_t key)
 {
     const layout_t *l = &r->layout;
     const int64_t R = r->shape.group, D = r->shape.head_dim, G = r->shape.kv_heads;
     const int64_t head_rows = l->staged ? t->q1 - t->q0 : l->rows;
     const int64_t first = l->staged ? before->row_heads : before->rows; /* in rows of one head */
-    kern_attention_task_t x = {
-        .q_row0 = t->q0, .q_rows = t->q1 - t->q0, .kv_row0 = t->k0, .kv_heads = t->h1 - t->h0};
+    kern_attention_task_t x = {.q_row0 = t->q0,
+                               .q_rows = t->q1 - t->q0,
+                               .kv_row0 = t->k0,
+                               .kv_heads = t->h1 - t->h0,
+                               .real = real};
 
     x.q = x.dq = first * R * D;
     x.q_head = x.dq_head = head_rows * R * D;
@@ -125,29 +144,55 @@ static kern_attention_task_t place(const tr_attention_rig_t *r, const as_task_t 
     x.o_head = x.d_o_head = R * D * (l->staged ? head_rows : 1);
     x.kv = (t->h0 * l->keys + key + t->k0) * D;
     x.kv_head = l->keys * D;
-    x.dkv = before->keys * D;
+    x.dkv = (real ? before->keys : before->shared_keys) * D;
     x.dkv_head = (t->q1 - t->k0) * D;
     return x;
 }
 
+static void free_tasks(tr_attention_rig_t *r)
+{
+    base_free(r->ctx, r->tasks);
+    base_free(r->ctx, r->sums);
+    base_free(r->ctx, r->parts);
+    r->tasks = NULL;
+    r->sums = NULL;
+    r->parts = NULL;
+    r->num_tasks = r->num_sums = 0;
+}
+
 static base_status_t place_all(tr_attention_rig_t *r, const tr_attention_set_t *set)
 {
+    const int64_t D = r->shape.head_dim;
     held_t before = {0};
 
-    base_free(r->ctx, r->tasks);
+    free_tasks(r);
     r->tasks = base_calloc(r->ctx, set->num_tasks, sizeof *r->tasks, "bench: tasks");
-    if (r->tasks == NULL) return BASE_ERR_NOMEM;
+    r->sums = base_calloc(r->ctx, set->num_tasks, sizeof *r->sums, "bench: sums");
+    r->parts = base_calloc(r->ctx, set->num_tasks, sizeof *r->parts, "bench: parts");
+    if (r->tasks == NULL || r->sums == NULL || r->parts == NULL) return BASE_ERR_NOMEM;
     r->num_tasks = set->num_tasks;
     for (int32_t i = 0; i < set->num_tasks; i++) {
         const as_task_t *t = &set->tasks[i];
+        const int64_t keys = (t->q1 - t->k0) * (t->h1 - t->h0);
+        const bool real = !shares_keys(set, i);
         int64_t key = 0;
 
         for (int32_t d = 0; d < t->document; d++)
             key += document_keys(set, d);
-        r->tasks[i] = place(r, t, &before, key);
+        r->tasks[i] = place(r, t, real, &before, key);
+        if (!real) {
+            r->parts[r->num_sums].src = before.shared_keys * D;
+            r->sums[r->num_sums] = (kern_sum_t){.dst = before.keys * D,
+                                                .count = keys * D,
+                                                .heads = 1,
+                                                .num_parts = 1,
+                                                .first_part = r->num_sums};
+            r->num_sums++;
+            before.shared_keys += keys;
+        }
         before.rows += t->q1 - t->q0;
         before.row_heads += (t->q1 - t->q0) * (t->h1 - t->h0);
-        before.keys += (t->q1 - t->k0) * (t->h1 - t->h0);
+        before.keys += keys;
     }
     return BASE_OK;
 }
@@ -182,8 +227,8 @@ static operands_t operands_of(const tr_attention_rig_t *r, int64_t copy)
     x.dq = take(&out, l->q, real);
     x.dk_real = take(&out, l->dkv, real);
     x.dv_real = take(&out, l->dkv, real);
-    x.dk = take(&sums, l->dkv, acc);
-    x.dv = take(&sums, l->dkv, acc);
+    x.dk = take(&sums, l->partial, acc);
+    x.dv = take(&sums, l->partial, acc);
     x.lse = take(&sums, l->stats, acc);
     x.delta = take(&sums, l->stats, acc);
     return x;
@@ -290,7 +335,9 @@ static kern_attention_bwd_t backward_args(const tr_attention_rig_t *r, const ope
                                   .delta = x->delta,
                                   .dq = x->dq,
                                   .dk = x->dk,
-                                  .dv = x->dv};
+                                  .dv = x->dv,
+                                  .dk_real = x->dk_real,
+                                  .dv_real = x->dv_real};
 }
 
 static base_status_t run_delta(tr_attention_rig_t *r, const operands_t *x)
@@ -312,17 +359,15 @@ static base_status_t run_delta(tr_attention_rig_t *r, const operands_t *x)
 
 static base_status_t run_convert(tr_attention_rig_t *r, base_mem_t from, base_mem_t to)
 {
-    const kern_sum_t sum = {.count = r->layout.dkv, .heads = 1, .num_parts = 1};
-    const kern_sum_part_t part = {.src = 0};
     const kern_partial_sum_t args = {.dtype = r->dtype,
-                                     .num_sums = 1,
-                                     .num_parts = 1,
-                                     .sums = &sum,
-                                     .parts = &part,
+                                     .num_sums = r->num_sums,
+                                     .num_parts = r->num_sums,
+                                     .sums = r->sums,
+                                     .parts = r->parts,
                                      .dst = to,
                                      .src = from};
 
-    return kern_partial_sum_run(r->s, &args);
+    return r->num_sums == 0 ? BASE_OK : kern_partial_sum_run(r->s, &args);
 }
 
 static base_status_t run_backward(tr_attention_rig_t *r, const operands_t *x)
@@ -436,7 +481,7 @@ void tr_attention_rig_close(tr_attention_rig_t *r)
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         base_buffer_free(buffers[i]);
     base_device_close(r->dev);
-    base_free(r->ctx, r->tasks);
+    free_tasks(r);
     base_free(r->ctx, r);
 }
 

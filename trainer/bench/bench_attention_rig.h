@@ -7,12 +7,13 @@
  *   tr_attention_rig_close(rig);
  *
  * Operands lie as a trainer has them, or where a task has not all heads as a server has; keys of a
- * document once for all its tasks, dk and dv of each task by themselves in fp32. Values are random and normal
+ * document once for all its tasks, dk and dv of each task by themselves, in fp32 where another task of the
+ * set has gradients for the same keys. Values are random and normal
  * (a block of some megabytes over and over, so that a large set costs nothing). bf16 on cuda, fp32 on
  * the CPU. Where a set fits the device's caches several copies of it are taken by turns.
  *
  * The forward is one call of the op. The backward is delta = rowsum(d_o o), one call of the op with
- * its workspace, and dk, dv converted to the compute dtype: what a layer waits for. A time is wall
+ * its workspace, and dk, dv converted to the compute dtype where they are not yet: what a layer waits for. A time is wall
  * time of so many calls that they take some milliseconds, from an idle stream until it is idle again,
  * divided by their number; the device is kept busy meanwhile. One thread. */
 #ifndef CADRE_TRAINER_BENCH_BENCH_ATTENTION_RIG_H
