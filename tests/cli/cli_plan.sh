@@ -39,7 +39,8 @@ assert [a["documents"] for a in f["adapters"]] == [9, 9] and [a["steps"] for a i
 assert f["adapters"][1]["trainable_parameters"] == 2 * (4 * (48 + 48) + 4 * (48 + 24)), f["adapters"]
 assert f["longest_document"] == 300 and f["tokens_per_trainer"] == 512
 (rank,) = f["ranks"]
-assert rank["total_bytes"] == f["total_bytes"] == sum(rank[k] for k in ("device_bytes", "host_bytes", "transient_bytes"))
+assert rank["total_bytes"] == f["total_bytes"] == sum(rank[k] for k in ("device_bytes", "driver_bytes", "host_bytes", "transient_bytes"))
+assert rank["driver_bytes"] == 0 # of a GPU
 assert 0 < f["total_bytes"] < f["available_bytes"]
 assert f["epoch"]["whole"] and f["epoch"]["microbatches"] >= 2 * 1320 // 512 and 0 < f["epoch"]["pad_share"] < 0.5
 assert f["regions"] == sorted(f["regions"], key=lambda r: -r["bytes"])
@@ -53,9 +54,20 @@ expect 0 plan two.yaml --json --set batch.tokens_per_trainer=4096
 # For a GPU, which need not be here: bf16, and what would be made again there.
 expect 0 plan two.yaml --json --set train.device=cuda --memory 100000
 python3 -c 'import json; f = json.load(open("out")); assert (f["dtype"], f["recompute"]) == ("bf16", "none")' || fail "for a GPU"
-# 2 GiB are left free beside the arena: so little is left here that all is made again.
+# What the driver takes and 2 GiB are left free beside the arena: so little is left here that all is made again.
 expect 0 plan two.yaml --json --set train.device=cuda --memory 2049
 python3 -c 'import json; assert json.load(open("out"))["recompute"] == "block"' || fail "for a small GPU"
+# The driver and libraries count: NCCL's buffers too, more with more ranks; of four GPUs of 2 GiB nothing is left for them.
+"$cadre" plan two.yaml --set train.device=cuda --memory 100000 >out 2>err
+grep -q '^driver and libraries, MiB, in the totals: 1022.0$' out || fail "driver and libraries"
+drivers() { # drivers RANKS TRANSPORT: what rank 0's driver takes
+    expect 0 plan two.yaml --json --threads "$1" --set train.device=cuda --set train.transport="$2" --set batch.tokens_per_trainer=256 \
+        --memory 100000
+    python3 -c 'import json; print(json.load(open("out"))["ranks"][0]["driver_bytes"] >> 20)'
+}
+[ "$(drivers 4 copy_engine)" -eq 1022 ] || fail "driver and libraries over copy engines"
+two=$(drivers 2 nccl) four=$(drivers 4 nccl)
+[ "$two" -eq 2624 ] && [ "$four" -eq $((two + 2 * 2 * 384)) ] || fail "driver and libraries over NCCL: $two, $four"
 expect 0 plan two.yaml --json --set train.recompute=qkv
 python3 -c 'import json; f = json.load(open("out")); assert (f["dtype"], f["recompute"]) == ("fp32", "qkv")' || fail "recompute"
 expect 0 plan two.yaml --json --threads 2

@@ -50,13 +50,15 @@ def say_stalls(report, one):
 
 
 def say_memory(report, found, name):
-    """What was planned is the arena; what is used, by the driver's count, has CUDA itself and its libraries."""
-    planned, buffers, used = found["arena_bytes"], found["device_bytes"], found.get("used_bytes", 0)
+    """What was planned, with CUDA itself and its libraries, beside the driver's count. Before 7550671 was measured the plan was
+    the arena alone."""
+    buffers, used = found["device_bytes"], found.get("used_bytes", 0)
+    planned = found.get("planned_bytes", found["arena_bytes"])
     if used == 0:
         return
-    print(f"{name:46} planned {planned / 2**30:.2f} GiB, all buffers {buffers / 2**30:.2f}, used {used / 2**30:.2f}, "
-          f"before the first buffer {found['used_before_bytes'] / 2**30:.2f}")
-    report.check(f"{name}: used above what was planned", used / planned - 1, WANTED_MEMORY, most=True)
+    print(f"{name:46} planned {planned / 2**30:.2f} GiB, the arena {found['arena_bytes'] / 2**30:.2f}, all buffers "
+          f"{buffers / 2**30:.2f}, used {used / 2**30:.2f}, before the first buffer {found['used_before_bytes'] / 2**30:.2f}")
+    report.check(f"{name}: plan and use apart", abs(planned / used - 1), WANTED_MEMORY, most=True)
 
 
 def say_run(report, found, name):
@@ -126,7 +128,7 @@ def main():
         report.check("beside the better of transformers + PEFT", ratio, WANTED_RATIO)
     else:
         print("transformers + PEFT did not run")
-    for name in ("documents_4x4096", "adapters_4", "recompute_block", "document_65536", "document_131072"):
+    for name in ("documents_4x4096", "adapters_4", "recompute_block", "document_65536", "document_131072", "small"):
         say_run(report, read(folder, name), name)
     if one is not None:
         say_ops(one)

@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 
-WANTED_OF_IDEAL, WANTED_EXPOSED = 0.93, 0.03
+WANTED_OF_IDEAL, WANTED_EXPOSED, WANTED_MEMORY = 0.93, 0.03, 0.05
 # The same documents and weights: only the order of sums differs. A loss is a mean over all rows.
 LOSS_AGREES = {"fp32": 1e-5, "bf16": 2e-3}
 
@@ -27,7 +27,7 @@ def line(name, run, ideal):
     tokens = run["tokens_per_s_rank"]
     beside = f", {tokens / ideal:5.3f} of ideal" if ideal else ""
     buffers, used = (max(rank.get(key, 0) for rank in run["of_ranks"]) / 2**30 for key in ("device_bytes", "used_bytes"))
-    by_driver = f", {used:.1f} used by the driver's count" if used > 0 else ""
+    by_driver = f", {used:.2f} used by the driver's count" if used > 0 else ""
     print(
         f"  {name:14} {tokens:9.0f} tokens/s a rank{beside}; waits for data {100 * run['exchange_share']:.2f} %, for ranks"
         f" {100 * run['waiting_share']:.2f} %; {run['transport']}, {run['trainers']} trainers, {buffers:.1f} GiB{by_driver}"
@@ -36,6 +36,15 @@ def line(name, run, ideal):
     parts = (("dense", ("dense_ns",)), ("attention", ("attention_ns",)), ("waits", ("exchange_ns", "waiting_ns")))
     said = [f"{part} {' '.join(f'{sum(rank[k] for k in keys) * 1e-9:.2f}' for rank in run['of_ranks'])}" for part, keys in parts]
     print(f"    seconds of each rank: {'; '.join(said)}")
+    say_memory(name, run)
+
+
+def say_memory(name, run):
+    """The plan, with the driver and libraries, beside the driver's count; of a device that has one."""
+    apart = [rank["planned_bytes"] / rank["used_bytes"] - 1 for rank in run["of_ranks"] if rank.get("used_bytes") and "planned_bytes" in rank]
+    if apart:
+        said = ", ".join(f"{100 * a:+.1f} %" for a in apart)
+        verdict(f"memory of {name} planned within {100 * WANTED_MEMORY:.0f} %", said, max(abs(a) for a in apart) <= WANTED_MEMORY)
 
 
 def same_work(runs):

@@ -9,6 +9,7 @@
 #include "trainer/loop/gradients.h"
 #include "trainer/loop/microbatch.h"
 #include "trainer/model/product_search.h"
+#include "trainer/run/driver_memory.h"
 #include "trainer/run/run_trace.h"
 
 #include <math.h>
@@ -284,6 +285,20 @@ static base_status_t measure(placement_t *p)
     return BASE_OK;
 }
 
+static void count_memory(const placement_t *p, base_device_t *dev, tr_bench_placement_times_t *mine)
+{
+    const tr_driver_case_t of = {.device = base_device_kind(dev),
+                                 .num_ranks = comm_group_size(p->group),
+                                 .is_trainer = p->trainer->index >= 0,
+                                 .uses_nccl = strcmp(comm_group_transport(p->group), "nccl") == 0};
+    const tr_driver_memory_t driver = tr_driver_memory(&of);
+
+    mine->arena_bytes = base_arena_bytes(p->trainer->arena);
+    mine->device_bytes = base_memory_peak(base_ctx_memory(p->ctx), BASE_RESOURCE_DEVICE);
+    mine->planned_bytes = mine->arena_bytes + tr_driver_memory_total(&driver);
+    mine->used_bytes = base_device_used_bytes(dev);
+}
+
 /* Every rank's times and part of the loss, to all. */
 static base_status_t share(placement_t *p, base_device_t *dev)
 {
@@ -296,9 +311,7 @@ static base_status_t share(placement_t *p, base_device_t *dev)
     r->num_ranks = size;
     r->layers = p->spec.num_layers;
     r->transport = comm_group_transport(p->group);
-    mine.arena_bytes = base_arena_bytes(p->trainer->arena);
-    mine.device_bytes = base_memory_peak(base_ctx_memory(p->ctx), BASE_RESOURCE_DEVICE);
-    mine.used_bytes = base_device_used_bytes(dev);
+    count_memory(p, dev, &mine);
     if (p->trainer->index >= 0) BASE_TRY(tr_gradients_read_loss(p->trainer, 0, &loss));
     BASE_TRY(comm_allgather(p->group, &mine, sizeof mine, r->of));
     BASE_TRY(comm_allgather(p->group, &loss, sizeof loss, losses));
@@ -321,6 +334,7 @@ base_status_t tr_bench_placement_rank(comm_group_t *group, base_ctx_t *ctx, base
                          TR_BENCH_PLACEMENT_RANKS);
     p.result = base_calloc(ctx, 1, sizeof *p.result, "measurements");
     if (p.result == NULL) return BASE_ERR_NOMEM;
+    p.result->of[comm_group_rank(group)].used_before_bytes = base_device_used_bytes(dev);
     st = make_trainer(&p, dev);
     if (p.args->memory) {
         if (st >= 0) st = print_memory(&p);

@@ -51,7 +51,10 @@ typedef struct tr_bench_placement_times {
     int64_t own_ns[TR_BENCH_PLACEMENT_MICROBATCHES]; /* until its own work was done */
     int64_t part_ns[BASE_NUM_PARTS];   /* of all microbatches; 0 where nothing is measured */
     int64_t arena_bytes, device_bytes; /* device: of all our buffers, at most */
-    int64_t used_bytes; /* of the rank's device, by the driver's count, after the last microbatch */
+    int64_t planned_bytes; /* the arena, and what trainer/run/driver_memory.h foretells */
+    /* Of the rank's device, by the driver's count: before anything but the transport was made; after the
+     * last microbatch. */
+    int64_t used_before_bytes, used_bytes;
 } tr_bench_placement_times_t;
 
 typedef struct tr_bench_placement_result {

@@ -125,6 +125,8 @@ static void put_rank(base_json_t *j, const tr_bench_placement_t *b,
     base_json_begin_object(j);
     base_json_put_int(j, "arena_bytes", times->arena_bytes);
     base_json_put_int(j, "device_bytes", times->device_bytes);
+    base_json_put_int(j, "planned_bytes", times->planned_bytes);
+    base_json_put_int(j, "used_before_bytes", times->used_before_bytes);
     base_json_put_int(j, "used_bytes", times->used_bytes);
     base_json_put_ints(j, "own_ns", times->own_ns, b->microbatches);
     for (int part = BASE_PART_NONE + 1; part < BASE_NUM_PARTS; part++) {

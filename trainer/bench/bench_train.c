@@ -10,6 +10,7 @@
 #include "trainer/loop/build.h"
 #include "trainer/loop/microbatch.h"
 #include "trainer/model/product_search.h"
+#include "trainer/run/driver_memory.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -246,7 +247,13 @@ static void count_memory(const bench_t *b)
 {
     tr_bench_train_result_t *r = b->result;
 
+    const tr_driver_case_t of = {.device = base_device_kind(base_stream_device(b->trainer->stream)),
+                                 .num_ranks = 1,
+                                 .is_trainer = 1};
+    const tr_driver_memory_t driver = tr_driver_memory(&of);
+
     r->arena_bytes = base_arena_bytes(b->trainer->arena);
+    r->planned_bytes = r->arena_bytes + tr_driver_memory_total(&driver);
     r->device_bytes = base_memory_peak(base_ctx_memory(b->ctx), BASE_RESOURCE_DEVICE);
     r->used_bytes[1] = base_device_used_bytes(base_stream_device(b->trainer->stream));
 }

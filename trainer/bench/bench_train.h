@@ -42,6 +42,7 @@ typedef struct tr_bench_train_result {
     char device[96];
     int64_t parameters, batch_rows;
     int64_t arena_bytes, device_bytes; /* of all our buffers, at most */
+    int64_t planned_bytes; /* the arena, and what trainer/run/driver_memory.h foretells */
     int64_t used_bytes
         [2]; /* of the device, by the driver's count: before anything was made; after the steps */
     tr_recompute_t recompute; /* that was at work */

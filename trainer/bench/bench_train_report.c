@@ -111,8 +111,10 @@ static void print_text(const tr_bench_train_t *b, const tr_bench_train_result_t 
     if (!b->steps_only) print_bare(b, r);
     if (r->used_bytes[1] > 0)
         (void)fprintf(b->out,
-                      "memory   %.2f GiB by the driver's count, %.2f before; buffers %.2f\n",
+                      "memory   %.2f GiB by the driver's count, %.2f planned, %.2f before; buffers "
+                      "%.2f\n",
                       (double)r->used_bytes[1] / (double)(1 << 30),
+                      (double)r->planned_bytes / (double)(1 << 30),
                       (double)r->used_bytes[0] / (double)(1 << 30),
                       (double)r->device_bytes / (double)(1 << 30));
 }
@@ -144,6 +146,7 @@ static void put_case(base_json_t *j, const tr_bench_train_t *b, const tr_bench_t
     base_json_put_string(j, "recompute", tr_recompute_name(r->recompute));
     base_json_put_int(j, "arena_bytes", r->arena_bytes);
     base_json_put_int(j, "device_bytes", r->device_bytes);
+    base_json_put_int(j, "planned_bytes", r->planned_bytes);
     base_json_put_int(j, "used_before_bytes", r->used_bytes[0]);
     base_json_put_int(j, "used_bytes", r->used_bytes[1]);
 }

@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "trainer/loop/train.h"
 #include "trainer/model/hf_load.h"
+#include "trainer/run/driver_memory.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/memory_report.h"
 #include "trainer/run/run_setup.h"
@@ -28,7 +29,7 @@ typedef struct planned {
 
 int64_t tr_memory_rank_total(const tr_memory_rank_t *rank)
 {
-    return rank->device + rank->host + rank->transient;
+    return rank->device + rank->driver + rank->host + rank->transient;
 }
 
 static int64_t larger(int64_t a, int64_t b)
@@ -158,15 +159,26 @@ static base_status_t open_inputs(planned_t *p)
     return st;
 }
 
+/* The ranks are taken to be those of one host, where `auto` takes copy engines. */
+static tr_driver_case_t driver_case(const planned_t *p)
+{
+    return (tr_driver_case_t){.device = tr_setup_device(p->args->config),
+                              .num_ranks = comm_group_size(p->group),
+                              .is_trainer = p->trainer != NULL && p->trainer->index >= 0,
+                              .uses_nccl =
+                                  p->args->config->train.transport == BASE_CONFIG_TRANSPORT_NCCL};
+}
+
 /* Of the device that the run is for, which need not be here: --memory is then that of a GPU for each
- * rank. */
+ * rank, of which the run finds free what CUDA has left. */
 static int64_t free_bytes(const planned_t *p, base_device_t *dev)
 {
     const tr_memory_limit_t *limit = p->args->limit;
 
     if (tr_setup_device(p->args->config) != BASE_DEVICE_CUDA) return 0;
-    if (limit != NULL) return limit->bytes / comm_group_size(p->group);
-    return base_device_free_bytes(dev);
+    if (limit == NULL) return base_device_free_bytes(dev);
+    const tr_driver_case_t of = driver_case(p);
+    return larger(1, limit->bytes / comm_group_size(p->group) - tr_driver_memory_before(&of));
 }
 
 static base_status_t build(planned_t *p, base_device_t *dev, int64_t tokens_per_trainer,
@@ -213,10 +225,13 @@ static tr_memory_rank_t count(const planned_t *p)
     const int64_t loads = load.slots + load.convert + load.num_streams * p->stream_bytes;
     const int64_t before = p->before_loop + larger(loads, beginning(p));
     const int64_t after = host + larger(exporting(p), saving(p));
+    const tr_driver_case_t of = driver_case(p);
+    const tr_driver_memory_t driver = tr_driver_memory(&of);
 
     return (tr_memory_rank_t){.device = base_arena_bytes(p->trainer->arena) + load.device +
                                         base_memory_bytes(memory, BASE_RESOURCE_DEVICE) +
                                         base_memory_bytes(memory, BASE_RESOURCE_PINNED),
+                              .driver = tr_driver_memory_total(&driver),
                               .host = host,
                               .transient = larger(peak, larger(before, after)) - host};
 }

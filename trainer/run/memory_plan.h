@@ -4,7 +4,8 @@
  * calls; only the device arena is laid out instead of allocated. So what the run holds on the host
  * is counted, not estimated (base/memory.h), and what the arena takes follows from the same
  * declarations. Added to that is what comes and goes beside them: staging while weights are loaded,
- * adapters begin, checkpoints are written, and results are exported. A test compares with the counters of a real run. */
+ * adapters begin, checkpoints are written, and results are exported; and for GPUs what trainer/run/driver_memory.h says of the
+ * driver and libraries, with all ranks on one host. A test compares with the counters of a real run. */
 #ifndef CADRE_TRAINER_RUN_MEMORY_PLAN_H
 #define CADRE_TRAINER_RUN_MEMORY_PLAN_H
 
@@ -19,6 +20,7 @@
 /* Of one rank, bytes. */
 typedef struct tr_memory_rank {
     int64_t device;    /* the arena and other buffers; on the CPU this is host memory too */
+    int64_t driver;    /* on GPUs what the driver and libraries take beside them */
     int64_t host;      /* what the run holds while it trains */
     int64_t transient; /* the most that comes on top of that, for a while */
 } tr_memory_rank_t;

@@ -123,6 +123,20 @@ static void print_jobs(const tr_memory_report_t *r)
     }
 }
 
+/* Only GPUs have any. */
+static void print_driver(const tr_memory_report_t *r)
+{
+    int64_t most = 0;
+
+    for (int i = 0; i < r->num_ranks; i++)
+        if (r->plan->ranks[i].driver > most) most = r->plan->ranks[i].driver;
+    if (most == 0) return;
+    (void)fprintf(r->plan->out, "driver and libraries, MiB, in the totals:");
+    for (int i = 0; i < r->num_ranks; i++)
+        (void)fprintf(r->plan->out, " %.1f", (double)r->plan->ranks[i].driver / MIB);
+    (void)fputc('\n', r->plan->out);
+}
+
 static void print_ranks(const tr_memory_report_t *r)
 {
     FILE *out = r->plan->out;
@@ -139,6 +153,7 @@ static void print_ranks(const tr_memory_report_t *r)
                       (double)rank->host / MIB, (double)rank->transient / MIB,
                       (double)tr_memory_rank_total(rank) / MIB);
     }
+    print_driver(r);
 }
 
 static void print_regions(const tr_memory_report_t *r)
@@ -249,6 +264,7 @@ static void put_ranks(base_json_t *j, const tr_memory_report_t *r)
         base_json_begin_object(j);
         base_json_put_int(j, "rank", i);
         base_json_put_int(j, "device_bytes", r->plan->ranks[i].device);
+        base_json_put_int(j, "driver_bytes", r->plan->ranks[i].driver);
         base_json_put_int(j, "host_bytes", r->plan->ranks[i].host);
         base_json_put_int(j, "transient_bytes", r->plan->ranks[i].transient);
         base_json_put_int(j, "total_bytes", tr_memory_rank_total(&r->plan->ranks[i]));

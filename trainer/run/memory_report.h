@@ -26,7 +26,7 @@ void tr_memory_report_text(const tr_memory_report_t *report);
 
 /* {"fits": true, "total_bytes", "available_bytes", "limit": "MemAvailable of /proc/meminfo",
  *  "tokens_per_trainer", "longest_document", "tokens_that_fit" (null when it fits or none do),
- *  "ranks": [{"rank", "device_bytes", "host_bytes", "transient_bytes", "total_bytes"}],
+ *  "ranks": [{"rank", "device_bytes", "driver_bytes", "host_bytes", "transient_bytes", "total_bytes"}],
  *  "owners": [{"owner", "bytes"}],
  *  "regions": [{"owner", "name", "count", "bytes"}],        largest first; with --regions all
  *  "adapters": [{"adapter", "documents", "steps", "trainable_parameters"}],

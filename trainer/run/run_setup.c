@@ -68,8 +68,8 @@ base_status_t tr_setup_check(base_ctx_t *ctx, const base_config_t *config)
     return BASE_OK;
 }
 
-/* What the arena may take of what is free: the rest is for CUDA's own modules, cuBLASLt, the scratch
- * of operators (kernels/cuda/stream_state.h) and the transports. */
+/* What the arena leaves of what is free, when device and transport are open: for stacks of kernels, the scratch of
+ * operators (trainer/run/driver_memory.h) and staging of transports. */
 #define DEVICE_RESERVE_BYTES (INT64_C(2) << 30)
 
 static void set_recompute(const base_config_t *config, int64_t free_bytes, tr_build_t *build)
@@ -82,8 +82,9 @@ static void set_recompute(const base_config_t *config, int64_t free_bytes, tr_bu
         build->recompute = TR_RECOMPUTE_BLOCK;
         break;
     case BASE_CONFIG_RECOMPUTE_AUTO:
-        if (free_bytes > DEVICE_RESERVE_BYTES)
-            build->memory_bytes = free_bytes - DEVICE_RESERVE_BYTES;
+        if (free_bytes > 0)
+            build->memory_bytes =
+                free_bytes > DEVICE_RESERVE_BYTES ? free_bytes - DEVICE_RESERVE_BYTES : 1;
         break;
     default:
         break;
