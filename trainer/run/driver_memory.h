@@ -2,18 +2,17 @@
  * rule and by measurement, so that a plan made on any machine foretells what the driver counts.
  *
  *   cuda     the context, from when the device is opened: 536 MiB (docs/measurements/2026-11-30-gpu-training-3,
- *            "used_before_bytes"), and 6 MiB that come with the first launches
- *   kernels  stacks: once a kernel with a frame has run, CUDA keeps that frame for every thread the GPU can hold. Ours have next to none; of
- *            cuBLASLt's those with one take 1536 bytes x 2048 threads x 132 processors = 396 MiB, which is by
- *            how much trainers differ from a rank that only serves (docs/measurements/2026-11-30-two-gpus-2). Runs whose
- *            numbers of rows are all large and even may do without them; this is not foretold. With NCCL, whose kernels have
- *            larger frames and 95 MiB of code, 838 MiB in place of that, on every rank: measured on two GPUs as what is left when the
- *            buffers are taken off
+ *            "used_before_bytes"). With the first launches 6 MiB more; where ranks are processes 12, since the code of all
+ *            our kernels is loaded then (CUDA_MODULE_LOADING=EAGER, comm/mpi_run.c)
+ *   kernels  those of libraries. cuBLASLt's, on ranks that have layers and load eagerly: 391 MiB, by how much trainers differ from
+ *            a rank that only serves (docs/measurements/2026-11-30-two-gpus-2); 330 MiB of code for sm_90 are in the library. One
+ *            rank by itself loads the few it runs. NCCL's, code (100 MiB) and stacks, which CUDA keeps for every thread that the GPU can
+ *            hold once a kernel with a frame has run: 441 MiB, measured on two GPUs as what its buffers leave over
  *   scratch  of the ops (kernels/cuda/stream_state.h), on ranks that have layers: 84 MiB with what else is allocated behind
  *            the arena
  *   nccl     buffers of its communicators (comm/nccl_memory.h)
  *
- * All measured on H200s (132 processors), CUDA 13.0, NCCL 2.28. On other GPUs stacks go with the number of processors.
+ * All measured on H200s (132 processors), CUDA 13.0, NCCL 2.28; on other GPUs stacks go with the number of processors.
  * Not foretold: NCCL's staging (comm/nccl_state.h), 0.15 to 0.26 GB there. */
 #ifndef CADRE_TRAINER_RUN_DRIVER_MEMORY_H
 #define CADRE_TRAINER_RUN_DRIVER_MEMORY_H
