@@ -37,7 +37,7 @@ assert ops["add"]["bytes"] == ops["add"]["calls"] * 3 * 256 * 256 * element  # c
 assert all(o["bytes"] > 0 for o in f["ops"])
 assert f["bare"]["n"] == 1024 and f["bare"]["flops_per_ns"] > 0 and f["bare"]["copy_bytes_per_ns"] > 0
 assert f["bare"]["attention_documents"] == 1 and min(f["bare"][f"attention_{w}_flops_per_ns"] for w in ("fwd", "bwd")) > 0
-assert f["used_bytes"] == 0 < f["arena_bytes"] <= f["device_bytes"]  # no driver counts a CPU's memory
+assert f["used_bytes"] == 0 < f["arena_bytes"] == f["planned_bytes"] <= f["device_bytes"]  # no driver counts a CPU's memory
 assert f["parts"]["dense"] > 0 and f["parts"]["attention"] > 0
 PY
 done

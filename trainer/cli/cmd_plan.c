@@ -8,10 +8,11 @@
 
 static const char PAGE[] =
     "Usage: cadre plan RUN.yaml [OPTION...]\n\n"
-    "Says what `cadre train RUN.yaml` will take without training: bytes of every rank, the\n"
-    "largest parts, steps and trainable parameters of each adapter, microbatches and their pad\n"
-    "rows, and how evenly the servers share the first microbatches' attention: the busiest\n"
-    "server's time, what no plan is below, and the gap. `cadre prepare RUN.yaml` comes first.\n\n"
+    "Says what `cadre train RUN.yaml` will take without training: bytes of every rank (of a\n"
+    "GPU also what the driver and libraries take), the largest parts, steps and trainable\n"
+    "parameters of each adapter, microbatches and their pad rows, and how evenly the servers\n"
+    "share the first microbatches' attention: the busiest server's time, what no plan is\n"
+    "below, and the gap. `cadre prepare RUN.yaml` comes first.\n\n"
     "Options:\n"
     "  --set PATH=VALUE  change a key: --set batch.tokens_per_trainer=4096; may be repeated\n"
     "  --threads N       for N ranks as threads of one process (1)\n"
