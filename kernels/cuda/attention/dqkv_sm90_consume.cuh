@@ -40,7 +40,7 @@ __device__ __forceinline__ void leave(const bwd_sm90_params &p, const dqkv_arena
                                       int consumer_thread, const wgmma_accumulator<64> &dq)
 {
     if (count < staged)
-        stage_dq<D>(a, count, consumer_thread, dq);
+        stage_dq<D, FETCH>(a, count, staged, consumer_thread, dq);
     else
         store_dq<D, FETCH>(p, a, w, count, staged, consumer, dq);
 }
@@ -220,7 +220,7 @@ __device__ __forceinline__ void consume_dq_first(const bwd_sm90_params &p, const
         kern_ptx::wgmma_settle(dq);
         if (count > 0) {
             arrive_as_warp(a.own_barrier(DS_EMPTY + other));
-            if (count <= staged) stage_dq<D>(a, count - 1, consumer_thread, dq);
+            if (count <= staged) stage_dq<D, FETCH>(a, count - 1, staged, consumer_thread, dq);
         }
         kern_ptx::wgmma_wait<0>();
         barriers.release_as_thread(at.stage);

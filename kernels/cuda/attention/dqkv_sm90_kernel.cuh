@@ -31,7 +31,7 @@ template <int D, bool FETCH> __device__ __forceinline__ void dqkv_block(const bw
             kern_ptx::barrier_begin(a.own_barrier(GRANTED + i), 1);
         }
         kern_ptx::barrier_begin(a.own_barrier(STAGE_EMPTY), 1);
-        if constexpr (FETCH) kern_ptx::barrier_begin(a.own_barrier(SUM_EMPTY), CONSUMER_WARPS);
+        if constexpr (FETCH) kern_ptx::barrier_begin(a.own_barrier(SUM_EMPTY), CONSUMER_THREADS);
         kern_ptx::barriers_begun();
         w = key_item_of(p, atomicAdd(p.turns, 1));
     }

@@ -27,7 +27,7 @@ enum {
     STAGE_EMPTY = STAGED + 2,
     GRANTED, /* every other tile to which nobody adds after the block: its turn has come */
     ITEM = GRANTED + 2, /* no barrier: a key_item, read where it is needed, registers are scarce */
-    SUM_EMPTY = ITEM + (sizeof(key_item) + 7) / 8, /* FETCH: consumers have read a tile's sum */
+    SUM_EMPTY = ITEM + (sizeof(key_item) + 7) / 8, /* FETCH: consumers are done with the place */
     OWN_BARRIERS
 };
 template <int D> constexpr int STAGE_COUNT = D == 128 ? 3 : 2;
@@ -64,23 +64,27 @@ __device__ __forceinline__ int staged_tiles(const bwd_sm90_params &p, const key_
     return max(w.tiles.end - max(last, w.tiles.begin), 0);
 }
 
-/* The sum so far of the `count`-th tile, count >= staged, into the place of staged dq: once that of the
- * last staged tile has been read, then once consumers have read that of the tile before. Whoever comes
- * here has waited for ds of the tile; so consumers have read the sum of the tile but one before, and
- * neither wait takes another phase for its own. */
+/* The sum so far of the `count`-th tile, count >= staged, into the place of staged dq, once nobody needs
+ * what lies there: dq of the last staged tile, which consumers have stored and the engine has read, or
+ * the sum of the tile before, which consumers have read. Whoever comes here has waited for ds of the
+ * tile; so consumers were done with the place two tiles ago, and neither wait takes another phase for
+ * its own. At SUM_EMPTY every thread arrives that has touched the place: racecheck follows a thread's
+ * accesses through its own arrivals only, not through those of its warp's first lane. */
 template <int D>
 __device__ __forceinline__ void fetch_sum(const bwd_sm90_params &p, const dqkv_arena<D> &a,
                                           const dq_turn &at, int count, int staged)
 {
     const uint32_t granted = a.own_barrier(GRANTED + count % 2);
-    if (count > staged)
-        kern_ptx::barrier_wait(a.own_barrier(SUM_EMPTY), (count - staged - 1) & 1);
-    else if (staged > 0)
+    const int before = count - staged + (staged > 0 ? 1 : 0); /* what has lain there */
+    if (before > 0) kern_ptx::barrier_wait(a.own_barrier(SUM_EMPTY), (before - 1) & 1);
+    if (count == staged && staged > 0)
         kern_ptx::barrier_wait(a.own_barrier(STAGE_EMPTY), (staged - 1) & 1);
     if (at.turn == 0) { /* there is none */
         kern_ptx::barrier_arrive(granted);
         return;
     }
+    /* What consumers have read there, before what the engine writes; then what other blocks have added. */
+    kern_ptx::stores_for_engines();
     engine_fence();
     kern_ptx::barrier_expect(granted, 4 * SLOT_FLOATS);
     load_floats(staged_dq<D>(a), granted, p.dq_sums + at.slot * SLOT_FLOATS, 4 * SLOT_FLOATS);
@@ -139,9 +143,9 @@ __device__ __forceinline__ void arrive_as_warp(uint32_t barrier)
 }
 
 /* This thread's part of a tile's dq, on its way to the sum; `count` tiles before have been there. */
-template <int D>
-__device__ __forceinline__ void stage_dq(const dqkv_arena<D> &a, int count, int consumer_thread,
-                                         const wgmma_accumulator<64> &part)
+template <int D, bool FETCH>
+__device__ __forceinline__ void stage_dq(const dqkv_arena<D> &a, int count, int staged,
+                                         int consumer_thread, const wgmma_accumulator<64> &part)
 {
     float4 *to =
         reinterpret_cast<float4 *>(a.memory + (staged_dq<D>(a) - a.base)) + consumer_thread;
@@ -151,6 +155,7 @@ __device__ __forceinline__ void stage_dq(const dqkv_arena<D> &a, int count, int 
         to[i * CONSUMER_THREADS] = make_float4(part[i][0], part[i][1], part[i][2], part[i][3]);
     kern_ptx::stores_for_engines();
     arrive_as_warp(a.own_barrier(STAGED + count % 2));
+    if (FETCH && count + 1 == staged) kern_ptx::barrier_arrive(a.own_barrier(SUM_EMPTY));
 }
 
 /* dq of the `count`-th tile that the block visits, to which it is the last to add, as from the
@@ -181,7 +186,7 @@ __device__ __forceinline__ void store_dq(const bwd_sm90_params &p, const dqkv_ar
         dq[i][2] = __fadd_rn(__fadd_rn(x.z, part[i][2]), 0.0f);
         dq[i][3] = __fadd_rn(__fadd_rn(x.w, part[i][3]), 0.0f);
     }
-    if constexpr (FETCH) arrive_as_warp(a.own_barrier(SUM_EMPTY));
+    if constexpr (FETCH) kern_ptx::barrier_arrive(a.own_barrier(SUM_EMPTY));
     const bwd_sm90_task &t = p.tasks[w.task];
     const int R = p.dims.group.divisor, column = D == 128 ? consumer * 64 : 0;
     const int row = (D == 128 ? 0 : consumer * 64) + thread / 32 * 16 + lane / 4;
