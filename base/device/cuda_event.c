@@ -160,6 +160,16 @@ base_status_t base_cuda_stream_signal(base_stream_t *s, base_counter_t *c, uint6
                         "cuStreamWriteValue64");
 }
 
+static base_status_t give_all(base_stream_t *s, CUstreamBatchMemOpParams *all, int num)
+{
+    BASE_TRY(base_cuda_enter(s->dev));
+    BASE_TRY(base_cuda_pace(s));
+    return value_result(s,
+                        ((base_cuda_device_t *)s->dev)
+                            ->memory_ops(((base_cuda_stream_t *)s)->native, (unsigned)num, all, 0),
+                        "cuStreamBatchMemOp");
+}
+
 base_status_t base_cuda_stream_signal_all(base_stream_t *s, const base_signal_t *signals, int num)
 {
     CUstreamBatchMemOpParams all[BASE_MAX_SIGNALS];
@@ -175,12 +185,22 @@ base_status_t base_cuda_stream_signal_all(base_stream_t *s, const base_signal_t 
         all[i].writeValue.value64 = value; /* little endian: the lower half comes first */
         all[i].writeValue.flags = CU_STREAM_WRITE_VALUE_DEFAULT;
     }
-    BASE_TRY(base_cuda_enter(s->dev));
-    BASE_TRY(base_cuda_pace(s));
-    return value_result(s,
-                        ((base_cuda_device_t *)s->dev)
-                            ->write_all(((base_cuda_stream_t *)s)->native, (unsigned)num, all, 0),
-                        "cuStreamBatchMemOp");
+    return give_all(s, all, num);
+}
+
+base_status_t base_cuda_stream_wait_all(base_stream_t *s, const base_signal_t *waits, int num)
+{
+    CUstreamBatchMemOpParams all[BASE_MAX_SIGNALS];
+
+    memset(all, 0, sizeof all);
+    for (int i = 0; i < num; i++) {
+        BASE_TRY(counter_on_gpu(s, waits[i].counter));
+        all[i].waitValue.operation = CU_STREAM_MEM_OP_WAIT_VALUE_64;
+        all[i].waitValue.address = ((cuda_counter_t *)waits[i].counter)->device;
+        all[i].waitValue.value64 = waits[i].value;
+        all[i].waitValue.flags = CU_STREAM_WAIT_VALUE_GEQ;
+    }
+    return give_all(s, all, num);
 }
 
 base_status_t base_cuda_stream_wait_counter(base_stream_t *s, base_counter_t *c, uint64_t value)

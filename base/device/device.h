@@ -179,6 +179,9 @@ base_status_t base_stream_signal_all(base_stream_t *s, const base_signal_t *sign
  * on the host and leaves the wait behind. */
 base_status_t base_stream_wait_counter(base_stream_t *s, base_counter_t *c,
                                        uint64_t value) BASE_MUST_CHECK;
+/* Waits for each of at most BASE_MAX_SIGNALS counters; one call of a GPU's driver. */
+base_status_t base_stream_wait_all(base_stream_t *s, const base_signal_t *waits,
+                                   int num) BASE_MUST_CHECK;
 void base_counter_raise(base_counter_t *c, uint64_t value); /* from the host */
 uint64_t base_counter_value(base_counter_t *c);             /* from the host */
 /* Ends the counter's use, once the group was stopped: every present and future wait for it passes,

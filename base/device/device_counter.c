@@ -273,3 +273,19 @@ base_status_t base_stream_wait_counter(base_stream_t *s, base_counter_t *c, uint
     BASE_TRY(check_value(s->dev->ctx, value));
     return s->dev->ops->stream_wait_counter(s, c, value);
 }
+
+base_status_t base_stream_wait_all(base_stream_t *s, const base_signal_t *waits, int num)
+{
+    BASE_TRY(stream_state(s));
+    if (num < 0 || num > BASE_MAX_SIGNALS)
+        return BASE_FAIL(s->dev->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "%s: waits for %d counters at once, at most %d", s->name, num,
+                         BASE_MAX_SIGNALS);
+    for (int i = 0; i < num; i++)
+        BASE_TRY(check_value(s->dev->ctx, waits[i].value));
+    if (num > 1 && s->dev->ops->stream_wait_all != NULL)
+        return s->dev->ops->stream_wait_all(s, waits, num);
+    for (int i = 0; i < num; i++)
+        BASE_TRY(s->dev->ops->stream_wait_counter(s, waits[i].counter, waits[i].value));
+    return BASE_OK;
+}

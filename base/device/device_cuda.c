@@ -57,8 +57,14 @@ base_status_t base_cuda_fail(base_ctx_t *ctx, cudaError_t e, const char *file, i
                          cudaGetErrorString(e), cudaGetErrorName(e));
 }
 
+/* Mostly the thread was here last, and to look costs less than to say it again. */
 base_status_t base_cuda_enter(const base_device_t *dev)
 {
+    const base_cuda_device_t *cuda = (const base_cuda_device_t *)dev;
+    CUcontext now = NULL;
+
+    if (cuda->context != NULL && cuda->current(&now) == CUDA_SUCCESS && now == cuda->context)
+        return BASE_OK;
     CUDA_TRY(dev->ctx, dev->name, "cudaSetDevice", cudaSetDevice(dev->index));
     return BASE_OK;
 }
@@ -271,6 +277,7 @@ static const base_device_ops_t cuda_ops = {
     .stream_signal = base_cuda_stream_signal,
     .stream_signal_all = base_cuda_stream_signal_all,
     .stream_wait_counter = base_cuda_stream_wait_counter,
+    .stream_wait_all = base_cuda_stream_wait_all,
     .buffer_export = base_cuda_buffer_export,
     .buffer_import = base_cuda_buffer_import,
     .bank_map = base_cuda_bank_map,
@@ -323,8 +330,10 @@ base_status_t base_device_open_cuda(base_ctx_t *ctx, int index, base_device_t **
     void *const wait_value = driver_function("cuStreamWaitValue64");
     void *const write_value = driver_function("cuStreamWriteValue64");
     void *const write_low = driver_function("cuStreamWriteValue32");
-    void *const write_all = driver_function("cuStreamBatchMemOp");
-    if (wait_value == NULL || write_value == NULL || write_low == NULL || write_all == NULL) {
+    void *const memory_ops = driver_function("cuStreamBatchMemOp");
+    void *const current = driver_function("cuCtxGetCurrent");
+    if (wait_value == NULL || write_value == NULL || write_low == NULL || memory_ops == NULL ||
+        current == NULL) {
         st = BASE_FAIL(
             ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
             "%s: the driver has no 64-bit stream memory operations (CUDA 11.7 or newer is needed)",
@@ -336,7 +345,9 @@ base_status_t base_device_open_cuda(base_ctx_t *ctx, int index, base_device_t **
     memcpy(&dev->wait_value, &wait_value, sizeof wait_value);
     memcpy(&dev->write_value, &write_value, sizeof write_value);
     memcpy(&dev->write_low, &write_low, sizeof write_low);
-    memcpy(&dev->write_all, &write_all, sizeof write_all);
+    memcpy(&dev->memory_ops, &memory_ops, sizeof memory_ops);
+    memcpy(&dev->current, &current, sizeof current);
+    if (dev->current(&dev->context) != CUDA_SUCCESS) dev->context = NULL; /* cudaSetDevice's */
     *dev_p = &dev->base;
     return BASE_OK;
 }

@@ -13,7 +13,9 @@ typedef struct base_cuda_device {
     PFN_cuStreamWaitValue64_v11070 wait_value;
     PFN_cuStreamWriteValue64_v11070 write_value;
     PFN_cuStreamWriteValue32_v11070 write_low;
-    PFN_cuStreamBatchMemOp_v11070 write_all;
+    PFN_cuStreamBatchMemOp_v11070 memory_ops;
+    PFN_cuCtxGetCurrent_v4000 current;
+    CUcontext context; /* that cudaSetDevice makes current; NULL: not known */
     int64_t max_pitch;
     struct base_cuda_kept *_Atomic kept; /* memory that other processes may have open */
     atomic_bool stuck;                   /* a stream did not become idle */
@@ -83,6 +85,7 @@ void base_cuda_counter_destroy(base_counter_t *c);
 base_status_t base_cuda_stream_signal(base_stream_t *s, base_counter_t *c, uint64_t value);
 base_status_t base_cuda_stream_signal_all(base_stream_t *s, const base_signal_t *signals, int num);
 base_status_t base_cuda_stream_wait_counter(base_stream_t *s, base_counter_t *c, uint64_t value);
+base_status_t base_cuda_stream_wait_all(base_stream_t *s, const base_signal_t *waits, int num);
 
 /* cuda_mark.c */
 base_status_t base_cuda_stream_mark(base_stream_t *s, const base_mark_t *mark);

@@ -78,6 +78,8 @@ typedef struct base_device_ops {
     /* May be NULL: one by one. */
     base_status_t (*stream_signal_all)(base_stream_t *s, const base_signal_t *signals, int num);
     base_status_t (*stream_wait_counter)(base_stream_t *s, base_counter_t *c, uint64_t value);
+    /* May be NULL: one by one. */
+    base_status_t (*stream_wait_all)(base_stream_t *s, const base_signal_t *waits, int num);
 
     /* Of a buffer that can be exported; fills memory or native of what base_export holds. */
     base_status_t (*buffer_export)(base_buffer_t *buf, base_export_fields_t *fields);

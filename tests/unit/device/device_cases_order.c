@@ -283,7 +283,8 @@ static void counter_goes_back(device_env_t *env)
     base_stream_destroy(s);
 }
 
-/* Each is signalled behind what the stream was given before, also beyond 2^32; what is released is left out. */
+/* Each is signalled behind what the stream was given before, also beyond 2^32; what is released is left out. Waited for
+ * together, the last one counts. */
 static void counters_together(device_env_t *env)
 {
     base_stream_t *s = env_stream(env, BASE_STREAM_ASYNC);
@@ -307,6 +308,16 @@ static void counters_together(device_env_t *env)
     EXPECT(base_stream_signal_all(s, signals, BASE_MAX_SIGNALS + 1), BASE_ERR_ARG);
     env_expect_error(env, BASE_ERR_ARG, BASE_MSG_INT_01, "9 signals at once, at most 8");
     OK(base_stream_signal_all(s, NULL, 0));
+    const base_signal_t waits[] = {{c[0], 8}, {c[1], 5}, {gate, 2}}; /* one passes at once */
+    OK(base_stream_wait_all(s, waits, 3));
+    OK(base_stream_signal(s, c[1], UINT64_C(0x100000004)));
+    base_counter_raise(gate, 2);
+    assert_true(base_counter_value(c[1]) == UINT64_C(0x100000003));
+    base_counter_raise(c[0], 8);
+    OK(base_stream_sync(s));
+    assert_true(base_counter_value(c[1]) == UINT64_C(0x100000004));
+    EXPECT(base_stream_wait_all(s, waits, BASE_MAX_SIGNALS + 1), BASE_ERR_ARG);
+    env_expect_error(env, BASE_ERR_ARG, BASE_MSG_INT_01, "waits for 9 counters at once, at most 8");
     for (int i = 0; i < 3; i++)
         base_counter_destroy(c[i]);
     base_counter_destroy(gate);
