@@ -72,11 +72,8 @@ static base_status_t settle_all(void *user)
         const as_half_state_t *state = &at->half[half];
         const comm_ticket_t tickets[] = {state->out, state->back};
 
-        for (int i = 0; i < 2; i++) {
-            if (tickets[i].sequence == 0) continue;
-            BASE_TRY(comm_exchange_arrived_all(at->group, tickets[i], at->compute));
-            BASE_TRY(comm_exchange_sent(at->group, tickets[i], at->compute));
-        }
+        for (int i = 0; i < 2; i++)
+            BASE_TRY(comm_exchange_complete(at->group, tickets[i], at->compute));
     }
     return BASE_OK;
 }
@@ -110,7 +107,6 @@ base_status_t as_attention_create(base_ctx_t *ctx, const as_attention_config_t *
     BASE_TRY_GOTO(declare_memory(at), st, err_destroy);
     for (int i = 0; i < 2; i++)
         BASE_TRY_GOTO(create_slot(at, &at->slots[i]), st, err_destroy);
-    BASE_TRY_GOTO(base_event_create(at->dev, &at->ready), st, err_destroy);
     BASE_TRY_GOTO(as_lists_create(at), st, err_destroy);
     base_stream_on_settle(compute, settle_all, at);
     *attention_p = at;
@@ -124,7 +120,6 @@ void as_attention_destroy(as_attention_t *at)
 {
     if (at == NULL) return;
     base_stream_on_settle(at->compute, NULL, NULL);
-    base_event_destroy(at->ready);
     as_lists_destroy(at);
     for (int i = 0; i < 2; i++) {
         as_slot_t *slot = &at->slots[i];

@@ -131,8 +131,7 @@ base_status_t as_attention_settle(as_attention_t *at, data_half_t half)
     const as_half_state_t *state = &at->half[half];
     const comm_ticket_t last = state->served ? state->back : state->out;
 
-    BASE_TRY(comm_exchange_arrived_all(at->group, last, at->compute));
-    return comm_exchange_sent(at->group, last, at->compute);
+    return comm_exchange_complete(at->group, last, at->compute);
 }
 
 base_status_t as_attention_finish(as_attention_t *at, data_half_t half)

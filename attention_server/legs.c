@@ -89,13 +89,12 @@ base_status_t as_exchange_leg(as_attention_t *at, data_half_t half, int32_t laye
         peers[p] = (comm_peer_t){spans[p].rank, spans[p].num_send, spans[p].num_recv, first,
                                  first + spans[p].num_send};
     }
-    BASE_TRY(base_event_record(at->ready, at->compute));
     const comm_exchange_t exchange = {
         .tag = {s->plan->hash, s->batch->microbatch, layer, (int32_t)leg},
         .name = as_leg_name(leg, half),
         .num_peers = (int32_t)e->peers.count,
         .peers = peers,
-        .ready = at->ready};
+        .after = at->compute};
     if (leg == AS_FWD_OUT || leg == AS_BWD_OUT)
         memset(at->half[half].arrows, 0, (size_t)at->topology->num_ranks);
     BASE_TRY(as_mark_sent(at, half, layer, leg)); /* before anybody can have it */

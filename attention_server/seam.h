@@ -49,8 +49,7 @@ struct as_attention {
     as_slot_t slots[2];
     int64_t installed; /* microbatches so far; slot of the current: (installed - 1) & 1 */
     const data_batch_t *batch;
-    as_bases_t bases;    /* of the tensors last given, and the seam's own */
-    base_event_t *ready; /* recorded for each exchange; comm takes the recording at once */
+    as_bases_t bases;                /* of the tensors last given, and the seam's own */
     int64_t most_ranges, most_peers; /* of an exchange so far */
     as_half_state_t half[DATA_NUM_HALVES];
 };

@@ -1,5 +1,5 @@
 /* What a transport is measured against by `cadre bench links`: the same bytes through the same means,
- * without lists, tags, events or completion of each transfer. */
+ * without lists, tags, events or (unless `told`) completion of each transfer. */
 #ifndef CADRE_COMM_BARE_H
 #define CADRE_COMM_BARE_H
 
@@ -14,12 +14,13 @@ typedef struct comm_bare {
     base_mem_t send, recv; /* `depth` pieces of `bytes` bytes each, taken in turn */
     int64_t bytes;
     int depth, repeat; /* the same on all ranks, as is bytes */
+    int told;          /* each transfer raises a counter, as one that somebody waits for has to */
 } comm_bare_t;
 
 /* Moves `repeat` pieces to `to` and from `from` and waits for all of them; *ns_p from a barrier to the
  * end of this rank's. Collective, with no exchange open.
  *   threads      copies out of the other rank's buffer on an ASYNC stream
- *   mpi          MPI_Sendrecv one after the other, without a sleep (cpu)
+ *   mpi          MPI_Sendrecv one after the other, without a sleep (cpu); always told
  *   copy_engine  copies out of the other rank's buffer on an ASYNC stream
  *   nccl         ncclSend and ncclRecv, a group a piece, on one stream
  * BASE_ERR_UNSUPPORTED where the transport has none, such as to another host. */

@@ -75,14 +75,17 @@ typedef struct comm_peer {
 /* Borrowed until the exchange is complete: the arrays (this struct only during the call). When
  * comm_exchange_begin of position n returns, position n - COMM_MAX_OPEN_EXCHANGES is complete, so
  * that COMM_MAX_OPEN_EXCHANGES + 1 sets of lists, used in turn, need no other care. Peers in
- * ascending rank. `ready` may be NULL when everything is ready now; its recording is taken during
- * the call, and the event may be recorded again when the call returns. */
+ * ascending rank. Everything is ready now (`ready` and `after` are NULL), or when the recording of `ready`,
+ * which is taken during the call, has happened, or when the stream `after` has done all that it was given before the
+ * call. The last is for what the caller's stream has just been given: device transports make one call of the driver
+ * of it, where recording an event and waiting for it are three. */
 typedef struct comm_exchange {
     comm_tag_t tag;
     const char *name; /* of its transfers in the trace, static; NULL: "exchange" */
     int32_t num_peers;
     const comm_peer_t *peers;
     base_event_t *ready;
+    base_stream_t *after; /* of the group's device; not with `ready` */
 } comm_exchange_t;
 
 /* Names an exchange of a group: its channel and its position in the channel's sequence, from 1. */
@@ -123,6 +126,9 @@ base_status_t comm_exchange_arrived_all(comm_group_t *group, comm_ticket_t ticke
 /* `stream` goes on when no peer reads this rank's outgoing ranges of this exchange any more. */
 base_status_t comm_exchange_sent(comm_group_t *group, comm_ticket_t ticket,
                                  base_stream_t *stream) BASE_MUST_CHECK;
+/* Both: all that is received has arrived, and all that is sent was read. */
+base_status_t comm_exchange_complete(comm_group_t *group, comm_ticket_t ticket,
+                                     base_stream_t *stream) BASE_MUST_CHECK;
 
 /* ==== small collectives on host memory; all ranks, same order ====
  * They block the host, not the device: for start and end, not inside a microbatch. */

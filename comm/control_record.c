@@ -15,7 +15,6 @@ enum { KIND_CONTROL = -3 };
 
 typedef struct control_entry {
     comm_ticket_t ticket;
-    base_event_t *ready;
     comm_control_record_t mine;
     comm_peer_t *peers; /* [size - 1] */
     base_range_t send, *recv;
@@ -41,7 +40,7 @@ static base_range_t place(const comm_control_t *c, int64_t offset)
         .mem = base_mem(c->buffer, offset), .row_bytes = bytes, .rows = 1, .pitch = bytes};
 }
 
-static base_status_t make_entry(comm_control_t *c, base_device_t *dev, int i)
+static base_status_t make_entry(comm_control_t *c, int i)
 {
     const int size = comm_group_size(c->group), me = comm_group_rank(c->group);
     control_entry_t *e = &c->ring[i];
@@ -59,7 +58,7 @@ static base_status_t make_entry(comm_control_t *c, base_device_t *dev, int i)
             .rank = r, .num_send = 1, .num_recv = 1, .send = &e->send, .recv = &e->recv[n]};
         n++;
     }
-    return base_event_create(dev, &e->ready);
+    return BASE_OK;
 }
 
 base_status_t comm_control_create(comm_group_t *group, base_device_t *dev, int look_ahead,
@@ -87,7 +86,7 @@ base_status_t comm_control_create(comm_group_t *group, base_device_t *dev, int l
                                &c->buffer);
     if (st >= 0) st = base_stream_create(dev, BASE_STREAM_ASYNC, "control", &c->stream);
     for (int i = 0; i < RING && st >= 0; i++)
-        st = make_entry(c, dev, i);
+        st = make_entry(c, i);
     if (st < 0) {
         comm_control_destroy(c);
         return st;
@@ -102,7 +101,6 @@ void comm_control_destroy(comm_control_t *control)
     if (control->calls != control->finished) comm_group_stop(control->group, NULL);
     base_stream_destroy(control->stream);
     for (int i = 0; i < RING; i++) {
-        base_event_destroy(control->ring[i].ready);
         base_free(control->ctx, control->ring[i].recv);
         base_free(control->ctx, control->ring[i].peers);
     }
@@ -117,11 +115,10 @@ static base_status_t give(comm_control_t *c, control_entry_t *e, const comm_cont
                                 .name = "control record",
                                 .num_peers = comm_group_size(c->group) - 1,
                                 .peers = e->peers,
-                                .ready = e->ready};
+                                .after = c->stream};
 
     e->mine = *mine;
     BASE_TRY(base_upload(c->stream, e->send.mem, &e->mine, (int64_t)sizeof e->mine));
-    BASE_TRY(base_event_record(e->ready, c->stream));
     return comm_exchange_begin(c->group, COMM_CHANNEL_PING, &ex, &e->ticket);
 }
 
@@ -150,8 +147,7 @@ static base_status_t take(comm_control_t *c, control_entry_t *e, int64_t index)
     const int size = comm_group_size(c->group), me = comm_group_rank(c->group);
     const base_mem_t all = base_mem(c->buffer, index * c->entry_bytes + ENTRY_BYTES);
 
-    BASE_TRY(comm_exchange_arrived_all(c->group, e->ticket, c->stream));
-    BASE_TRY(comm_exchange_sent(c->group, e->ticket, c->stream)); /* the entry is used again */
+    BASE_TRY(comm_exchange_complete(c->group, e->ticket, c->stream)); /* the entry is used again */
     BASE_TRY(base_download(c->stream, c->all, all, size * (int64_t)sizeof *c->all));
     BASE_TRY(base_stream_sync(c->stream));
     c->all[me] = e->mine;
@@ -174,11 +170,8 @@ base_status_t comm_control_exchange(comm_control_t *control, const comm_control_
 
 base_status_t comm_control_finish(comm_control_t *control)
 {
-    for (int i = 0; i < RING; i++) {
-        BASE_TRY(
-            comm_exchange_arrived_all(control->group, control->ring[i].ticket, control->stream));
-        BASE_TRY(comm_exchange_sent(control->group, control->ring[i].ticket, control->stream));
-    }
+    for (int i = 0; i < RING; i++)
+        BASE_TRY(comm_exchange_complete(control->group, control->ring[i].ticket, control->stream));
     BASE_TRY(base_stream_sync(control->stream));
     control->finished = control->calls;
     return BASE_OK;

@@ -63,7 +63,7 @@ static base_status_t wait_for_slot(comm_copy_engine_t *e, int channel, comm_copy
     (void)pthread_mutex_lock(&e->mutex);
     while (st >= 0 && !__atomic_load_n(&slot->done, __ATOMIC_ACQUIRE)) {
         const int64_t waited_ns = base_clock_ns() - start_ns;
-        base_counter_t *ready = base_counter_bank_at(e->bank, comm_copy_ready(channel));
+        base_counter_t *ready = comm_copy_own_ready(e, channel, slot->sequence);
 
         if (comm_mpi_is_stopped(e->g))
             st = comm_watch_stopped(ctx);
@@ -114,24 +114,47 @@ static base_status_t begin_remote(comm_copy_engine_t *e, int channel, const comm
     part.num_peers = 0;
     for (int i = 0; i < ex->num_peers; i++)
         if (!e->peers[ex->peers[i].rank].is_here) e->remote[part.num_peers++] = ex->peers[i];
+    BASE_TRY(comm_group_give_event(&g->group, channel, &part));
     return comm_mpi_ops.begin(&g->group, channel, &part, sequence_p);
+}
+
+/* The exchange is ready when the stream in `ex`, or the one that waits for its event, has come here; without either it is
+ * now, and nothing has to be given to the device. */
+static base_status_t say_ready(comm_copy_engine_t *e, int channel, const comm_exchange_t *ex,
+                               const comm_copy_slot_t *slot)
+{
+    base_counter_t *ready = comm_copy_own_ready(e, channel, slot->sequence);
+    base_stream_t *stream = ex->after != NULL ? ex->after : e->post[channel];
+    const int is_now = ex->after == NULL && ex->ready == NULL;
+
+    if (is_now)
+        base_counter_raise(ready, slot->sequence);
+    else
+        BASE_TRY(base_stream_signal(stream, ready, slot->sequence));
+    for (int i = 0; i < slot->num_links; i++) {
+        const int peer = slot->links[i].lists.rank;
+
+        if (is_now)
+            comm_copy_ring(e->peers[peer].desk);
+        else
+            BASE_TRY(comm_copy_ring_behind(e, stream, peer));
+    }
+    return BASE_OK;
 }
 
 static base_status_t copy_begin(comm_group_t *group, int channel, const comm_exchange_t *ex,
                                 uint64_t *sequence_p)
 {
     comm_copy_engine_t *e = engine_of(group);
-    base_stream_t *post = e->post[channel];
     const uint64_t next = e->begun[channel] + 1;
     comm_copy_slot_t *slot = comm_copy_slot(e, channel, next);
-    base_counter_t *ready = base_counter_bank_at(e->bank, comm_copy_ready(channel));
     uint64_t sequence = 0;
     base_status_t st;
 
     /* First, since it can refuse (an event that was never recorded), and the group is then as
      * before. */
     if (ex->ready != NULL) {
-        st = base_stream_wait_event(post, ex->ready);
+        st = base_stream_wait_event(e->post[channel], ex->ready);
         if (st < 0) return comm_mpi_outcome(e->g, st);
     }
     if (comm_mpi_is_stopped(e->g)) return comm_watch_stopped(group->ctx);
@@ -140,9 +163,7 @@ static base_status_t copy_begin(comm_group_t *group, int channel, const comm_exc
     fill_slot(e, slot, ex, sequence);
     BASE_TRY(comm_copy_post(e, channel, ex, sequence));
     __atomic_store_n(&e->begun[channel], sequence, __ATOMIC_RELEASE);
-    st = base_stream_signal(post, ready, sequence);
-    for (int i = 0; i < slot->num_links && st >= 0; i++)
-        st = comm_copy_ring_behind(e, post, slot->links[i].lists.rank);
+    st = say_ready(e, channel, ex, slot);
     if (st < 0) return comm_mpi_outcome(e->g, st);
     comm_copy_ring(e->desk);
     *sequence_p = sequence;
@@ -151,28 +172,38 @@ static base_status_t copy_begin(comm_group_t *group, int channel, const comm_exc
 
 /* ==== arrived, sent ==== */
 
-/* Only the rank's own thread writes what is read here. */
+enum { FOR_ARRIVED = 1, FOR_SENT = 2 };
+
+/* Of one peer, or of all (-1). Only the rank's own thread writes what is read here. */
 static base_status_t wait_on(comm_copy_engine_t *e, comm_ticket_t ticket, int peer,
-                             base_stream_t *stream, const char *what)
+                             base_stream_t *stream, int what)
 {
     comm_copy_slot_t *slot = comm_copy_slot(e, ticket.channel, ticket.sequence);
-    const int is_arrival = what == comm_copy_nothing_came;
-    int moves = 0;
+    comm_mpi_wait_t waits[COMM_MPI_MAX_WAITS];
+    int num = 0;
 
     if (slot->sequence != ticket.sequence) return BASE_OK; /* used again: it was complete */
-    for (int i = 0; i < slot->num_links; i++)
-        if (slot->links[i].lists.rank == peer)
-            moves = is_arrival ? slot->links[i].lists.num_recv : slot->links[i].lists.num_send;
-    if (moves == 0) return BASE_OK;
-    const comm_mpi_wait_t wait = {
-        .counter = is_arrival ? comm_copy_arrival(e, ticket.channel, ticket.sequence, peer)
-                              : comm_copy_consumed_by(e, ticket.channel, ticket.sequence, peer),
-        .value = ticket.sequence,
-        .peer = peer,
-        .tag = slot->tag,
-        .ready_ns =
-            is_arrival ? comm_copy_ready_ns(e, ticket.channel, ticket.sequence, peer) : NULL};
-    return comm_mpi_wait_counter(e->g, stream, &wait);
+    for (int i = 0; i < slot->num_links; i++) {
+        const comm_peer_t *p = &slot->links[i].lists;
+        comm_mpi_wait_t wait = {.value = ticket.sequence, .peer = p->rank, .tag = slot->tag};
+
+        if (peer >= 0 && p->rank != peer) continue;
+        if (num > COMM_MPI_MAX_WAITS - 2) {
+            BASE_TRY(comm_mpi_wait_counters(e->g, stream, waits, num));
+            num = 0;
+        }
+        if ((what & FOR_ARRIVED) != 0 && p->num_recv > 0) {
+            wait.counter = comm_copy_arrival(e, ticket.channel, ticket.sequence, p->rank);
+            wait.ready_ns = comm_copy_ready_ns(e, ticket.channel, ticket.sequence, p->rank);
+            waits[num++] = wait;
+        }
+        if ((what & FOR_SENT) != 0 && p->num_send > 0) {
+            wait.counter = comm_copy_consumed_by(e, ticket.channel, ticket.sequence, p->rank);
+            wait.ready_ns = NULL;
+            waits[num++] = wait;
+        }
+    }
+    return comm_mpi_wait_counters(e->g, stream, waits, num);
 }
 
 static base_status_t copy_arrived(comm_group_t *group, comm_ticket_t ticket, int peer,
@@ -182,7 +213,7 @@ static base_status_t copy_arrived(comm_group_t *group, comm_ticket_t ticket, int
 
     if (e->has_remote && !e->peers[peer].is_here)
         return comm_mpi_ops.arrived(group, ticket, peer, stream);
-    return wait_on(e, ticket, peer, stream, comm_copy_nothing_came);
+    return wait_on(e, ticket, peer, stream, FOR_ARRIVED);
 }
 
 static base_status_t copy_arrived_all(comm_group_t *group, comm_ticket_t ticket,
@@ -191,9 +222,7 @@ static base_status_t copy_arrived_all(comm_group_t *group, comm_ticket_t ticket,
     comm_copy_engine_t *e = engine_of(group);
 
     if (e->has_remote) BASE_TRY(comm_mpi_ops.arrived_all(group, ticket, stream));
-    for (int r = 0; r < group->size; r++)
-        BASE_TRY(wait_on(e, ticket, r, stream, comm_copy_nothing_came));
-    return BASE_OK;
+    return wait_on(e, ticket, -1, stream, FOR_ARRIVED);
 }
 
 static base_status_t copy_sent(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream)
@@ -201,9 +230,18 @@ static base_status_t copy_sent(comm_group_t *group, comm_ticket_t ticket, base_s
     comm_copy_engine_t *e = engine_of(group);
 
     if (e->has_remote) BASE_TRY(comm_mpi_ops.sent(group, ticket, stream));
-    for (int r = 0; r < group->size; r++)
-        BASE_TRY(wait_on(e, ticket, r, stream, comm_copy_not_fetched));
-    return BASE_OK;
+    return wait_on(e, ticket, -1, stream, FOR_SENT);
+}
+
+static base_status_t copy_complete(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream)
+{
+    comm_copy_engine_t *e = engine_of(group);
+
+    if (e->has_remote) {
+        BASE_TRY(comm_mpi_ops.arrived_all(group, ticket, stream));
+        BASE_TRY(comm_mpi_ops.sent(group, ticket, stream));
+    }
+    return wait_on(e, ticket, -1, stream, FOR_ARRIVED | FOR_SENT);
 }
 
 /* ==== bare ==== */
@@ -260,9 +298,11 @@ static void copy_destroy(comm_group_t *group)
 
 static const comm_ops_t copy_ops = {.name = "copy_engine",
                                     .begin = copy_begin,
+                                    .takes_after = 1,
                                     .arrived = copy_arrived,
                                     .arrived_all = copy_arrived_all,
                                     .sent = copy_sent,
+                                    .complete = copy_complete,
                                     .barrier = comm_mpi_barrier,
                                     .allgather = comm_mpi_allgather,
                                     .bare = copy_bare,

@@ -307,12 +307,16 @@ base_status_t comm_copy_post(comm_copy_engine_t *e, int channel, const comm_exch
     comm_copy_posting_t *posting = comm_copy_posting(e->desk, size, channel, sequence);
     comm_copy_entry_t *entries = comm_copy_entries(posting);
     comm_copy_range_t *ranges = comm_copy_ranges(posting, size);
+    const comm_list_t none = {0};
     int64_t num = 0;
 
     /* Before what it stands for changes; an exchange, since a store lets later ones pass. */
     (void)__atomic_exchange_n(&posting->sequence, 0, __ATOMIC_ACQ_REL);
     posting->tag = ex->tag;
-    memset(entries, 0, (size_t)size * sizeof *entries);
+    for (int r = 0; r < size; r++) {
+        comm_copy_list(&entries[r].send, &none);
+        comm_copy_list(&entries[r].recv, &none);
+    }
     for (int i = 0; i < ex->num_peers; i++) {
         const comm_peer_t *p = &ex->peers[i];
         comm_copy_entry_t *entry = &entries[p->rank];
@@ -322,9 +326,12 @@ base_status_t comm_copy_post(comm_copy_engine_t *e, int channel, const comm_exch
             return BASE_FAIL(e->g->group.ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_INT_01,
                              "rank %d: channel %s: an exchange that sends more than %d ranges",
                              e->g->group.rank, comm_channel_name(channel), COMM_COPY_MAX_RANGES);
-        *entry = (comm_copy_entry_t){.send = comm_list_of(p->send, p->num_send),
-                                     .recv = comm_list_of(p->recv, p->num_recv),
-                                     .first = num};
+        const comm_list_t send = comm_list_of(p->send, p->num_send);
+        const comm_list_t recv = comm_list_of(p->recv, p->num_recv);
+
+        comm_copy_list(&entry->send, &send);
+        comm_copy_list(&entry->recv, &recv);
+        entry->first = num;
         BASE_TRY(post_ranges(e, p, ranges + num));
         num += p->num_send;
     }

@@ -61,8 +61,8 @@ static int peer_has_begun(const position_t *at)
 
 static int peer_is_ready(const position_t *at)
 {
-    base_counter_t *ready =
-        base_counter_bank_at(at->e->peers[at->peer].bank, comm_copy_ready(at->channel));
+    base_counter_t *ready = base_counter_bank_at(at->e->peers[at->peer].bank,
+                                                 comm_copy_ready(at->channel, at->slot->sequence));
 
     return base_counter_value(ready) >= at->slot->sequence;
 }
@@ -123,14 +123,17 @@ static int read_entry(const position_t *at, comm_copy_entry_t *entry, comm_tag_t
         comm_copy_posting(at->e->peers[at->peer].desk, size, at->channel, at->slot->sequence);
 
     if (__atomic_load_n(&posting->sequence, __ATOMIC_ACQUIRE) == at->slot->sequence) {
-        *entry = comm_copy_entries(posting)[at->e->g->group.rank];
+        const comm_copy_entry_t *theirs = &comm_copy_entries(posting)[at->e->g->group.rank];
+
+        comm_copy_list(&entry->send, &theirs->send);
+        comm_copy_list(&entry->recv, &theirs->recv);
         *tag = posting->tag;
         /* Still the same, after all of it was read: an addition, since a load lets earlier ones
          * pass. */
         if (__atomic_fetch_add(&posting->sequence, 0, __ATOMIC_ACQ_REL) == at->slot->sequence)
             return 1;
     }
-    *entry = (comm_copy_entry_t){0};
+    entry->send = entry->recv = (comm_list_t){0};
     *tag = at->slot->tag;
     return 0;
 }
@@ -292,7 +295,7 @@ static base_status_t progress_link(const position_t *at, int64_t now, int *busy)
 static base_status_t progress_slot(comm_copy_engine_t *e, int channel, comm_copy_slot_t *slot,
                                    int *busy)
 {
-    base_counter_t *ready = base_counter_bank_at(e->bank, comm_copy_ready(channel));
+    base_counter_t *ready = comm_copy_own_ready(e, channel, slot->sequence);
     const int64_t now = base_clock_ns();
     int done;
 
@@ -401,10 +404,10 @@ static void *pump_main(void *arg)
         } else if (busy) {
             sleep_ns = SLEEP_MIN_NS;
             busy_ns = base_clock_ns();
-        } else if (!open) {
-            comm_copy_listen(e->desk, seen, IDLE_NS);
         } else if (!e->on_host && base_clock_ns() - busy_ns < GPU_SPIN_NS) {
             (void)sched_yield();
+        } else if (!open) {
+            comm_copy_listen(e->desk, seen, IDLE_NS);
         } else {
             comm_copy_listen(e->desk, seen, sleep_ns);
             sleep_ns = next_sleep(e, sleep_ns);

@@ -33,7 +33,8 @@ typedef struct comm_copy_range {
     int64_t offset, row_bytes, rows, pitch;
 } comm_copy_range_t;
 
-/* What a rank lists for one peer. */
+/* What a rank lists for one peer. Of the sizes in a list only those that there are get written and read: each line of the
+ * cache that goes from one processor to another takes as long as a hundred instructions. */
 typedef struct comm_copy_entry {
     comm_list_t send, recv;
     int64_t first; /* of the ranges to send, in the posting's */
@@ -110,7 +111,7 @@ typedef struct comm_copy_engine {
     comm_copy_known_t *known; /* [COMM_COPY_MAX_BUFFERS] the desk's buffers; the rank's thread's */
     comm_copy_peer_t *peers;  /* [size] */
 
-    base_stream_t *post[COMM_NUM_CHANNELS]; /* waits for `ready`; the rank's thread feeds it */
+    base_stream_t *post[COMM_NUM_CHANNELS]; /* waits for events; the rank's thread feeds it */
     base_stream_t *pull[COMM_NUM_CHANNELS][COMM_COPY_LANES];  /* copies; the pump feeds it */
     base_event_t *pulled[COMM_NUM_CHANNELS][COMM_COPY_LANES]; /* behind all, when the group stops */
     int64_t *
@@ -152,21 +153,23 @@ static inline int comm_copy_lane(uint64_t sequence)
     return (int)(sequence % COMM_COPY_LANES);
 }
 
-/* Counters of a bank. */
-static inline int comm_copy_ready(int channel)
+/* Counters of a bank. READY has one a slot, since what raises it are streams of the caller, which may be another one
+ * each time. */
+static inline int comm_copy_ready(int channel, uint64_t sequence)
 {
-    return channel;
+    return channel * COMM_MAX_OPEN_EXCHANGES + (int)(sequence % COMM_MAX_OPEN_EXCHANGES);
 }
 
 static inline int comm_copy_consumed(int size, int channel, int lane, int by)
 {
-    return COMM_NUM_CHANNELS + (channel * COMM_COPY_LANES + lane) * size + by;
+    return COMM_NUM_CHANNELS * COMM_MAX_OPEN_EXCHANGES + (channel * COMM_COPY_LANES + lane) * size +
+           by;
 }
 
 static inline int comm_copy_checked(int size,
                                     int by) /* 1: the check at the start has come from `by` */
 {
-    return COMM_NUM_CHANNELS * (1 + COMM_COPY_LANES * size) + by;
+    return comm_copy_consumed(size, COMM_NUM_CHANNELS, 0, by);
 }
 
 static inline int comm_copy_num_counters(int size)
@@ -178,6 +181,25 @@ static inline int comm_copy_num_counters(int size)
 base_counter_t *comm_copy_arrival(comm_copy_engine_t *e, int channel, uint64_t sequence, int peer);
 base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, uint64_t sequence,
                                       int peer);
+
+/* This rank's of that exchange. */
+static inline base_counter_t *comm_copy_own_ready(comm_copy_engine_t *e, int channel,
+                                                  uint64_t sequence)
+{
+    return base_counter_bank_at(e->bank, comm_copy_ready(channel, sequence));
+}
+
+/* `from` may be changing. */
+static inline void comm_copy_list(comm_list_t *to, const comm_list_t *from)
+{
+    const int64_t num = __atomic_load_n(&from->num, __ATOMIC_RELAXED);
+
+    to->num = num;
+    to->bytes = from->bytes;
+    to->hash = from->hash;
+    for (int64_t i = 0; i < num && i < COMM_LIST_SIZES; i++)
+        to->first[i] = from->first[i];
+}
 
 extern const char comm_copy_nothing_came[]; /* "nothing came from" */
 extern const char comm_copy_not_fetched[];  /* "its data was not fetched by" */

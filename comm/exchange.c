@@ -22,6 +22,9 @@ base_status_t comm_exchange_check(base_ctx_t *ctx, const comm_exchange_t *ex, in
         return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
                          "rank %d: exchange with %d peers and %s", rank, ex->num_peers,
                          ex->peers == NULL ? "no list of them" : "a list of them");
+    if (ex->ready != NULL && ex->after != NULL)
+        return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
+                         "rank %d: exchange with both an event and a stream to begin after", rank);
     for (int i = 0; i < ex->num_peers; i++) {
         const comm_peer_t *p = &ex->peers[i];
 

@@ -16,8 +16,13 @@ base_status_t comm_group_init(comm_group_t *group, const comm_ops_t *ops, base_c
     group->rank = rank;
     group->size = size;
     group->hosts = NULL;
-    for (int c = 0; c < COMM_NUM_CHANNELS; c++)
+    group->reducer = NULL;
+    for (int c = 0; c < COMM_NUM_CHANNELS; c++) {
         group->begun[c] = 0;
+        group->passed[c] = NULL;
+    }
+    for (int c = 0; c < COMM_NUM_CHANNELS; c++)
+        BASE_TRY(base_event_create(dev, &group->passed[c]));
     return comm_reducer_create(group, &group->reducer);
 }
 
@@ -25,6 +30,10 @@ void comm_group_deinit(comm_group_t *group)
 {
     comm_reducer_destroy(group, group->reducer);
     group->reducer = NULL;
+    for (int c = 0; c < COMM_NUM_CHANNELS; c++) {
+        base_event_destroy(group->passed[c]);
+        group->passed[c] = NULL;
+    }
 }
 
 const char *comm_channel_name(int channel)
@@ -92,9 +101,19 @@ void comm_trace_name_lanes(base_trace_t *trace, const comm_group_t *group)
 
 /* ==== exchanges ==== */
 
+base_status_t comm_group_give_event(comm_group_t *group, int channel, comm_exchange_t *ex)
+{
+    if (ex->after == NULL) return BASE_OK;
+    BASE_TRY(base_event_record(group->passed[channel], ex->after));
+    ex->ready = group->passed[channel];
+    ex->after = NULL;
+    return BASE_OK;
+}
+
 base_status_t comm_exchange_begin(comm_group_t *group, int channel, const comm_exchange_t *ex,
                                   comm_ticket_t *ticket_p)
 {
+    comm_exchange_t given;
     uint64_t sequence = 0;
 
     if (channel < 0 || channel >= COMM_NUM_CHANNELS || ex == NULL || ticket_p == NULL)
@@ -103,7 +122,9 @@ base_status_t comm_exchange_begin(comm_group_t *group, int channel, const comm_e
                          COMM_NUM_CHANNELS, ex == NULL ? ", no lists" : "",
                          ticket_p == NULL ? ", no place for the ticket" : "");
     BASE_TRY(comm_exchange_check(group->ctx, ex, group->rank, group->size));
-    BASE_TRY(group->ops->begin(group, channel, ex, &sequence));
+    given = *ex;
+    if (!group->ops->takes_after) BASE_TRY(comm_group_give_event(group, channel, &given));
+    BASE_TRY(group->ops->begin(group, channel, &given, &sequence));
     group->begun[channel] = sequence;
     *ticket_p = (comm_ticket_t){.channel = channel, .sequence = sequence};
     return BASE_OK;
@@ -171,6 +192,20 @@ base_status_t comm_exchange_sent(comm_group_t *group, comm_ticket_t ticket, base
     BASE_TRY(check_ticket(group, ticket, stream));
     BASE_TRY(begin_wait(stream));
     BASE_TRY(group->ops->sent(group, ticket, stream));
+    return end_wait(stream);
+}
+
+base_status_t comm_exchange_complete(comm_group_t *group, comm_ticket_t ticket,
+                                     base_stream_t *stream)
+{
+    if (ticket.sequence == 0) return BASE_OK;
+    if (group->ops->complete == NULL) {
+        BASE_TRY(comm_exchange_arrived_all(group, ticket, stream));
+        return comm_exchange_sent(group, ticket, stream);
+    }
+    BASE_TRY(check_ticket(group, ticket, stream));
+    BASE_TRY(begin_wait(stream));
+    BASE_TRY(group->ops->complete(group, ticket, stream));
     return end_wait(stream);
 }
 

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 
 #include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,9 @@
  * stop of another rank is seen within the longest. */
 #define SLEEP_MIN_NS 20000
 #define SLEEP_MAX_NS 1000000
+/* Without a sleep after something moved, while a GPU waits for headers. */
+#define GPU_SPIN_NS 100000
+#define LET_IN_NS   50000
 /* Waits of the rank's threads look at stop and deadline this often. */
 #define POLL_NS 20000000
 /* How long the end waits for MPI_Finalize after a failure: for ranks that were alive, one of which may still
@@ -47,6 +51,13 @@ int comm_mpi_launched(int *rank, int *size)
 }
 
 /* ==== what both threads use ==== */
+
+void comm_mpi_enter(comm_mpi_t *mpi)
+{
+    (void)__atomic_add_fetch(&mpi->wanted, 1, __ATOMIC_SEQ_CST);
+    (void)pthread_mutex_lock(&mpi->mutex);
+    (void)__atomic_sub_fetch(&mpi->wanted, 1, __ATOMIC_SEQ_CST);
+}
 
 void comm_mpi_sleep(comm_mpi_t *mpi, pthread_cond_t *cond, int64_t ns)
 {
@@ -169,14 +180,38 @@ static int progress_once(comm_mpi_group_t *g)
     return busy;
 }
 
+/* Lets go of the mutex until all that want it have had it, but no longer than LET_IN_NS. */
+static void let_in(comm_mpi_t *mpi)
+{
+    const int64_t start_ns = base_clock_ns();
+
+    (void)pthread_mutex_unlock(&mpi->mutex);
+    do
+        (void)sched_yield();
+    while (__atomic_load_n(&mpi->wanted, __ATOMIC_SEQ_CST) > 0 &&
+           base_clock_ns() - start_ns < LET_IN_NS);
+    (void)pthread_mutex_lock(&mpi->mutex);
+}
+
+/* A GPU waits for headers: a sleep would be longer than what they let begin. */
+static int spins(const comm_mpi_group_t *g, int64_t busy_ns)
+{
+    return g->headers_only && g->moving && base_device_kind(g->group.dev) == BASE_DEVICE_CUDA &&
+           base_clock_ns() - busy_ns < GPU_SPIN_NS;
+}
+
 static void run_group(comm_mpi_t *mpi)
 {
-    int64_t sleep_ns = SLEEP_MIN_NS;
+    int64_t sleep_ns = SLEEP_MIN_NS, busy_ns = 0;
 
     while (mpi->asked == COMM_MPI_RUN) {
         if (progress_once(mpi->group)) {
             sleep_ns = SLEEP_MIN_NS;
+            busy_ns = base_clock_ns();
             (void)pthread_cond_broadcast(&mpi->changed);
+            if (__atomic_load_n(&mpi->wanted, __ATOMIC_SEQ_CST) > 0) let_in(mpi);
+        } else if (spins(mpi->group, busy_ns)) {
+            let_in(mpi);
         } else {
             if (mpi->group->moving) sleep_ns = SLEEP_MIN_NS;
             comm_mpi_sleep(mpi, &mpi->work, sleep_ns);
@@ -227,14 +262,25 @@ static void *progress_main(void *arg)
 
 /* ==== life ==== */
 
+/* Who finds it taken looks a few times before he sleeps: it is held for microseconds. */
+static int init_mutex(pthread_mutex_t *mutex)
+{
+    pthread_mutexattr_t attr;
+
+    if (pthread_mutexattr_init(&attr) != 0) return 0;
+    const int ok = pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP) == 0 &&
+                   pthread_mutex_init(mutex, &attr) == 0;
+    (void)pthread_mutexattr_destroy(&attr);
+    return ok;
+}
+
 static int init_sync(comm_mpi_t *mpi)
 {
     pthread_condattr_t attr;
 
     if (pthread_condattr_init(&attr) != 0) return 0;
     const int ok = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0 &&
-                   pthread_mutex_init(&mpi->mutex, NULL) == 0 &&
-                   pthread_cond_init(&mpi->work, &attr) == 0 &&
+                   init_mutex(&mpi->mutex) && pthread_cond_init(&mpi->work, &attr) == 0 &&
                    pthread_cond_init(&mpi->changed, &attr) == 0;
     (void)pthread_condattr_destroy(&attr);
     return ok;

@@ -46,19 +46,26 @@ static base_status_t wait_work(void *args)
     return st;
 }
 
-base_status_t comm_mpi_wait_counter(comm_mpi_group_t *g, base_stream_t *stream,
-                                    const comm_mpi_wait_t *wait)
+base_status_t comm_mpi_wait_counters(comm_mpi_group_t *g, base_stream_t *stream,
+                                     const comm_mpi_wait_t *waits, int num)
 {
-    const wait_args_t args = {.g = g, .stream = stream, .wait = *wait};
+    const int on_host = base_device_kind(g->group.dev) != BASE_DEVICE_CUDA;
+    base_signal_t open[COMM_MPI_MAX_WAITS];
+    base_status_t st = BASE_OK;
+    int num_open = 0;
 
-    /* The host has seen it, so all that is given to the stream from now on comes after it: no wait, which would be
-     * a call of the driver. */
-    if (base_counter_value(wait->counter) >= wait->value) return BASE_OK;
-    const base_status_t st =
-        base_device_kind(g->group.dev) == BASE_DEVICE_CUDA
-            ? base_stream_wait_counter(stream, wait->counter, wait->value)
-            : base_stream_submit(stream, wait_work, &args, sizeof args, NULL, 0);
+    for (int i = 0; i < num && st >= 0; i++) {
+        const wait_args_t args = {.g = g, .stream = stream, .wait = waits[i]};
 
+        /* The host has seen it, so all that is given to the stream from now on comes after it: no wait, which would
+         * be a call of the driver. */
+        if (base_counter_value(waits[i].counter) >= waits[i].value) continue;
+        if (on_host)
+            st = base_stream_submit(stream, wait_work, &args, sizeof args, NULL, 0);
+        else
+            open[num_open++] = (base_signal_t){waits[i].counter, waits[i].value};
+    }
+    if (st >= 0 && num_open > 0) st = base_stream_wait_all(stream, open, num_open);
     return comm_mpi_outcome(g, st);
 }
 

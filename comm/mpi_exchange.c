@@ -186,7 +186,7 @@ static base_status_t mpi_begin(comm_group_t *group, int channel, const comm_exch
                             : base_event_query(ex->ready);
         if (st < 0) return comm_mpi_outcome(g, st);
     }
-    (void)pthread_mutex_lock(&g->process->mutex);
+    comm_mpi_enter(g->process);
     sequence = g->begun[channel] + 1;
     if (group->size == 1 && !comm_mpi_is_stopped(g)) { /* no peer: nothing to do, on any device */
         *sequence_p = g->begun[channel] = sequence;

@@ -292,6 +292,7 @@ static base_status_t progress_slot(comm_mpi_group_t *g, int channel, comm_mpi_sl
     }
     if (done && !open) {
         slot->phase = COMM_MPI_COMPLETE;
+        __atomic_store_n(&slot->complete, slot->sequence, __ATOMIC_RELEASE);
         *busy = 1;
     }
     return BASE_OK;

@@ -72,6 +72,8 @@ typedef struct comm_mpi_link {
 typedef struct comm_mpi_slot {
     uint64_t sequence; /* 0: never used */
     comm_mpi_phase_t phase;
+    uint64_t
+        complete; /* atomic builtins: the last sequence that was COMPLETE, for who does not take the mutex */
     comm_tag_t tag;
     const char *name; /* for the trace */
     int num_links;
@@ -189,10 +191,13 @@ struct comm_mpi {
     int stuck; /* the progress thread does not come back: nothing of the group may be freed */
     base_status_t status;
     comm_mpi_group_t *group;
+    int wanted; /* atomic builtins: threads in comm_mpi_enter */
 };
 
 /* ==== mpi.c ==== */
 
+/* Takes the mutex. Between two looks the progress thread, when it is busy, lets go of it only for those that are in here. */
+void comm_mpi_enter(comm_mpi_t *mpi);
 /* Sleeps until woken, at most `ns`. The mutex is held. */
 void comm_mpi_sleep(comm_mpi_t *mpi, pthread_cond_t *cond, int64_t ns);
 /* Has the progress thread do something and waits until it has, at most `limit_ns`. */
@@ -265,10 +270,11 @@ typedef struct comm_mpi_wait {
                                 as long as the group. NULL: not known, then all of the wait counts as exchange */
 } comm_mpi_wait_t;
 
-/* `stream` goes on when the counter is there. On cpu and strict the wait returns what stopped the group, and is
- * in the stream's account; on cuda the carrier has to release the counter then. */
-base_status_t comm_mpi_wait_counter(comm_mpi_group_t *g, base_stream_t *stream,
-                                    const comm_mpi_wait_t *wait) BASE_MUST_CHECK;
+/* `stream` goes on when all these counters are there. On cpu and strict the waits return what stopped the group, and
+ * are in the stream's account; on cuda they are one call, and the carrier has to release the counters then. */
+#define COMM_MPI_MAX_WAITS BASE_MAX_SIGNALS
+base_status_t comm_mpi_wait_counters(comm_mpi_group_t *g, base_stream_t *stream,
+                                     const comm_mpi_wait_t *waits, int num) BASE_MUST_CHECK;
 /* What a call returns that was refused because the group has stopped: what stopped it. */
 base_status_t comm_mpi_outcome(comm_mpi_group_t *g, base_status_t st) BASE_MUST_CHECK;
 

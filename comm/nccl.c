@@ -44,7 +44,7 @@ static base_status_t wait_for_slot(comm_nccl_t *n, int channel, const comm_nccl_
         st = base_counter_wait_host(ctx, c->done, slot->sequence, WAIT_SLICE_MS);
         if (comm_mpi_is_stopped(n->g)) return comm_watch_stopped(ctx);
         if (st == BASE_PENDING && waited_ns > comm_watch_limit_ns(ctx) &&
-            base_counter_value(c->ready) < slot->sequence)
+            base_counter_value(comm_nccl_ready(c, slot->sequence)) < slot->sequence)
             st = BASE_FAIL(ctx, BASE_ERR_TIMEOUT, BASE_MSG_COMM_02,
                            "rank %d: channel %s, exchange %" PRIu64 ": not ready after %" PRId64
                            " ms, and %d are open",
@@ -63,6 +63,17 @@ static void fill_slot(comm_nccl_slot_t *slot, const comm_exchange_t *ex, uint64_
     for (int i = 0; i < ex->num_peers; i++)
         if (ex->peers[i].num_send > 0 || ex->peers[i].num_recv > 0)
             slot->peers[slot->num_peers++] = ex->peers[i];
+}
+
+/* As copy engines do. */
+static base_status_t say_ready(comm_nccl_channel_t *c, const comm_exchange_t *ex, uint64_t sequence)
+{
+    base_counter_t *ready = comm_nccl_ready(c, sequence);
+
+    if (ex->after != NULL) return base_stream_signal(ex->after, ready, sequence);
+    if (ex->ready != NULL) return base_stream_signal(c->post, ready, sequence);
+    base_counter_raise(ready, sequence);
+    return BASE_OK;
 }
 
 static base_status_t nccl_begin(comm_group_t *group, int channel, const comm_exchange_t *ex,
@@ -84,63 +95,68 @@ static base_status_t nccl_begin(comm_group_t *group, int channel, const comm_exc
     if (comm_mpi_is_stopped(n->g)) return comm_watch_stopped(group->ctx);
     BASE_TRY(wait_for_slot(n, channel, slot));
     headers.ready = NULL;
+    headers.after = NULL;
     BASE_TRY(comm_mpi_ops.begin(group, channel, &headers, &sequence));
     fill_slot(slot, ex, sequence);
-    st = base_stream_signal(c->post, c->ready, sequence);
+    st = say_ready(c, ex, sequence);
     if (st < 0) return comm_mpi_outcome(n->g, st);
-    (void)pthread_mutex_lock(&n->g->process->mutex);
-    __atomic_store_n(&c->begun, sequence, __ATOMIC_RELEASE);
-    (void)pthread_cond_broadcast(&n->g->process->changed);
-    (void)pthread_mutex_unlock(&n->g->process->mutex);
+    __atomic_store_n(&c->begun, sequence, __ATOMIC_SEQ_CST);
+    comm_nccl_pump_wake(n);
     *sequence_p = sequence;
     return BASE_OK;
 }
 
 /* ==== arrived, sent: of all peers at once ==== */
 
-static base_status_t wait_on(comm_group_t *group, comm_ticket_t ticket, int peer,
-                             base_stream_t *stream, int moves)
-{
-    comm_nccl_t *n = nccl_of(group);
-    comm_nccl_channel_t *c = &n->channels[ticket.channel];
-    const comm_mpi_wait_t wait = {.counter = c->done,
-                                  .value = ticket.sequence,
-                                  .peer = peer,
-                                  .tag = comm_nccl_slot(c, ticket.sequence)->tag};
-
-    return moves ? comm_mpi_wait_counter(n->g, stream, &wait) : BASE_OK;
-}
+enum { FOR_ARRIVED = 1, FOR_SENT = 2 };
 
 /* Whether any peer, or the one, sends or receives in this exchange. A slot that was used again belongs
  * to a later exchange: the ticket's is complete. */
-static int moves_anything(comm_group_t *group, comm_ticket_t ticket, int peer, int is_send)
+static int moves_anything(const comm_nccl_slot_t *slot, uint64_t sequence, int peer, int what)
 {
-    const comm_nccl_slot_t *slot =
-        comm_nccl_slot(&nccl_of(group)->channels[ticket.channel], ticket.sequence);
-
-    for (int i = 0; slot->sequence == ticket.sequence && i < slot->num_peers; i++) {
+    for (int i = 0; slot->sequence == sequence && i < slot->num_peers; i++) {
         const comm_peer_t *p = &slot->peers[i];
 
-        if ((peer < 0 || p->rank == peer) && (is_send ? p->num_send : p->num_recv) > 0) return 1;
+        if (peer >= 0 && p->rank != peer) continue;
+        if ((what & FOR_ARRIVED) != 0 && p->num_recv > 0) return 1;
+        if ((what & FOR_SENT) != 0 && p->num_send > 0) return 1;
     }
     return 0;
+}
+
+static base_status_t wait_on(comm_group_t *group, comm_ticket_t ticket, int peer,
+                             base_stream_t *stream, int what)
+{
+    comm_nccl_t *n = nccl_of(group);
+    comm_nccl_channel_t *c = &n->channels[ticket.channel];
+    const comm_nccl_slot_t *slot = comm_nccl_slot(c, ticket.sequence);
+    const comm_mpi_wait_t wait = {
+        .counter = c->done, .value = ticket.sequence, .peer = peer, .tag = slot->tag};
+
+    if (!moves_anything(slot, ticket.sequence, peer, what)) return BASE_OK;
+    return comm_mpi_wait_counters(n->g, stream, &wait, 1);
 }
 
 static base_status_t nccl_arrived(comm_group_t *group, comm_ticket_t ticket, int peer,
                                   base_stream_t *stream)
 {
-    return wait_on(group, ticket, peer, stream, moves_anything(group, ticket, peer, 0));
+    return wait_on(group, ticket, peer, stream, FOR_ARRIVED);
 }
 
 static base_status_t nccl_arrived_all(comm_group_t *group, comm_ticket_t ticket,
                                       base_stream_t *stream)
 {
-    return wait_on(group, ticket, -1, stream, moves_anything(group, ticket, -1, 0));
+    return wait_on(group, ticket, -1, stream, FOR_ARRIVED);
 }
 
 static base_status_t nccl_sent(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream)
 {
-    return wait_on(group, ticket, -1, stream, moves_anything(group, ticket, -1, 1));
+    return wait_on(group, ticket, -1, stream, FOR_SENT);
+}
+
+static base_status_t nccl_complete(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream)
+{
+    return wait_on(group, ticket, -1, stream, FOR_ARRIVED | FOR_SENT);
 }
 
 /* ==== bare ==== */
@@ -149,9 +165,11 @@ static base_status_t nccl_sent(comm_group_t *group, comm_ticket_t ticket, base_s
 static base_status_t nccl_bare(comm_group_t *group, const comm_bare_t *bare, int64_t *ns_p)
 {
     comm_nccl_channel_t *c = &nccl_of(group)->channels[COMM_CHANNEL_PING];
+    base_counter_t *done = NULL;
     base_status_t st = BASE_OK;
 
-    BASE_TRY(comm_mpi_barrier(group));
+    BASE_TRY(base_counter_create(group->dev, &done));
+    BASE_TRY_GOTO(comm_mpi_barrier(group), st, out);
     const int64_t start_ns = base_clock_ns();
     for (int i = 0; i < bare->repeat && st >= 0; i++) {
         const int64_t at = i % bare->depth * bare->bytes;
@@ -165,10 +183,14 @@ static base_status_t nccl_bare(comm_group_t *group, const comm_bare_t *bare, int
             pieces[num++] =
                 (comm_nccl_piece_t){bare->from, 0, base_mem_at(bare->recv, at), bare->bytes};
         st = comm_nccl_link_move(c->link, c->move, pieces, num);
+        if (st >= 0 && bare->told) st = base_stream_signal(c->move, done, (uint64_t)i + 1);
     }
     if (st >= 0) st = base_stream_sync(c->move);
     *ns_p = base_clock_ns() - start_ns;
-    return st < 0 ? st : comm_mpi_barrier(group);
+    if (st >= 0) st = comm_mpi_barrier(group);
+out:
+    base_counter_destroy(done);
+    return st;
 }
 
 /* ==== stop, end ==== */
@@ -192,9 +214,11 @@ static void nccl_destroy(comm_group_t *group)
 
 static const comm_ops_t nccl_ops = {.name = "nccl",
                                     .begin = nccl_begin,
+                                    .takes_after = 1,
                                     .arrived = nccl_arrived,
                                     .arrived_all = nccl_arrived_all,
                                     .sent = nccl_sent,
+                                    .complete = nccl_complete,
                                     .barrier = comm_mpi_barrier,
                                     .allgather = comm_mpi_allgather,
                                     .bare = nccl_bare,
@@ -234,8 +258,7 @@ static void end(comm_carrier_t *carrier)
         if (comm_mpi_is_stopped(n->g)) comm_nccl_link_abort(c->link);
         base_stream_destroy(c->post);
         base_stream_destroy(c->move);
-        base_stream_destroy(c->tell);
-        c->post = c->move = c->tell = NULL;
+        c->post = c->move = NULL;
         comm_nccl_link_close(c->link);
         c->link = NULL;
     }
@@ -263,7 +286,8 @@ static void destroy(comm_carrier_t *carrier)
         free_staging(&c->out);
         base_event_destroy(c->given);
         base_counter_destroy(c->done);
-        base_counter_destroy(c->ready);
+        for (int k = 0; k < COMM_MAX_OPEN_EXCHANGES; k++)
+            base_counter_destroy(c->ready[k]);
     }
     base_free(ctx, n->pieces);
     base_free(ctx, n);
@@ -338,20 +362,18 @@ static base_status_t open_channel(comm_nccl_t *n, int number, const comm_nccl_id
     for (int k = 0; k < COMM_MAX_OPEN_EXCHANGES; k++) {
         c->slots[k].peers = base_calloc(group->ctx, group->size - 1, sizeof(comm_peer_t), WHAT);
         if (c->slots[k].peers == NULL) return BASE_ERR_NOMEM;
+        BASE_TRY(base_counter_create(group->dev, &c->ready[k]));
     }
     BASE_TRY(base_buffer_alloc(group->dev, BASE_MEMORY_DEVICE, COMM_NCCL_STAGING_BYTES,
                                "NCCL staging", &c->in.buffer));
     BASE_TRY(base_buffer_alloc(group->dev, BASE_MEMORY_DEVICE, COMM_NCCL_STAGING_BYTES,
                                "NCCL staging", &c->out.buffer));
-    BASE_TRY(base_counter_create(group->dev, &c->ready));
     BASE_TRY(base_counter_create(group->dev, &c->done));
     BASE_TRY(base_event_create(group->dev, &c->given));
     (void)snprintf(name, sizeof name, "post %s", comm_channel_name(number));
     BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->post));
     (void)snprintf(name, sizeof name, "nccl %s", comm_channel_name(number));
     BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->move));
-    (void)snprintf(name, sizeof name, "tell %s", comm_channel_name(number));
-    BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->tell));
     return comm_nccl_link_open(group->dev, group->rank, group->size, id, COMM_NCCL_DIRECT,
                                &c->link);
 }

@@ -15,8 +15,8 @@
  * meet and connect while the group is opened; from then on no call of NCCL waits for another rank, and after a
  * stop all ranks abort their communicators.
  *
- * While data moves NCCL's kernels hold multiprocessors: between two of four GPUs 8 (below 48 MiB), 16, or 32 (from
- * 96 MiB), for each peer at once and at most 32 in all (comm/nccl_link.c). Copy engines hold none. */
+ * While data moves NCCL's kernels hold multiprocessors: between two of four GPUs 8 (up to 24 MiB), 16, or 32 (beyond
+ * 48 MiB), for each peer at once and at most 32 in all (comm/nccl_link.c). Copy engines hold none. */
 #ifndef CADRE_COMM_NCCL_H
 #define CADRE_COMM_NCCL_H
 

@@ -17,6 +17,8 @@
 #define OPEN_SLEEP_NS 20000
 #define GPU_SPIN_NS   100000
 #define DRAIN_NS      INT64_C(1000000000) /* for what is queued when the group stops */
+/* Nothing is late before. To look takes a mutex that the rank's and the progress thread need, and calls of NCCL. */
+#define PATIENCE_NS 1000000
 
 typedef struct position {
     comm_nccl_t *n;
@@ -144,9 +146,7 @@ static base_status_t move(const position_t *at)
     BASE_TRY(walk(at, PASS_RECEIVE, &num));
     BASE_TRY(comm_nccl_link_move(c->link, c->move, n->pieces, num));
     BASE_TRY(walk(at, PASS_UNPACK, &num));
-    BASE_TRY(base_event_record(c->given, c->move));
-    BASE_TRY(base_stream_wait_event(c->tell, c->given));
-    return base_stream_signal(c->tell, c->done, at->slot->sequence);
+    return base_stream_signal(c->move, c->done, at->slot->sequence);
 }
 
 /* ==== looking ==== */
@@ -159,18 +159,18 @@ static base_status_t can_move(const position_t *at, int *yes)
     comm_mpi_group_t *g = at->n->g;
     const uint64_t sequence = at->slot->sequence;
     const comm_mpi_slot_t *headers = &g->slots[at->channel][sequence % COMM_MAX_OPEN_EXCHANGES];
+    const int agreed = __atomic_load_n(&headers->complete, __ATOMIC_ACQUIRE) == sequence;
+    const int64_t since_ns =
+        at->slot->begun_ns > at->c->moved_ns ? at->slot->begun_ns : at->c->moved_ns;
     base_status_t st = BASE_PENDING;
 
+    *yes = agreed && base_counter_value(comm_nccl_ready(at->c, sequence)) >= sequence;
+    if (agreed || base_clock_ns() - since_ns < PATIENCE_NS) return BASE_OK;
     (void)pthread_mutex_lock(&g->process->mutex);
-    *yes = headers->sequence == sequence && headers->phase == COMM_MPI_COMPLETE;
-    if (!*yes && !comm_mpi_is_stopped(g)) {
-        const int64_t since_ns =
-            at->slot->begun_ns > at->c->moved_ns ? at->slot->begun_ns : at->c->moved_ns;
-
+    if (__atomic_load_n(&headers->complete, __ATOMIC_ACQUIRE) != sequence &&
+        !comm_mpi_is_stopped(g))
         st = comm_mpi_check_late(g, at->channel, sequence, base_clock_ns() - since_ns);
-    }
     (void)pthread_mutex_unlock(&g->process->mutex);
-    *yes = *yes && base_counter_value(at->c->ready) >= sequence;
     return st == BASE_PENDING ? BASE_OK : st;
 }
 
@@ -180,17 +180,15 @@ static base_status_t check_moved(const position_t *at, int64_t now)
     comm_nccl_t *n = at->n;
     comm_nccl_channel_t *c = at->c;
     base_ctx_t *ctx = n->g->group.ctx;
-    const uint64_t done = base_counter_value(c->done), ready = base_counter_value(c->ready);
+    const uint64_t done = base_counter_value(c->done);
     const comm_nccl_moved_t *late = &c->moves[(done + 1) % COMM_MAX_OPEN_EXCHANGES];
     char tag[COMM_TEXT_BYTES];
 
-    if (done != c->seen_done || ready != c->seen_ready) c->moved_ns = now;
+    if (done != c->seen_done) c->moved_ns = now;
     c->seen_done = done;
-    c->seen_ready = ready;
-    if (done >= c->moved) return BASE_OK;
+    if (done >= c->moved || now - c->moved_ns < PATIENCE_NS) return BASE_OK;
     BASE_TRY(comm_nccl_link_check(c->link));
-    if (ready <= done || now - c->moved_ns <= comm_watch_limit_ns(ctx) + n->g->delay_ns)
-        return BASE_OK;
+    if (now - c->moved_ns <= comm_watch_limit_ns(ctx) + n->g->delay_ns) return BASE_OK;
     comm_tag_text(&late->tag, tag);
     return BASE_FAIL(ctx, BASE_ERR_TIMEOUT, BASE_MSG_COMM_02,
                      "rank %d: channel %s, exchange %" PRIu64 " (%s): NCCL is not done in %" PRId64
@@ -242,13 +240,12 @@ static void park(comm_nccl_t *n)
         comm_nccl_link_abort(n->channels[i].link);
         if (base_device_kind(n->g->group.dev) != BASE_DEVICE_CUDA)
             continue; /* waits end by themselves */
-        base_counter_release(n->channels[i].ready);
         base_counter_release(n->channels[i].done);
     }
     for (int i = 0; i < COMM_NUM_CHANNELS && stopped; i++) {
         comm_nccl_channel_t *c = &n->channels[i];
 
-        if (base_event_record(c->given, c->tell) < 0) continue; /* failed: nothing runs */
+        if (base_event_record(c->given, c->move) < 0) continue; /* failed: nothing runs */
         while (base_event_query(c->given) == BASE_PENDING && base_clock_ns() - start_ns < DRAIN_NS)
             base_clock_sleep_ns(20000);
     }
@@ -267,29 +264,59 @@ static int has_open(comm_nccl_t *n)
     return 0;
 }
 
+static uint64_t num_begun(comm_nccl_t *n)
+{
+    uint64_t num = 0;
+
+    for (int i = 0; i < COMM_NUM_CHANNELS; i++)
+        num += __atomic_load_n(&n->channels[i].begun, __ATOMIC_SEQ_CST);
+    return num;
+}
+
+/* Whoever sees a pump that does not sleep has said before what there is, and that is found here: hence the one order of
+ * all of it. */
+static void rest(comm_nccl_t *n, uint64_t seen)
+{
+    comm_mpi_t *mpi = n->g->process;
+
+    (void)pthread_mutex_lock(&mpi->mutex);
+    (void)__atomic_exchange_n(&n->asleep, 1, __ATOMIC_SEQ_CST);
+    if (num_begun(n) == seen && !__atomic_load_n(&n->ending, __ATOMIC_SEQ_CST))
+        comm_mpi_sleep(mpi, &mpi->changed, has_open(n) ? OPEN_SLEEP_NS : SLEEP_NS);
+    __atomic_store_n(&n->asleep, 0, __ATOMIC_RELEASE);
+    (void)pthread_mutex_unlock(&mpi->mutex);
+}
+
+void comm_nccl_pump_wake(comm_nccl_t *n)
+{
+    comm_mpi_t *mpi = n->g->process;
+
+    if (!__atomic_load_n(&n->asleep, __ATOMIC_SEQ_CST)) return;
+    (void)pthread_mutex_lock(&mpi->mutex);
+    (void)pthread_cond_broadcast(&mpi->changed);
+    (void)pthread_mutex_unlock(&mpi->mutex);
+}
+
 static void *pump_main(void *arg)
 {
     comm_nccl_t *n = arg;
-    comm_mpi_t *mpi = n->g->process;
     const int on_host = base_device_kind(n->g->group.dev) != BASE_DEVICE_CUDA;
     int64_t busy_ns = base_clock_ns();
-    int ending = 0;
 
     (void)prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL); /* sleeps of 20 us, not of 70 */
-    while (!ending && !comm_mpi_is_stopped(n->g)) {
+    while (!__atomic_load_n(&n->ending, __ATOMIC_ACQUIRE) && !comm_mpi_is_stopped(n->g)) {
+        const uint64_t seen = num_begun(n);
         int busy = 0;
         const base_status_t st = look(n, &busy);
-        const int open = has_open(n);
 
-        if (st < 0) (void)fail(n, st);
-        (void)pthread_mutex_lock(&mpi->mutex);
-        ending = n->ending;
-        if (busy) busy_ns = base_clock_ns();
-        const int spins = open && !on_host && base_clock_ns() - busy_ns < GPU_SPIN_NS;
-        if (!busy && !ending && !spins)
-            comm_mpi_sleep(mpi, &mpi->changed, open ? OPEN_SLEEP_NS : SLEEP_NS);
-        (void)pthread_mutex_unlock(&mpi->mutex);
-        if (spins) (void)sched_yield();
+        if (st < 0)
+            (void)fail(n, st);
+        else if (busy)
+            busy_ns = base_clock_ns();
+        else if (!on_host && base_clock_ns() - busy_ns < GPU_SPIN_NS)
+            (void)sched_yield();
+        else
+            rest(n, seen);
     }
     park(n);
     return NULL;
@@ -307,13 +334,9 @@ base_status_t comm_nccl_pump_start(comm_nccl_t *n)
 
 void comm_nccl_pump_end(comm_nccl_t *n)
 {
-    comm_mpi_t *mpi = n->g->process;
-
     if (!n->started) return;
-    (void)pthread_mutex_lock(&mpi->mutex);
-    n->ending = 1;
-    (void)pthread_cond_broadcast(&mpi->changed);
-    (void)pthread_mutex_unlock(&mpi->mutex);
+    __atomic_store_n(&n->ending, 1, __ATOMIC_SEQ_CST);
+    comm_nccl_pump_wake(n);
     (void)pthread_join(n->thread, NULL);
     n->started = 0;
     base_memory_count_close(base_ctx_memory(n->g->group.ctx), BASE_RESOURCE_THREAD);

@@ -36,18 +36,18 @@ typedef struct comm_nccl_moved {
 
 typedef struct comm_nccl_channel {
     comm_nccl_link_t *link;
-    base_stream_t *post; /* waits for `ready`; the rank's thread feeds it */
-    base_stream_t *move; /* the pump feeds it */
-    base_stream_t
-        *tell; /* raises `done` behind what `move` did, which goes on meanwhile; likewise */
-    base_counter_t *ready, *done;
-    base_event_t *given;         /* behind what the pump gave last */
+    base_stream_t *post; /* waits for events; the rank's thread feeds it */
+    base_stream_t *move; /* the pump feeds it; raises `done` behind each exchange */
+    base_counter_t *
+        ready[COMM_MAX_OPEN_EXCHANGES]; /* of a slot, as what raises it are streams of the caller */
+    base_counter_t *done;
+    base_event_t *given;         /* behind all, when the group stops */
     comm_nccl_staging_t in, out; /* the pump's */
     comm_nccl_slot_t slots[COMM_MAX_OPEN_EXCHANGES];
     uint64_t begun;   /* atomic builtins */
     uint64_t moved;   /* the pump's: last exchange that is given to the stream */
-    int64_t moved_ns; /* the pump's: when one was, or was done, or was ready last */
-    uint64_t seen_done, seen_ready;
+    int64_t moved_ns; /* the pump's: when one was, or was done */
+    uint64_t seen_done;
     comm_nccl_moved_t moves[COMM_MAX_OPEN_EXCHANGES]; /* the pump's */
 } comm_nccl_channel_t;
 
@@ -59,8 +59,9 @@ typedef struct comm_nccl {
     int pieces_room;
     pthread_t thread;
     int started;
-    int ending; /* process->mutex guards both */
-    int parked; /* the pump does nothing any more */
+    int ending; /* atomic builtins */
+    int asleep; /* atomic builtins: the pump waits for process->changed, or is about to */
+    int parked; /* process->mutex guards it: the pump does nothing any more */
 } comm_nccl_t;
 
 static inline comm_nccl_slot_t *comm_nccl_slot(comm_nccl_channel_t *c, uint64_t sequence)
@@ -68,9 +69,16 @@ static inline comm_nccl_slot_t *comm_nccl_slot(comm_nccl_channel_t *c, uint64_t 
     return &c->slots[sequence % COMM_MAX_OPEN_EXCHANGES];
 }
 
+static inline base_counter_t *comm_nccl_ready(comm_nccl_channel_t *c, uint64_t sequence)
+{
+    return c->ready[sequence % COMM_MAX_OPEN_EXCHANGES];
+}
+
 /* ==== nccl_pump.c ==== */
 
 base_status_t comm_nccl_pump_start(comm_nccl_t *n) BASE_MUST_CHECK;
 void comm_nccl_pump_end(comm_nccl_t *n);
+/* There is something new for it; without a call of the kernel while it is awake. */
+void comm_nccl_pump_wake(comm_nccl_t *n);
 
 #endif

@@ -22,7 +22,6 @@
 enum { KIND_CONTRIBUTIONS = -1, KIND_SUMS = -2 };
 
 typedef struct reducer_entry {
-    base_event_t *ready;
     comm_peer_t *peers; /* [size - 1] */
     base_range_t *send, *recv;
 } reducer_entry_t;
@@ -49,10 +48,7 @@ base_status_t comm_reducer_create(comm_group_t *group, comm_reducer_t **reducer_
         e->peers = base_calloc(group->ctx, peers, sizeof *e->peers, "reduction lists");
         e->send = base_calloc(group->ctx, peers, sizeof *e->send, "reduction lists");
         e->recv = base_calloc(group->ctx, peers, sizeof *e->recv, "reduction lists");
-        if (e->peers == NULL || e->send == NULL || e->recv == NULL)
-            st = BASE_ERR_NOMEM;
-        else
-            st = base_event_create(group->dev, &e->ready);
+        if (e->peers == NULL || e->send == NULL || e->recv == NULL) st = BASE_ERR_NOMEM;
     }
     if (st < 0) {
         comm_reducer_destroy(group, r);
@@ -66,7 +62,6 @@ void comm_reducer_destroy(comm_group_t *group, comm_reducer_t *reducer)
 {
     if (reducer == NULL) return;
     for (int i = 0; i < RING; i++) {
-        base_event_destroy(reducer->ring[i].ready);
         base_free(group->ctx, reducer->ring[i].recv);
         base_free(group->ctx, reducer->ring[i].send);
         base_free(group->ctx, reducer->ring[i].peers);
@@ -235,9 +230,8 @@ static base_status_t run_exchange(comm_group_t *group, const comm_reduce_t *redu
         .name = kind == KIND_CONTRIBUTIONS ? "contributions to a sum" : "sums",
         .num_peers = n,
         .peers = e->peers,
-        .ready = s->me < 0 ? NULL : e->ready};
+        .after = s->me < 0 ? NULL : reduce->stream};
 
-    if (s->me >= 0) BASE_TRY(base_event_record(e->ready, reduce->stream));
     BASE_TRY(comm_exchange_begin(group, COMM_CHANNEL_PING, &ex, ticket_p));
     return s->me < 0 ? BASE_OK : comm_exchange_arrived_all(group, *ticket_p, reduce->stream);
 }

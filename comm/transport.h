@@ -25,11 +25,15 @@ typedef struct comm_ops {
      * may have been recorded again by then. */
     base_status_t (*begin)(comm_group_t *group, int channel, const comm_exchange_t *ex,
                            uint64_t *sequence_p);
+    /* begin takes ex->after; else group.c hands it an event in that place. */
+    int takes_after;
     base_status_t (*arrived)(comm_group_t *group, comm_ticket_t ticket, int peer,
                              base_stream_t *stream);
     /* Both are conjunctions over all peers; the transport knows which of them matter. */
     base_status_t (*arrived_all)(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream);
     base_status_t (*sent)(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream);
+    /* May be NULL: arrived_all, then sent. */
+    base_status_t (*complete)(comm_group_t *group, comm_ticket_t ticket, base_stream_t *stream);
     base_status_t (*barrier)(comm_group_t *group);
     base_status_t (*allgather)(comm_group_t *group, const void *mine, int64_t bytes, void *all);
     base_status_t (*bare)(comm_group_t *group, const comm_bare_t *bare,
@@ -53,6 +57,7 @@ struct comm_group {
     uint64_t
         begun[COMM_NUM_CHANNELS]; /* last sequence number given by group.c; the rank's thread */
     comm_reducer_t *reducer;
+    base_event_t *passed[COMM_NUM_CHANNELS]; /* comm_group_give_event */
 };
 
 base_status_t comm_group_init(comm_group_t *group, const comm_ops_t *ops, base_ctx_t *ctx,
@@ -60,6 +65,11 @@ base_status_t comm_group_init(comm_group_t *group, const comm_ops_t *ops, base_c
 void comm_group_deinit(comm_group_t *group); /* legal after a failed init and on a zeroed group */
 
 const char *comm_channel_name(int channel); /* "ping", "pong" */
+
+/* Where `ex` has a stream that it begins after: an event recorded there in its place. The group's, until the next one
+ * of the channel. */
+base_status_t comm_group_give_event(comm_group_t *group, int channel,
+                                    comm_exchange_t *ex) BASE_MUST_CHECK;
 
 /* ==== what is measured (group.c) ==== */
 

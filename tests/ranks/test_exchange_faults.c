@@ -518,6 +518,8 @@ static base_status_t argument_rank(comm_group_t *group, base_ctx_t *ctx, base_de
     RANK_CHECK(run, me, comm_exchange_begin(group, 0, &ex, &ticket) == BASE_ERR_STATE,
                "no recording");
     base_ctx_clear_error(ctx);
+    ex.after = gear.stream;
+    EXPECT_ARG(comm_exchange_begin(group, 0, &ex, &ticket), "both an event and a stream");
     base_event_destroy(event);
     BASE_TRY(exchange(group, &gear, &w));
     /* Stopping twice is legal, and everything after it says so. */

@@ -107,11 +107,10 @@ static void make_view(view_t *v, uint64_t seed, int e, int me, int size, base_bu
     }
     *ex = (comm_exchange_t){.tag = {.plan_hash = seed, .microbatch = e, .layer = e % 7, .kind = 1},
                             .num_peers = n,
-                            .peers = v->peers,
-                            .ready = v->ready};
+                            .peers = v->peers};
 }
 
-/* Waits for exchange e's data peer by peer, in a random order, and compares the whole slot. */
+/* Waits for exchange e's data peer by peer, in a random order, or for all of it at once, and compares the whole slot. */
 static base_status_t retire(rank_case_t *run, comm_group_t *group, view_t *v, base_stream_t *stream,
                             base_buffer_t *in, int64_t base, int e)
 {
@@ -120,8 +119,11 @@ static base_status_t retire(rank_case_t *run, comm_group_t *group, view_t *v, ba
 
     if (!v->open) return BASE_OK;
     v->open = 0;
-    for (int i = 0; i < size; i++)
-        BASE_TRY(comm_exchange_arrived(group, v->ticket, (first + i) % size, stream));
+    if (rank_random((uint64_t)me, (uint64_t)e, 0, 10) % 3 == 0)
+        BASE_TRY(comm_exchange_complete(group, v->ticket, stream));
+    else
+        for (int i = 0; i < size; i++)
+            BASE_TRY(comm_exchange_arrived(group, v->ticket, (first + i) % size, stream));
     BASE_TRY(base_download(stream, v->got, base_mem(in, base), SLOT_BYTES));
     BASE_TRY(comm_exchange_sent(group, v->ticket, stream));
     BASE_TRY(base_stream_sync(stream));
@@ -129,9 +131,22 @@ static base_status_t retire(rank_case_t *run, comm_group_t *group, view_t *v, ba
     return BASE_OK;
 }
 
+/* What was given to `stream` is ready by an event, or behind that stream, or behind another one that waits for it. */
+static base_status_t choose_ready(const plan_t *plan, int me, int e, view_t *v,
+                                  base_stream_t *stream, base_stream_t *other, comm_exchange_t *ex)
+{
+    const int how = (int)(rank_random(plan->seed, (uint64_t)e, (uint64_t)me, 11) % 3);
+
+    ex->ready = how == 0 ? v->ready : NULL;
+    ex->after = how == 1 ? stream : how == 2 ? other : NULL;
+    if (how == 1) return BASE_OK;
+    BASE_TRY(base_event_record(v->ready, stream));
+    return how == 2 ? base_stream_wait_event(other, v->ready) : BASE_OK;
+}
+
 static base_status_t exchange_loop(rank_case_t *run, comm_group_t *group, base_ctx_t *ctx,
-                                   base_stream_t *stream, base_buffer_t *out, base_buffer_t *in,
-                                   view_t *views)
+                                   base_stream_t *stream, base_stream_t *other, base_buffer_t *out,
+                                   base_buffer_t *in, view_t *views)
 {
     const plan_t *plan = run->user;
     const int me = comm_group_rank(group), size = comm_group_size(group);
@@ -150,7 +165,7 @@ static base_status_t exchange_loop(rank_case_t *run, comm_group_t *group, base_c
         make_view(v, plan->seed, e, me, size, out, in, base, &ex);
         BASE_TRY(base_upload(stream, base_mem(out, base), v->out, SLOT_BYTES));
         BASE_TRY(base_fill(stream, &gaps, GAP));
-        BASE_TRY(base_event_record(v->ready, stream));
+        BASE_TRY(choose_ready(plan, me, e, v, stream, other, &ex));
         BASE_TRY(comm_exchange_begin(group, (int)(rank_random(plan->seed, (uint64_t)e, 0, 2) % 2),
                                      &ex, &v->ticket));
         v->open = 1;
@@ -172,7 +187,7 @@ static base_status_t random_rank(comm_group_t *group, base_ctx_t *ctx, base_devi
     BASE_TRY_GOTO(rank_gear_open(&in, dev, BASE_STREAM_COMPUTE, WINDOW * SLOT_BYTES), st, out);
     for (int i = 0; i < WINDOW; i++)
         BASE_TRY_GOTO(base_event_create(dev, &views[i].ready), st, out);
-    st = exchange_loop(user, group, ctx, out.stream, out.buffer, in.buffer, views);
+    st = exchange_loop(user, group, ctx, out.stream, in.stream, out.buffer, in.buffer, views);
 out:
     if (st < 0) comm_group_stop(group, NULL);
     for (int i = 0; i < WINDOW; i++)
