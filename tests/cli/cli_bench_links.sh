@@ -16,7 +16,7 @@ rows = [json.loads(line) for line in open("out")]
 wanted = [(t, way, b) for t in sys.argv[2:] for way in ("one", "both") for b in (65536, 262144, 1048576)]
 assert [(r["transport"], r["way"], r["bytes"]) for r in rows] == wanted
 for r in rows:
-    assert r["ranks"] == int(sys.argv[1]) and r["device"] == "cpu" and r["repeat"] > 0 and r["ns"] > 0 and r["alone_ns"] > 0 and r["less_than"] == ""
+    assert r["ranks"] == int(sys.argv[1]) and r["device"] == "cpu" and r["repeat"] > 0 and r["ns"] > 0 and r["alone_ns"] > 0 and r["bare_told_ns"] > 0 and r["less_than"] == ""
     assert abs(r["gb_per_s"] * r["ns"] / r["bytes"] - 1) < 1e-3 and abs(r["bare_ns"] / r["ns"] / r["share"] - 1) < 1e-3
 PY
 }
