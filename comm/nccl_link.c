@@ -24,13 +24,14 @@ int comm_nccl_link_carries(base_device_kind_t kind)
  * there are none here, gain by them.
  *
  * NCCL_P2P_NVL_CHUNKSIZE: a message is spread over a number of channels (a multiprocessor each, while
- * it moves) that doubles, to at most 32, while a channel's part exceeds 32 chunks. By default (512 KiB)
- * a message between two of four ranks has 8 channels up to 128 MiB, which is one direction's worth
- * of NVLink: both directions at once go at half the rate. With 192 KiB it has 16 beyond 48 MiB. */
+ * it moves): 32 over the number of ranks, and from there on twice as many, to at most 32, while a channel's part
+ * exceeds 32 chunks. By default (512 KiB) that is 8 channels between two of four ranks up to 128 MiB, and 16 between two
+ * of two up to 256 MiB; a direction's worth of NVLink takes 8 to 12, so that both directions at once go at half the rate, and
+ * at three quarters. With 96 KiB a message has 32 channels beyond 48 MiB. */
 static void set_environment(void)
 {
     (void)setenv("NCCL_NVLS_ENABLE", "0", 0);
-    (void)setenv("NCCL_P2P_NVL_CHUNKSIZE", "196608", 0);
+    (void)setenv("NCCL_P2P_NVL_CHUNKSIZE", "98304", 0);
 }
 
 base_status_t comm_nccl_link_id(base_ctx_t *ctx, comm_nccl_id_t *id)
