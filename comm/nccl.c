@@ -463,7 +463,9 @@ base_status_t comm_nccl_open(comm_mpi_group_t *g)
         destroy(&n->carrier);
         return st;
     }
+    (void)pthread_mutex_lock(&g->process->mutex); /* the progress thread looks at it */
     g->headers_only = 1;
+    (void)pthread_mutex_unlock(&g->process->mutex);
     g->carrier = &n->carrier;
     g->group.ops = &nccl_ops;
     return BASE_OK;
