@@ -48,8 +48,8 @@ static const base_schema_key_t KEYS[] = {
     {"", "output", BASE_SCHEMA_PATH, REQUIRED, NULL, WITHOUT_RANGE, NULL, NULL, BASE_SCHEMA_TAKE,
      "", "Folder of the run. It must not hold another run; --resume continues the one it holds.",
      ROOT(output)},
-    {"", "data", BASE_SCHEMA_PATH, OPTIONAL, NULL, WITHOUT_RANGE, NULL, NULL, BASE_SCHEMA_CONTENT,
-     "",
+    {"", "data", BASE_SCHEMA_DOCUMENTS, OPTIONAL, NULL, WITHOUT_RANGE, NULL, NULL,
+     BASE_SCHEMA_CONTENT, "",
      "Documents to train the whole model on, .jsonl or a prepared .h5. Only with train.mode full.",
      ROOT(data)},
 
@@ -144,10 +144,10 @@ static const base_schema_key_t KEYS[] = {
      "Name of the adapter and of its folder in output/adapters: letters, digits, '.', '_' and "
      "'-', at most 64, beginning with a letter or digit. No two adapters share one.",
      OF(name)},
-    {"adapters", "data", BASE_SCHEMA_PATH, REQUIRED | INHERIT | LORA, NULL, WITHOUT_RANGE, NULL,
-     NULL, BASE_SCHEMA_CONTENT, "",
+    {"adapters", "data", BASE_SCHEMA_DOCUMENTS, REQUIRED | INHERIT | LORA, NULL, WITHOUT_RANGE,
+     NULL, NULL, BASE_SCHEMA_CONTENT, "",
      "Documents to train on: .jsonl, or an .h5 made by `cadre prepare`.", OF(data)},
-    {"adapters", "eval", BASE_SCHEMA_PATH, OPTIONAL | INHERIT, NULL, WITHOUT_RANGE, NULL,
+    {"adapters", "eval", BASE_SCHEMA_DOCUMENTS, OPTIONAL | INHERIT, NULL, WITHOUT_RANGE, NULL,
      "eval_documents", BASE_SCHEMA_CONTENT, "",
      "Documents to evaluate on: .jsonl, or an .h5 made by `cadre prepare`.", OF(eval)},
     {"adapters", "eval_documents", BASE_SCHEMA_INT, OPTIONAL | INHERIT, NULL, 1, MAX_COUNT, NULL,
@@ -341,6 +341,9 @@ const char *base_schema_wants(const base_schema_key_t *key, char *buffer, size_t
         break;
     case BASE_SCHEMA_PATH:
         append(buffer, bytes, "a path");
+        break;
+    case BASE_SCHEMA_DOCUMENTS:
+        append(buffer, bytes, "a path that ends in .jsonl or .h5");
         break;
     case BASE_SCHEMA_BOOL:
     case BASE_SCHEMA_TYPE_COUNT:

@@ -20,6 +20,7 @@ extern "C" {
     X(DOUBLE, double, "number")                                                                    \
     X(STRING, char *, "text")                                                                      \
     X(PATH, char *, "path")                                                                        \
+    X(DOCUMENTS, char *, "path that ends in .jsonl or .h5")                                        \
     X(ENUM, int, "word")                                                                           \
     X(WORD_OR_PATH, char *, "word, or a path with a slash")                                        \
     X(TARGETS, uint32_t, "all-linear, or a list of layers")                                        \

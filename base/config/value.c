@@ -202,6 +202,13 @@ static bool parse_targets(const base_schema_key_t *key, const base_yaml_node_t *
     return true;
 }
 
+static bool ends_in(const char *text, const char *end)
+{
+    const size_t bytes = strlen(text), end_bytes = strlen(end);
+
+    return bytes > end_bytes && strcmp(text + bytes - end_bytes, end) == 0;
+}
+
 static bool parse_text(const base_schema_key_t *key, const base_yaml_node_t *node,
                        base_value_t *value)
 {
@@ -211,6 +218,8 @@ static bool parse_text(const base_schema_key_t *key, const base_yaml_node_t *nod
         strlen(node->text) > BASE_VALUE_MAX_TEXT)
         return false;
     value->text = node->text;
+    if (key->type == BASE_SCHEMA_DOCUMENTS)
+        return ends_in(node->text, ".jsonl") || ends_in(node->text, ".h5");
     if (key->type != BASE_SCHEMA_WORD_OR_PATH) return true;
     return strchr(node->text, '/') != NULL || parse_word(key->words, node->text, &word);
 }
@@ -238,6 +247,7 @@ static bool parse_typed(const base_schema_key_t *key, const base_yaml_node_t *no
         return parse_targets(key, node, value, culprit);
     case BASE_SCHEMA_STRING:
     case BASE_SCHEMA_PATH:
+    case BASE_SCHEMA_DOCUMENTS:
     case BASE_SCHEMA_WORD_OR_PATH:
         return parse_text(key, node, value);
     case BASE_SCHEMA_TYPE_COUNT:
@@ -322,6 +332,7 @@ base_status_t base_value_store(const base_schema_key_t *key, const base_value_t 
         break;
     case BASE_SCHEMA_STRING:
     case BASE_SCHEMA_PATH:
+    case BASE_SCHEMA_DOCUMENTS:
     case BASE_SCHEMA_WORD_OR_PATH:
         text = base_text_pool_copy(pool, value->text, strlen(value->text));
         if (text == NULL) return BASE_ERR_NOMEM;
@@ -373,6 +384,7 @@ static base_value_t fetch(const base_schema_key_t *key, const void *object)
     }
     case BASE_SCHEMA_STRING:
     case BASE_SCHEMA_PATH:
+    case BASE_SCHEMA_DOCUMENTS:
     case BASE_SCHEMA_WORD_OR_PATH: {
         GET(char *, text);
         value.text = text;
@@ -546,6 +558,7 @@ void base_value_write(const base_schema_key_t *key, const void *object, const ba
         break;
     case BASE_SCHEMA_STRING:
     case BASE_SCHEMA_PATH:
+    case BASE_SCHEMA_DOCUMENTS:
     case BASE_SCHEMA_WORD_OR_PATH:
         write_text(writer, value.text);
         break;

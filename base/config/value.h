@@ -15,9 +15,9 @@ extern "C" {
 #define BASE_VALUE_MAX_TEXT 4095
 
 typedef struct base_value {
-    int64_t integer;                      /* BOOL, INT, ENUM, TARGETS */
-    double real[2];                       /* DOUBLE, PAIR */
-    const char *text;                     /* STRING, PATH, WORD_OR_PATH; borrowed from the node */
+    int64_t integer;  /* BOOL, INT, ENUM, TARGETS */
+    double real[2];   /* DOUBLE, PAIR */
+    const char *text; /* STRING, PATH, DOCUMENTS, WORD_OR_PATH; borrowed from the node */
     const base_yaml_node_t *list;         /* NUMBERS as they were read; borrowed */
     const base_config_numbers_t *numbers; /* NUMBERS of an object */
 } base_value_t;

@@ -114,7 +114,7 @@ class Command(model_folders.PrepareTest):
             (("legal.jsonl", "--model", "m", "-o", "x.h5", "--set", "a=1"), "CLI-02: --set: legal.jsonl is no configuration"),
             (("no.yaml",), "CONF-01: no.yaml: No such file or directory"),
             (("run.yaml", "--set", "adapters.chat.data=chat.txt"),
-             'CONF-04: data of chat: found "chat.txt", wanted a path that ends in .jsonl or .h5'),
+             'CONF-04: --set adapters.chat.data: want a path that ends in .jsonl or .h5, found "chat.txt"'),
         ):
             text, errors = self.cadre(*words, code=2)
             self.assertEqual((text, errors[0]), ("", "cadre: error " + error))

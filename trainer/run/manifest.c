@@ -78,6 +78,7 @@ static void put_value(base_json_t *j, const base_schema_key_t *key, const void *
         base_json_string(j, *(char *const *)field);
         return;
     case BASE_SCHEMA_PATH:
+    case BASE_SCHEMA_DOCUMENTS:
         put_path(j, *(char *const *)field);
         return;
     case BASE_SCHEMA_ENUM:

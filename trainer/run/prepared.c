@@ -59,10 +59,7 @@ base_status_t tr_prepared_path(base_ctx_t *ctx, const base_config_t *config,
         *path_p = base_strdup(ctx, source, "path of a dataset");
         return *path_p != NULL ? BASE_OK : BASE_ERR_NOMEM;
     }
-    if (!ends_in(source, ".jsonl"))
-        return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CONF_04,
-                         "%s of %s: found \"%s\", wanted a path that ends in .jsonl or .h5",
-                         eval ? "eval" : "data", name, source);
+    assert(ends_in(source, ".jsonl"));
     (void)snprintf(place, sizeof place, "prepared/%s%s.h5", name, eval ? ".eval" : "");
     return join(ctx, config->output, place, path_p);
 }

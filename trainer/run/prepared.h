@@ -40,8 +40,8 @@ const char *tr_prepared_source(const base_config_adapter_t *job, tr_prepared_set
 /* True for a path that ends in .h5: nothing has to be prepared. */
 bool tr_prepared_is_dataset(const char *source);
 
-/* Path of the dataset: the source itself if it is an .h5. The job has to name one. CONF-04 when its
- * name ends neither in .jsonl nor in .h5. Owned (base_free). */
+/* Path of the dataset: the source itself if it is an .h5. The job has to name one, as a loaded
+ * configuration does. Owned (base_free). */
 base_status_t tr_prepared_path(base_ctx_t *ctx, const base_config_t *config,
                                const base_config_adapter_t *job, tr_prepared_set_t set,
                                char **path_p) BASE_MUST_CHECK;

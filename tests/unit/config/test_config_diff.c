@@ -106,7 +106,7 @@ static void adapters_are_matched_by_name(void **state)
 
 static void modes_are_compared(void **state)
 {
-    static const char FULL[] = CONFIG_HEAD "data: d\n"
+    static const char FULL[] = CONFIG_HEAD "data: d.h5\n"
                                            "train: {mode: full}\n"
                                            "defaults: {steps: 5, learning_rate: 1e-5}\n";
     base_ctx_t *ctx = fixture_ctx();
@@ -116,7 +116,7 @@ static void modes_are_compared(void **state)
     assert_string_equal(found, "defaults.clip_norm: 1 -> 2, refused\n");
     free(found);
     found = diff_of(ctx, FULL, NULL, CONFIG_SHORT, NULL);
-    assert_string_equal(found, "data: d -> none, taken\n"
+    assert_string_equal(found, "data: d.h5 -> none, taken\n"
                                "batch.max_rank_columns: none -> 16, taken\n"
                                "train.mode: full -> lora, refused\n");
     free(found);

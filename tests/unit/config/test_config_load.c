@@ -176,7 +176,7 @@ static void a_name_in_a_set_may_hold_dots(void **state)
 {
     base_ctx_t *ctx = fixture_ctx();
     base_config_t *c = config_of(ctx,
-                                 CONFIG_HEAD "adapters: [{name: v1.2, data: d, steps: 1, "
+                                 CONFIG_HEAD "adapters: [{name: v1.2, data: d.h5, steps: 1, "
                                              "learning_rate: 1}]\n",
                                  "adapters.v1.2.rank=4");
 
@@ -199,7 +199,7 @@ static void many_adapters_load_back(void **state)
     (void)state;
     assert_non_null(text);
     used = (size_t)snprintf(text, room,
-                            CONFIG_HEAD "defaults: {data: d, steps: 1, learning_rate: 1, "
+                            CONFIG_HEAD "defaults: {data: d.h5, steps: 1, learning_rate: 1, "
                                         "rank: 1024}\nadapters:\n");
     for (int i = 0; i < BASE_CONFIG_MAX_ADAPTERS; i++)
         used += (size_t)snprintf(text + used, room - used, "  - {name: a%d}\n", i);
@@ -236,6 +236,9 @@ static void every_id_can_be_provoked(void **state)
     config_refused(ctx, CONFIG_SHORT "    rank: 0\n", NULL, "CONF-04",
                    "run.yaml:8:11: adapters.code.rank: want a whole number from 1 to 1024, found "
                    "\"0\"");
+    config_refused(ctx, CONFIG_SHORT "    eval: e.json\n", NULL, "CONF-04",
+                   "run.yaml:8:11: adapters.code.eval: want a path that ends in .jsonl or .h5, "
+                   "found \"e.json\"");
     config_refused(ctx, CONFIG_HEAD, NULL, "CONF-05",
                    "run.yaml:1:1: no adapters; train.mode: lora needs at least one");
     config_refused(ctx, CONFIG_SHORT "    steps: 2\n", NULL, "CONF-06",

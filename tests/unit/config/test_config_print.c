@@ -30,7 +30,7 @@ static void what_is_printed_loads_back(void **state)
                              "warmup_steps: 0, rslora: true, targets: [down_proj]}");
     round_trip(CONFIG_HEAD "data: d.h5\n"
                            "train: {mode: full}\n"
-                           "defaults: {steps: 5, learning_rate: 1e-5, eval: e}\n",
+                           "defaults: {steps: 5, learning_rate: 1e-5, eval: e.h5}\n",
                NULL);
 }
 
