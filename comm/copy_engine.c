@@ -105,7 +105,7 @@ static base_status_t begin_remote(comm_copy_engine_t *e, int channel, const comm
     comm_exchange_t part = *ex;
 
     if (!e->has_remote) {
-        (void)pthread_mutex_lock(&g->process->mutex);
+        comm_mpi_enter(g->process);
         *sequence_p = ++g->begun[channel];
         (void)pthread_mutex_unlock(&g->process->mutex);
         return BASE_OK;

@@ -29,8 +29,7 @@ static const char PAGE[] =
     "Exchanges follow each other, several on their way, as do bare transfers; `alone us` is one "
     "that "
     "begins\n"
-    "when the last one is complete, `told us` a bare transfer that raises a counter behind "
-    "itself.\n"
+    "when the last one is complete, `told us` a bare transfer that says when it is done.\n"
     "Exit code 0: nothing falls short of what is wanted; 1: something does, and its row says of "
     "what.";
 
