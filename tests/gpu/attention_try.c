@@ -22,8 +22,6 @@ static base_status_t need_cuda(base_stream_t *s)
         BASE_TRY(kern_attention_##op##_check(base_device_ctx(base_stream_device(s)), args));       \
         return try_##name(s, args);                                                                \
     }
-CHECKED(fwd, fwd_pair)
-CHECKED(fwd, fwd_pair_watched)
 CHECKED(bwd, bwd_fetched)
 CHECKED(bwd, bwd_unfetched)
 CHECKED(bwd, bwd_apart)
@@ -31,11 +29,6 @@ CHECKED(bwd, bwd_apart)
 
 static const tr_attention_ops_t PRODUCT = {"product", checked_attention_fwd, checked_attention_bwd,
                                            kern_attention_bwd_workspace},
-                                PAIR = {"pair", checked_fwd_pair, checked_attention_bwd,
-                                        kern_attention_bwd_workspace},
-                                PAIR_WATCHED = {"pair-watched", checked_fwd_pair_watched,
-                                                checked_attention_bwd,
-                                                kern_attention_bwd_workspace},
                                 FETCHED = {"fetched", checked_attention_fwd, checked_bwd_fetched,
                                            kern_attention_bwd_workspace},
                                 UNFETCHED = {"unfetched", checked_attention_fwd,
@@ -44,8 +37,7 @@ static const tr_attention_ops_t PRODUCT = {"product", checked_attention_fwd, che
                                          kern_attention_bwd_workspace},
                                 PLAIN = {"mma", checked_attention_fwd_mma,
                                          checked_attention_bwd_mma, kern_attention_bwd_workspace};
-static const tr_attention_ops_t *const ALL[] = {&PRODUCT,   &PAIR,  &PAIR_WATCHED, &FETCHED,
-                                                &UNFETCHED, &APART, &PLAIN};
+static const tr_attention_ops_t *const ALL[] = {&PRODUCT, &FETCHED, &UNFETCHED, &APART, &PLAIN};
 
 const tr_attention_ops_t *const *gpu_attention_ops(int *count)
 {

@@ -15,10 +15,6 @@ const tr_attention_ops_t *const *gpu_attention_ops(int *count);
 /* The one of that name, or NULL. */
 const tr_attention_ops_t *gpu_attention_ops_find(const char *name);
 
-/* attention_try_pair.cu: head dim 128 in pairs of blocks that share what they read of keys and values (64: as the
- * op). attention_try_pair_watched.cu: the same; when its barriers wait for ever, it ends and says who waits for what. */
-base_status_t try_fwd_pair(base_stream_t *s, const kern_attention_fwd_t *args);
-base_status_t try_fwd_pair_watched(base_stream_t *s, const kern_attention_fwd_t *args);
 /* attention_try_bwd.cu: head dim 64 with the sum of dq brought to shared memory for the block that adds last, as head dim 128
  * has it; head dim 128 without; each task by itself, however few rows it has. */
 base_status_t try_bwd_fetched(base_stream_t *s, const kern_attention_bwd_t *args);

@@ -47,14 +47,14 @@ template <int ROWS> __device__ __forceinline__ item_work work_of(const sm90_para
     return w;
 }
 
-/* The items of a block, or of BLOCKS neighbours together: one of every round over the blocks, whose order
- * turns round by round, so that no block has the longer one every time. */
-template <int BLOCKS = 1> struct item_walk {
+/* The items of a block: one of every round over the blocks, whose order turns round by round, so that no block has
+ * the longer one every time. */
+struct item_walk {
     int round = 0;
 
     __device__ __forceinline__ int item() const
     {
-        const int all = gridDim.x / BLOCKS, own = blockIdx.x / BLOCKS;
+        const int all = gridDim.x, own = blockIdx.x;
         return round * all + (round & 1 ? all - 1 - own : own);
     }
 };

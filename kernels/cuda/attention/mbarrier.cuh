@@ -56,38 +56,6 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity)
                  : "memory");
 }
 
-/* ==== between the blocks of a cluster ==== */
-
-__device__ __forceinline__ int block_in_cluster()
-{
-    uint32_t rank;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return static_cast<int>(rank);
-}
-
-/* At that barrier of a block of the cluster. It tells that engines are done with shared memory (wgmma_wait has
- * returned), and publishes no stores to other blocks: with .release.cluster it would, by a MEMBAR.ALL.GPU each time. */
-__device__ __forceinline__ void barrier_arrive_at(uint32_t barrier, uint32_t block)
-{
-    asm volatile("{\n"
-                 ".reg .b32 there;\n"
-                 "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
-                 "}" ::"r"(barrier),
-                 "r"(block)
-                 : "memory");
-}
-
-/* All threads of all blocks of the cluster. */
-__device__ __forceinline__ void cluster_meet()
-{
-    asm volatile("barrier.cluster.arrive.release;\n"
-                 "barrier.cluster.wait.acquire;" ::
-                     : "memory");
-}
-
-/* ==== within a block ==== */
-
 /* Named barriers of THREADS threads: those that meet and those that only announce. 0 belongs to
  * __syncthreads. */
 template <int THREADS> __device__ __forceinline__ void named_meet(int id)

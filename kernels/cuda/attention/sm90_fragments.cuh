@@ -44,6 +44,22 @@ __device__ __forceinline__ void multiply_rows(wgmma_accumulator<N> &acc, uint32_
     }
 }
 
+/* acc (64 x N) = a b^T: a 64 x D in registers, N rows of a tile. */
+template <int D, int N, int B_PANEL>
+__device__ __forceinline__ void multiply_left(wgmma_accumulator<N> &acc, const wgmma_left<D> &a,
+                                              uint32_t rows_of_b)
+{
+    const uint64_t b = kern_ptx::wgmma_operand<B_PANEL>(rows_of_b);
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) {
+        const int in_b = (k / 4 * B_PANEL + k % 4 * 32) >> 4;
+        if (k == 0)
+            kern_ptx::wgmma_rows<false>(acc, a[k], b);
+        else
+            kern_ptx::wgmma_rows<true>(acc, a[k], b + in_b);
+    }
+}
+
 /* acc (64 x D) += a b: a 64 x INNER in registers, b the first INNER rows of a tile of D columns. */
 template <int INNER, int D, int B_PANEL>
 __device__ __forceinline__ void multiply_columns(wgmma_accumulator<D> &acc,
@@ -132,9 +148,9 @@ __device__ __forceinline__ void store_row(__nv_bfloat16 *to, const wgmma_accumul
             x[i] = kern_ptx::pack_bf16(__fmul_rn(acc[n + i][2 * r], factor),
                                        __fmul_rn(acc[n + i][2 * r + 1], factor));
         transpose_quad(x);
-        if (live)
-            *reinterpret_cast<uint4 *>(to + 8 * n + 8 * (threadIdx.x % 4)) =
-                make_uint4(x[0], x[1], x[2], x[3]);
+        if (live) /* nobody reads it soon */
+            __stcs(reinterpret_cast<uint4 *>(to + 8 * n + 8 * (threadIdx.x % 4)),
+                   make_uint4(x[0], x[1], x[2], x[3]));
     }
 }
 

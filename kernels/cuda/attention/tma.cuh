@@ -118,23 +118,26 @@ __device__ __forceinline__ void load_at(uint32_t to, uint32_t barrier, const CUt
                  : "memory");
 }
 
-/* The same into all blocks of the cluster that `blocks` has a bit for: the same place of each, counted by
- * the same barrier of each. */
-__device__ __forceinline__ void load_for_all(uint32_t to, uint32_t barrier, const CUtensorMap *map,
-                                             int c1, int c2, int c3, int c4, uint16_t blocks)
-{
-    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster [%0], [%1, {%2, %3, %4, %5, %6}], [%7], %8;" ::"r"(to),
-                 "l"(map), "r"(0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "r"(barrier), "h"(blocks)
-                 : "memory");
-}
-
 /* Rows [row, row + 128) of that head into a box at a multiple of 1024 bytes; `barrier` counts
  * the whole box, also where rows do not exist. One thread. */
 __device__ __forceinline__ void load_box(uint32_t to, uint32_t barrier, const CUtensorMap *map,
                                          int row, int head, int which)
 {
     load_at(to, barrier, map, row, 0, head, which);
+}
+
+/* The same for rows that nobody else reads soon: L2 gives their lines up before others. */
+__device__ __forceinline__ void load_box_once(uint32_t to, uint32_t barrier, const CUtensorMap *map,
+                                              int row, int head, int which)
+{
+    asm volatile("{\n"
+                 ".reg .b64 policy;\n"
+                 "createpolicy.fractional.L2::evict_first.b64 policy, 1.0;\n"
+                 "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%2, %3, %4, %5, %6}], [%7], policy;\n"
+                 "}" ::"r"(to),
+                 "l"(map), "r"(0), "r"(row), "r"(0), "r"(head), "r"(which), "r"(barrier)
+                 : "memory");
 }
 
 /* Floats from shared memory to global memory, or added there one by one; both at multiples of 16

@@ -38,7 +38,6 @@ __device__ __forceinline__ void wgmma_commit()
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
-/* Waits until at most the last PENDING groups are under way. */
 /* Holds the wait that follows until x, which is not negative, is known: ptxas may move waits up, away from work that
  * was to be done meanwhile (13.0 does). What would be stored at that shared address never is. x is a sum: of an
  * exponential, or a maximum of some, ptxas knows the sign, and drops all this. tests/checks/sass.py sees what came of it. */
@@ -53,6 +52,7 @@ __device__ __forceinline__ void wgmma_hold(float x, uint32_t address)
                  : "memory");
 }
 
+/* Waits until at most the last PENDING groups are under way. */
 template <int PENDING> __device__ __forceinline__ void wgmma_wait()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
@@ -123,6 +123,48 @@ __device__ __forceinline__ void wgmma_rows(wgmma_accumulator<64> &acc, uint64_t 
                  "}"
                  : KERN_WGMMA_ACCUMULATORS_64
                  : "l"(a), "l"(b), "n"(ADD));
+}
+
+/* acc (64 x 128) = or += a b^T: a 64 x 16 in registers as in wgmma_columns, b 128 rows of a tile, 16 columns. */
+template <bool ADD>
+__device__ __forceinline__ void wgmma_rows(wgmma_accumulator<128> &acc, const uint32_t (&a)[4],
+                                           uint64_t b)
+{
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.ne.b32 add, %69, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+                 "{%0, %1, %2, %3, %4, %5, %6, %7, "
+                 "%8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, "
+                 "%24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, "
+                 "%40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, "
+                 "%56, %57, %58, %59, %60, %61, %62, %63}, "
+                 "{%64, %65, %66, %67}, %68, add, 1, 1, 0;\n"
+                 "}"
+                 : KERN_WGMMA_ACCUMULATORS_128
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(ADD));
+}
+
+/* The same for 64 rows of b. */
+template <bool ADD>
+__device__ __forceinline__ void wgmma_rows(wgmma_accumulator<64> &acc, const uint32_t (&a)[4],
+                                           uint64_t b)
+{
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.ne.b32 add, %37, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+                 "{%0, %1, %2, %3, %4, %5, %6, %7, "
+                 "%8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, "
+                 "%24, %25, %26, %27, %28, %29, %30, %31}, "
+                 "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n"
+                 "}"
+                 : KERN_WGMMA_ACCUMULATORS_64
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(ADD));
 }
 
 /* acc (64 x 64) = or += a^T b: 16 rows of two tiles, 64 columns of each. */
