@@ -90,7 +90,7 @@ __device__ __forceinline__ void load_items(const bwd_sm90_params &p, const arena
     const stage_barriers of_keys = a.of_keys(), of_values = a.of_values();
     ring at;
     row_ring rows_at;
-    for (item_walk<> walk; walk.item() < p.num_row_items; walk.round++, rows_at.next()) {
+    for (item_walk walk; walk.item() < p.num_row_items; walk.round++, rows_at.next()) {
         const row_item w = row_item_of<D>(p, walk.item());
         const CUtensorMap *map = &p.kv_maps[w.task];
         int row = w.first_key - p.tasks[w.task].kv_row0;
@@ -153,7 +153,7 @@ __device__ __forceinline__ void consume_items(const bwd_sm90_params &p, const ar
     wgmma_left<KEYS> ds_left;
     ring at;
     row_ring rows_at;
-    for (item_walk<> walk; walk.item() < p.num_row_items; walk.round++, rows_at.next()) {
+    for (item_walk walk; walk.item() < p.num_row_items; walk.round++, rows_at.next()) {
         const row_item w = row_item_of<D>(p, walk.item());
         const row_state rows = rows_of<D>(p, w, warp_row + threadIdx.x % 32 / 4);
         /* Positions of the warp's rows lie between those two. */
