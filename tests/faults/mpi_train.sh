@@ -122,6 +122,12 @@ errors 1
 err 'CLI-02: --threads 2: mpirun has started 2 ranks already'
 mpi 2 2 train none.yaml
 errors 1
+mpi 2 3 trian run.yaml
+errors 1
+err 'CLI-01: unknown verb "trian"; nearest is "train"'
+mpi 2 2 help trian
+errors 1
+err 'CLI-01: unknown verb "trian"'
 mpi 2 3 train run.yaml --hosts 2,2
 errors 1
 err 'CLI-02: --hosts: found "2,2", wanted the ranks of each host, such as 2,1 for 3 ranks'
@@ -173,6 +179,14 @@ both 2 --threads 2
 err 'CLI-02: rank 1: --threads 2: mpirun has started 2 ranks already'
 both 2 --no-such-option
 err 'CLI-02: rank 1: unknown option "--no-such-option"'
+words="(rank 1 with another verb)"
+got=0
+timeout 200 "$mpiexec" "${quick[@]}" -np 1 "$cadre" train run.yaml --set output=runs/both : -np 1 "$cadre" trian \
+    >out 2>err || got=$?
+[ "$got" -eq 2 ] || fail "exit code $got, wanted 2"
+errors 1
+err 'CLI-01: rank 1: unknown verb "trian"'
+rm -rf runs/both
 both 5 --set adapters.code.global_batch_documents=3
 err 'COMM-03: rank 1 has another configuration than rank 0'
 err 'rank 0'

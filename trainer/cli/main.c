@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "lora/pack_process.h"
 #include "trainer/cli/cli_error.h"
+#include "trainer/cli/run_ranks.h"
 #include "trainer/cli/verb.h"
 
 #include <errno.h>
@@ -35,11 +36,9 @@ static const struct {
 };
 enum { NUM_ALIASES = sizeof aliases / sizeof aliases[0] };
 
-static int run(const tr_cli_t *cli, int argc, char **argv)
+static base_status_t find_verb(const tr_cli_t *cli, int argc, char **argv, const tr_verb_t **verb_p)
 {
-    if (argc < 2)
-        return tr_cli_exit_code(
-            BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_01, "no verb given"));
+    if (argc < 2) return BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_01, "no verb given");
 
     const char *word = argv[1];
     const char *options[NUM_ALIASES];
@@ -47,11 +46,17 @@ static int run(const tr_cli_t *cli, int argc, char **argv)
         options[i] = aliases[i].option;
         if (strcmp(word, aliases[i].option) == 0) word = aliases[i].verb;
     }
-    if (word[0] == '-')
-        return tr_cli_exit_code(tr_cli_unknown_option(cli->ctx, word, options, NUM_ALIASES));
+    if (word[0] == '-') return tr_cli_unknown_option(cli->ctx, word, options, NUM_ALIASES);
+    *verb_p = tr_verb_find(cli, word);
+    return *verb_p != NULL ? BASE_OK : tr_verb_unknown(cli, word);
+}
 
-    const tr_verb_t *verb = tr_verb_find(cli, word);
-    return verb != NULL ? verb->run(cli, argc - 1, argv + 1) : tr_verb_unknown(cli, word);
+static int run(const tr_cli_t *cli, int argc, char **argv)
+{
+    const tr_verb_t *verb = NULL;
+    const base_status_t line = find_verb(cli, argc, argv, &verb);
+
+    return line >= 0 ? verb->run(cli, argc - 1, argv + 1) : tr_run_ranks_refuse(cli->ctx, line);
 }
 
 int main(int argc, char **argv)

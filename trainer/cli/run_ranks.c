@@ -177,3 +177,14 @@ base_status_t tr_run_ranks(tr_run_ranks_t *ranks, comm_rank_fn fn, void *user)
         base_log_error(ranks->log, &error);
     return st;
 }
+
+int tr_run_ranks_refuse(base_ctx_t *ctx, base_status_t line)
+{
+    tr_run_ranks_t ranks;
+
+    base_status_t st = tr_run_ranks_open(ctx, line, NULL, &ranks);
+    if (st < 0) return tr_cli_exit_code(st);
+    st = tr_run_ranks(&ranks, refuse, &ranks);
+    tr_run_ranks_close(&ranks);
+    return tr_cli_exit_code(st);
+}

@@ -42,6 +42,10 @@ bool tr_run_ranks_speaks(void);
  * right: else they would wait, and each that is wrong would speak. */
 base_status_t tr_run_ranks_open(base_ctx_t *ctx, base_status_t line, const char *threads,
                                 tr_run_ranks_t *ranks) BASE_MUST_CHECK;
+/* What a process does whose command line `line` (negative; the error is in the context) leaves no verb to run: of the
+ * processes of mpirun one speaks, as in tr_run_ranks, also when only some command lines are wrong; otherwise the error stays
+ * in the context. Returns the exit code. */
+int tr_run_ranks_refuse(base_ctx_t *ctx, base_status_t line);
 /* `hosts` is the value of --hosts, "3,2": the first three ranks are taken for those of one host and
  * the next two for those of another, so that what a cluster would do can be tried on one machine.
  * CLI-02 when it does not add up to the ranks; as a fault of tr_run_ranks_open. */

@@ -1,7 +1,6 @@
 #include "trainer/cli/verb.h"
 
 #include "base/config/suggest.h"
-#include "trainer/cli/cli_error.h"
 
 #include <string.h>
 
@@ -13,7 +12,7 @@ const tr_verb_t *tr_verb_find(const tr_cli_t *cli, const char *name)
     return NULL;
 }
 
-int tr_verb_unknown(const tr_cli_t *cli, const char *word)
+base_status_t tr_verb_unknown(const tr_cli_t *cli, const char *word)
 {
     const char *names[64] = {NULL};
     size_t count = 0;
@@ -21,10 +20,8 @@ int tr_verb_unknown(const tr_cli_t *cli, const char *word)
     for (size_t i = 0; i < cli->num_verbs && count < sizeof names / sizeof names[0]; i++)
         names[count++] = cli->verbs[i].name;
     const char *nearest = base_suggest_nearest(word, names, count);
-    const base_status_t st =
-        nearest != NULL
-            ? BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_01,
-                        "unknown verb \"%s\"; nearest is \"%s\"", word, nearest)
-            : BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_01, "unknown verb \"%s\"", word);
-    return tr_cli_exit_code(st);
+    if (nearest != NULL)
+        return BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_01,
+                         "unknown verb \"%s\"; nearest is \"%s\"", word, nearest);
+    return BASE_FAIL(cli->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_01, "unknown verb \"%s\"", word);
 }

@@ -42,8 +42,8 @@ enum {
 /* The verb of that name, or NULL. */
 const tr_verb_t *tr_verb_find(const tr_cli_t *cli, const char *name);
 
-/* Records CLI-01 (unknown verb, with the nearest one) and returns TR_EXIT_USAGE. */
-int tr_verb_unknown(const tr_cli_t *cli, const char *word);
+/* Records CLI-01 (unknown verb, with the nearest one). */
+base_status_t tr_verb_unknown(const tr_cli_t *cli, const char *word) BASE_MUST_CHECK;
 
 int tr_cmd_bench(const tr_cli_t *cli, int argc, char **argv);
 int tr_cmd_export(const tr_cli_t *cli, int argc, char **argv);
