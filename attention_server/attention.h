@@ -26,7 +26,8 @@
  *
  * Bits (invariant Placement): o, lse and dq are the same for every plan. dk and dv are the same for
  * every plan with the same cuts, whoever computes: every task's partial sums (acc) go to the owner
- * of the rows, which adds them in ascending q0. With sums_per_server a server adds the partial sums
+ * of the rows, which adds them in ascending q0; a sum of one part is rounded by the task, where that is
+ * possible, and has the same bits. With sums_per_server a server adds the partial sums
  * of its tasks of a document, in ascending q0, rounds once to the compute dtype and sends that; the
  * owner adds one such sum for each server, in ascending server. Then dk and dv are the same for the
  * same plan, and much less is sent.

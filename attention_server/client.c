@@ -121,8 +121,7 @@ base_status_t as_run_sums(as_attention_t *at, const as_schedule_t *s, int32_t la
     if (sum.num_sums == 0) return BASE_OK;
     BASE_TRY(kern_partial_sum_run(at->compute, &sum));
     sum.dst = dv;
-    sum.src = base_mem_at(scratch, s->partial_stride);
-    sum.src_real = base_mem_at(scratch, s->grad_stride);
+    sum.src = sum.src_real = base_mem_at(scratch, s->partial_stride);
     return kern_partial_sum_run(at->compute, &sum);
 }
 

@@ -29,8 +29,8 @@ static base_status_t add_grad(as_schedule_t *s, int64_t r, int32_t p, int32_t h0
                             .received = owner == s->rank,
                             .row0 = row0,
                             .rows = row1 - row0,
-                            .offset = s->scratch_bytes + s->grad_stride};
-    s->grad_stride = as_align(s->grad_stride + (h1 - h0) * grad.rows * grad_lane(s));
+                            .offset = s->partial_stride};
+    s->partial_stride = as_align(s->partial_stride + (h1 - h0) * grad.rows * grad_lane(s));
     return as_list_push(&s->grads, &grad);
 }
 
@@ -52,32 +52,50 @@ static base_status_t add_run(as_schedule_t *s, int64_t r)
     return BASE_OK;
 }
 
+/* Where the server has dk of KV heads [h, ...) of a grad, from its first row on: where their only
+ * task left it, or in the sum. */
+static as_place_t place_of(const as_schedule_t *s, const as_grad_t *grad, int32_t h, int32_t only)
+{
+    const int64_t lane = grad_lane(s), row_bytes = grad->rows * lane;
+    if (only < 0 || !as_info(s, only)->real)
+        return (as_place_t){AS_REGION_SCRATCH, DATA_PING, grad->offset + (h - grad->h0) * row_bytes,
+                            row_bytes};
+    const as_task_t *task = &s->plan->tasks[only];
+    const int64_t pitch = (task->q1 - task->k0) * lane;
+    return (as_place_t){
+        AS_REGION_SCRATCH, DATA_PING,
+        as_info(s, only)->partial + (h - task->h0) * pitch + (grad->row0 - task->k0) * lane, pitch};
+}
+
+/* Both sides cut a grad where the only task of its heads changes, whether that is real or not, which
+ * the server alone knows. */
 static base_status_t add_transfers(as_schedule_t *s, const as_grad_t *grad)
 {
     const as_run_t *run = (const as_run_t *)s->runs.items + grad->run;
     const int32_t owner = s->topology->trainer_rank[s->batch->pieces[grad->piece].trainer],
                   server = s->topology->server_rank[run->server];
     const int64_t row_bytes = grad->rows * grad_lane(s);
-    for (int dv = 0; dv < 2; dv++) {
-        const as_place_t place = {AS_REGION_SCRATCH, DATA_PING, grad->offset + dv * s->grad_stride,
-                                  row_bytes};
-        BASE_TRY(as_schedule_transfer(s, &s->legs[grad->half][AS_BWD_BACK], server, owner, &place,
-                                      &place, row_bytes, grad->h1 - grad->h0));
+    as_exchange_t *leg = &s->legs[grad->half][AS_BWD_BACK];
+    for (int32_t h = grad->h0, end; h < grad->h1; h = end) {
+        const int32_t only = as_run_need(s, run, h).only;
+        for (end = h + 1; end < grad->h1 && as_run_need(s, run, end).only == only; end++)
+            ;
+        as_place_t from = place_of(s, grad, h, only), to = place_of(s, grad, h, -1);
+        for (int dv = 0; dv < 2; dv++) { /* partials.c adds the way to dv */
+            from.half = to.half = dv ? DATA_PONG : DATA_PING;
+            BASE_TRY(as_schedule_transfer(s, leg, server, owner, &from, &to, row_bytes, end - h));
+        }
     }
     return BASE_OK;
 }
 
-/* They lie behind everything else: [dk | dv], sent and received. */
 base_status_t as_schedule_grads(as_schedule_t *s)
 {
-    s->grads.count = 0;
-    s->grad_stride = 0;
     for (int64_t r = 0; r < s->runs.count; r++)
         BASE_TRY(add_run(s, r));
     const as_grad_t *grads = s->grads.items;
     for (int64_t g = 0; g < s->grads.count; g++)
         BASE_TRY(add_transfers(s, &grads[g]));
-    s->scratch_bytes += 2 * s->grad_stride;
     return BASE_OK;
 }
 
@@ -93,7 +111,8 @@ base_status_t as_schedule_server_sums(as_schedule_t *s)
         if (grad->received) continue;
         s->terms.count = 0;
         for (int64_t m = 0; m < run->num_members; m++) { /* ascending q0 */
-            const as_term_t term = as_task_term(s, members[run->first_member + m]);
+            as_term_t term = as_task_term(s, members[run->first_member + m]);
+            term.placed = term.real; /* sent from there */
             BASE_TRY(as_list_push(&s->terms, &term));
         }
         const as_block_t block = {.row0 = grad->row0,

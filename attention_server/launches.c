@@ -89,8 +89,13 @@ static kern_attention_task_t kernel_task(const as_schedule_t *s, int32_t i)
         k.kv = run->k_offset / e + (task->h0 - run->h0) * k.kv_head +
                (task->k0 - run->k0) * sh->head_dim;
     }
-    k.dkv = info->partial / a;
+    k.real = info->real;
+    k.dkv = info->partial / (info->real ? e : a);
     k.dkv_head = (task->q1 - task->k0) * sh->head_dim;
+    if (info->real && info->in_place) { /* dk and dv lie as k and v do */
+        k.dkv = k.kv;
+        k.dkv_head = k.kv_head;
+    }
     return k;
 }
 

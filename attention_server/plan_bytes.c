@@ -134,7 +134,8 @@ static void count_task(as_judge_t *j, const as_task_t *task)
     const int32_t owner = t->trainer_rank[piece->trainer], server = t->server_rank[task->server];
     const int64_t rows = (task->q1 - task->q0) * (task->h1 - task->h0);
 
-    j->scratch[server] += pair_bytes(task->q1 - task->k0, task->h1 - task->h0, w->partial);
+    if (owner != server || !as_task_is_whole(task, j->batch))
+        j->scratch[server] += pair_bytes(task->q1 - task->k0, task->h1 - task->h0, w->partial);
     if (owner != server || task->k0 < piece->doc_row) need_keys(j, task, piece->half);
     if (owner == server) return;
     for (int flow = 0; flow < AS_NUM_FLOWS; flow++) {

@@ -29,6 +29,7 @@ static base_status_t fill_info(as_schedule_t *s)
         info->local_row = piece->local_row + task->q0 - piece->doc_row;
         info->in_place = info->owner_rank == info->server_rank && task->k0 >= piece->doc_row;
         info->run = -1;
+        info->real = 0;
         if (!info->in_place) {
             const as_run_key_t key = {task->server, task->document, task->k0, i};
             BASE_TRY(as_list_push(&s->run_keys, &key));
@@ -77,10 +78,11 @@ static base_status_t merge_runs(as_schedule_t *s)
 as_need_t as_run_need(const as_schedule_t *s, const as_run_t *run, int32_t h)
 {
     const int32_t *members = (const int32_t *)s->run_members.items + run->first_member;
-    as_need_t need = {.row0 = INT64_MAX};
+    as_need_t need = {.row0 = INT64_MAX, .only = -1};
     for (int64_t i = 0; i < run->num_members; i++) {
         const as_task_t *task = &s->plan->tasks[members[i]];
         if (h < task->h0 || h >= task->h1) continue;
+        need.only = need.row1 > 0 ? -1 : members[i];
         need.row0 = as_min(need.row0, task->k0);
         need.row1 = as_max(need.row1, task->q1);
         need.has_ping |= as_info(s, members[i])->half == DATA_PING;

@@ -89,17 +89,20 @@ typedef struct as_task_info {
     int32_t half;
     int32_t in_place; /* keys are read in the trainer's tensors */
     int32_t run;      /* -1 when in place */
+    int32_t
+        real; /* here: rounds its dk, dv itself; in place into the trainer's tensors (partials.c) */
     int64_t local_row;
     /* offsets in bytes, only where this rank is the server */
     int64_t q, o, lse, d_o,
         delta;       /* staged q, (o, later dq), lse, d_o, delta; q and lse in KEEP when retained */
-    int64_t partial; /* dk of this task in SCRATCH; dv lies partial_stride behind */
+    int64_t partial; /* dk of this task in SCRATCH, acc or real; dv lies partial_stride behind */
 } as_task_info_t;
 
 /* Rows [row0, row1) of a run that some task of one KV head needs; row1 0: none does. */
 typedef struct as_need {
     int64_t row0, row1;
     int32_t has_ping; /* one of those tasks is in ping */
+    int32_t only;     /* the one task that does; -1: several or none */
 } as_need_t;
 
 /* One end's place of a transfer: a region and a 2-D range in it. */
@@ -117,7 +120,7 @@ typedef struct as_grad {
     int32_t half;     /* with whose results it travels */
     int32_t received; /* 1: to here; 0: from here */
     int64_t row0, rows;
-    int64_t offset; /* bytes of dk in SCRATCH: (h1 - h0, rows, D) real; dv grad_stride behind */
+    int64_t offset; /* bytes of dk in SCRATCH: (h1 - h0, rows, D) real; dv partial_stride behind */
 } as_grad_t;
 
 /* What goes into a sum of dk: rows [row0, row1) of a document and KV heads [h0, h1), at `src`
@@ -126,7 +129,8 @@ typedef struct as_term {
     int64_t row0, row1;
     int32_t h0, h1;
     int64_t src, src_head;
-    int32_t real; /* 1: an as_grad_t, 0: partial sums of a task (acc) */
+    int32_t real;   /* an as_grad_t or a task that is real; else partial sums of a task (acc) */
+    int32_t placed; /* lies where the sum belongs, and nothing else goes into it */
 } as_term_t;
 
 /* A copy on this rank: keys that are here already go to a run. */
@@ -206,8 +210,7 @@ typedef struct as_schedule {
     int64_t scratch_bytes, keep_bytes; /* needed on this rank; keep: one layer */
     int64_t run_stride;                /* from k to v of a run in SCRATCH */
     int64_t keep_stride;               /* and in KEEP */
-    int64_t partial_stride;            /* from dk to dv */
-    int64_t grad_stride;               /* and of as_grad_t */
+    int64_t partial_stride;            /* from dk to dv, of tasks and of as_grad_t */
     int64_t tasks_here, local_tasks;
 } as_schedule_t;
 
@@ -245,13 +248,15 @@ base_status_t as_schedule_launches(as_schedule_t *s)
 base_status_t
 as_schedule_sums(as_schedule_t *s) BASE_MUST_CHECK; /* sums.c: dk, dv of the owner's rows */
 /* Within as_schedule_transfers: partials.c: where tasks leave dk and dv, and without
- * sums_per_server their way home; grads.c: the way home of a server's sums. */
+ * sums_per_server their way home; within that, grads.c: the way home of a server's sums. */
 base_status_t as_schedule_partials(as_schedule_t *s) BASE_MUST_CHECK;
 base_status_t as_schedule_grads(as_schedule_t *s) BASE_MUST_CHECK;
 /* Within as_schedule_sums, grads.c: what the server adds before it sends. */
 base_status_t as_schedule_server_sums(as_schedule_t *s) BASE_MUST_CHECK;
 
 as_need_t as_run_need(const as_schedule_t *s, const as_run_t *run, int32_t h);
+/* First task of `document` in the plan, whose tasks are sorted by document. */
+int32_t as_first_task(const as_plan_t *plan, int32_t document);
 
 /* A transfer of rows x row_bytes from `from` on rank `src` to `to` on rank `dst`, kept when this
  * rank is one of them. A place is only looked at on the rank where it lies. */
@@ -260,7 +265,8 @@ base_status_t as_schedule_transfer(as_schedule_t *s, as_exchange_t *leg, int32_t
                                    int64_t rows) BASE_MUST_CHECK;
 
 /* Adds sums of the terms s->terms, in their order, over a block of rows and heads: one for each part
- * of the block in which every term covers all or nothing. dst: elements of the block's first row. */
+ * of the block in which every term covers all or nothing, none where that is placed. dst: elements of the
+ * block's first row. */
 typedef struct as_block {
     int64_t row0, row1;
     int32_t h0, h1;

@@ -37,6 +37,7 @@ static base_status_t wait_for_inputs(as_attention_t *at, const as_schedule_t *s,
 /* Bases of a launch: the trainer's tensors of the half, the staged pieces, or the retained ones. */
 typedef struct launch_bases {
     base_mem_t q, k, v, o, lse, d_o, delta, dq;
+    base_mem_t dk, dv, dk_real, dv_real;
 } launch_bases_t;
 
 static launch_bases_t bases_of(const as_attention_t *at, const as_schedule_t *s,
@@ -58,9 +59,13 @@ static launch_bases_t bases_of(const as_attention_t *at, const as_schedule_t *s,
         b.delta = tensors[AS_REGION_DELTA];
         b.dq = tensors[AS_REGION_DQ];
     }
+    b.dk = b.dk_real = scratch;
+    b.dv = b.dv_real = base_mem_at(scratch, s->partial_stride);
     if (launch->kv_region == AS_REGION_K) {
         b.k = tensors[AS_REGION_K];
         b.v = tensors[AS_REGION_V];
+        b.dk_real = tensors[AS_REGION_DK];
+        b.dv_real = tensors[AS_REGION_DV];
     } else {
         const int kept = launch->kv_region == AS_REGION_KEEP;
         b.k = kept ? keep : scratch;
@@ -95,7 +100,6 @@ static base_status_t run_launch(as_attention_t *at, const as_schedule_t *s,
     }
     BASE_TRY(wait_for_inputs(at, s, launch->first_bwd_wait, launch->num_bwd_waits));
     BASE_TRY(as_mark_launch(at, s, launch, layer, direction));
-    const base_mem_t partial = as_region_mem(at, launch->half, AS_REGION_SCRATCH, layer);
     const kern_attention_bwd_t bwd = {.dtype = at->config.dtype,
                                       .group = at->shape.group,
                                       .head_dim = at->shape.head_dim,
@@ -110,8 +114,10 @@ static base_status_t run_launch(as_attention_t *at, const as_schedule_t *s,
                                       .d_o = b.d_o,
                                       .delta = b.delta,
                                       .dq = b.dq,
-                                      .dk = partial,
-                                      .dv = base_mem_at(partial, s->partial_stride),
+                                      .dk = b.dk,
+                                      .dv = b.dv,
+                                      .dk_real = b.dk_real,
+                                      .dv_real = b.dv_real,
                                       .workspace = at->shape.workspace_bytes > 0
                                                        ? base_arena_mem(at->arena, at->workspace)
                                                        : (base_mem_t){0}};
@@ -144,7 +150,7 @@ base_status_t as_attention_serve(as_attention_t *at, data_half_t half, int32_t l
     if (direction == AS_BACKWARD) {
         const base_mem_t scratch = as_region_mem(at, (int)half, AS_REGION_SCRATCH, layer);
         BASE_TRY(as_run_sums(at, s, layer, &s->server_sums[half], &s->server_parts[half], scratch,
-                             base_mem_at(scratch, s->grad_stride)));
+                             base_mem_at(scratch, s->partial_stride)));
     }
     state->served = 1;
     return as_exchange_leg(at, half, layer, direction == AS_FORWARD ? AS_FWD_BACK : AS_BWD_BACK,

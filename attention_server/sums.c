@@ -3,6 +3,8 @@
 
 #include "base/sort.h"
 
+#include <assert.h>
+
 static int compare_int64(const void *pa, const void *pb, const void *unused)
 {
     (void)unused;
@@ -19,8 +21,7 @@ static void make_set(as_list_t *cuts)
     cuts->count = n;
 }
 
-/* First task of `document` in the plan (tasks are sorted by document). */
-static int32_t first_task(const as_plan_t *plan, int32_t document)
+int32_t as_first_task(const as_plan_t *plan, int32_t document)
 {
     int32_t low = 0, high = plan->num_tasks;
     while (low < high) {
@@ -51,12 +52,16 @@ static const as_received_t *find_received(const as_schedule_t *s, int32_t task, 
 as_term_t as_task_term(const as_schedule_t *s, int32_t i)
 {
     const as_task_t *task = &s->plan->tasks[i];
+    const as_task_info_t *info = as_info(s, i);
     return (as_term_t){.row0 = task->k0,
                        .row1 = task->q1,
                        .h0 = task->h0,
                        .h1 = task->h1,
-                       .src = as_info(s, i)->partial / s->shape.acc_bytes,
-                       .src_head = (task->q1 - task->k0) * s->shape.head_dim};
+                       .src =
+                           info->partial / (info->real ? s->shape.real_bytes : s->shape.acc_bytes),
+                       .src_head = (task->q1 - task->k0) * s->shape.head_dim,
+                       .real = info->real,
+                       .placed = info->real && info->in_place};
 }
 
 /* The partial sums of a task, computed here or received for this piece. */
@@ -77,8 +82,8 @@ static as_term_t term_of(const as_schedule_t *s, int32_t i, int32_t piece)
 static base_status_t task_terms(as_schedule_t *s, int32_t p, int only_here)
 {
     const data_piece_t *piece = &s->batch->pieces[p];
-    const int32_t task0 = first_task(s->plan, piece->document),
-                  task1 = first_task(s->plan, piece->document + 1);
+    const int32_t task0 = as_first_task(s->plan, piece->document),
+                  task1 = as_first_task(s->plan, piece->document + 1);
     for (int32_t i = task0; i < task1; i++) {
         const as_task_t *task = &s->plan->tasks[i];
         if (task->q1 <= piece->doc_row || task->k0 >= piece->doc_row + piece->rows) continue;
@@ -127,6 +132,10 @@ static base_status_t add_sum(as_schedule_t *s, const as_block_t *block, int64_t 
     for (int64_t t = 0; t < s->terms.count; t++) {
         const as_term_t *term = (const as_term_t *)s->terms.items + t;
         if (term->h0 > h0 || term->h1 < h1 || term->row0 > row0 || term->row1 < row1) continue;
+        if (term->placed) {
+            assert(sum.num_parts == 0);
+            return BASE_OK;
+        }
         const kern_sum_part_t part = {.src = term->src + (h0 - term->h0) * term->src_head +
                                              (row0 - term->row0) * d,
                                       .src_head = term->src_head,

@@ -29,6 +29,11 @@ static int64_t triangle(int64_t n)
     return n * (n + 1) / 2;
 }
 
+int as_task_is_whole(const as_task_t *task, const data_batch_t *batch)
+{
+    return task->q0 == 0 && task->q1 == batch->documents[task->document].rows;
+}
+
 int as_tasks_share_keys(const as_task_t *a, const as_task_t *b)
 {
     return a->document == b->document && a->h0 < b->h1 && b->h0 < a->h1 && a->k0 < b->q1 &&

@@ -91,6 +91,8 @@ base_status_t as_plan_reserve(as_plan_t *plan, int32_t count) BASE_MUST_CHECK;
 
 /* k0 of a task that begins at row q0. */
 int64_t as_task_first_key(int64_t q0, int64_t window);
+/* Whether a task has all rows of its document. */
+int as_task_is_whole(const as_task_t *task, const data_batch_t *batch);
 /* Whether some key of a KV head gets gradients from both. */
 int as_tasks_share_keys(const as_task_t *a, const as_task_t *b);
 /* (q, k) pairs of a task under its mask, times its KV heads: the unit of work until there is a cost

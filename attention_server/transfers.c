@@ -214,7 +214,6 @@ base_status_t as_schedule_transfers(as_schedule_t *s)
     for (int64_t r = 0; r < s->runs.count; r++)
         BASE_TRY(add_run(s, (const as_run_t *)s->runs.items + r));
     BASE_TRY(as_schedule_partials(s));
-    if (s->shape.sums_per_server) BASE_TRY(as_schedule_grads(s));
     for (int half = 0; half < DATA_NUM_HALVES; half++)
         for (int leg = 0; leg < AS_NUM_LEGS; leg++)
             BASE_TRY(group_by_peer(s, &s->legs[half][leg]));

@@ -40,13 +40,14 @@ static as_attention_config_t small_config(void)
                                    .max_tasks = 16};
 }
 
+/* A document that spans both halves: its tasks leave partial sums. */
 static base_status_t make_batch(rig_t *r)
 {
-    const data_document_t documents[2] = {{.rows = 100, .index = 0}, {.rows = 90, .index = 1}};
+    const data_document_t document = {.rows = 200};
     const lora_pack_t pack = {.num_trainers = 1,
                               .tokens_per_trainer = 2 * ROWS,
-                              .num_documents = 2,
-                              .documents = documents};
+                              .num_documents = 1,
+                              .documents = &document};
     const as_plan_options_t options = {.num_kv_heads = KV_HEADS};
     BASE_TRY(lora_pack_fast(r->ctx, &pack, r->batch));
     return as_plan_token(r->ctx, &options, r->batch, r->topology, r->plan);
