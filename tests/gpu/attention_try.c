@@ -23,21 +23,15 @@ static base_status_t need_cuda(base_stream_t *s)
         return try_##name(s, args);                                                                \
     }
 CHECKED(bwd, bwd_fetched)
-CHECKED(bwd, bwd_unfetched)
-CHECKED(bwd, bwd_apart)
 #undef CHECKED
 
 static const tr_attention_ops_t PRODUCT = {"product", checked_attention_fwd, checked_attention_bwd,
                                            kern_attention_bwd_workspace},
                                 FETCHED = {"fetched", checked_attention_fwd, checked_bwd_fetched,
                                            kern_attention_bwd_workspace},
-                                UNFETCHED = {"unfetched", checked_attention_fwd,
-                                             checked_bwd_unfetched, kern_attention_bwd_workspace},
-                                APART = {"apart", checked_attention_fwd, checked_bwd_apart,
-                                         kern_attention_bwd_workspace},
                                 PLAIN = {"mma", checked_attention_fwd_mma,
                                          checked_attention_bwd_mma, kern_attention_bwd_workspace};
-static const tr_attention_ops_t *const ALL[] = {&PRODUCT, &FETCHED, &UNFETCHED, &APART, &PLAIN};
+static const tr_attention_ops_t *const ALL[] = {&PRODUCT, &FETCHED, &PLAIN};
 
 const tr_attention_ops_t *const *gpu_attention_ops(int *count)
 {

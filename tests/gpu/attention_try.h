@@ -16,10 +16,8 @@ const tr_attention_ops_t *const *gpu_attention_ops(int *count);
 const tr_attention_ops_t *gpu_attention_ops_find(const char *name);
 
 /* attention_try_bwd.cu: head dim 64 with the sum of dq brought to shared memory for the block that adds last, as head dim 128
- * has it; head dim 128 without; each task by itself, however few rows it has. */
+ * has it. */
 base_status_t try_bwd_fetched(base_stream_t *s, const kern_attention_bwd_t *args);
-base_status_t try_bwd_unfetched(base_stream_t *s, const kern_attention_bwd_t *args);
-base_status_t try_bwd_apart(base_stream_t *s, const kern_attention_bwd_t *args);
 
 #ifdef __cplusplus
 }

@@ -21,21 +21,14 @@ cudaError_t launch_fetched(const bwd_sm90_params &p, int32_t head_dim, cudaStrea
                           : launch_dqkv_sm90(p, head_dim, stream);
 }
 
-cudaError_t launch_unfetched(const bwd_sm90_params &p, int32_t head_dim, cudaStream_t stream)
-{
-    return head_dim == 128 ? launch_dqkv<128>(dqkv_sm90_try<128, false>, p, stream)
-                           : launch_dqkv_sm90(p, head_dim, stream);
-}
-
-base_status_t run(base_stream_t *s, const kern_attention_bwd_t *args, launch_dqkv_t dqkv,
-                  bool grouped)
+base_status_t run(base_stream_t *s, const kern_attention_bwd_t *args, launch_dqkv_t dqkv)
 {
     const cudaStream_t stream = static_cast<cudaStream_t>(base_stream_native(s));
     if (args->workspace.buffer == nullptr || kern_attention_bwd_workspace(args) == 0)
         return kern_cuda_attention_bwd(s, args);
     return run_bwd(s, args, true, [=](bwd_params &params) {
         bool done = false;
-        const cudaError_t e = launch_bwd_sm90(params, args->head_dim, stream, &done, dqkv, grouped);
+        const cudaError_t e = launch_bwd_sm90(params, args->head_dim, stream, &done, dqkv);
         return e == cudaSuccess && !done ? cudaErrorNotSupported : e;
     });
 }
@@ -44,15 +37,5 @@ base_status_t run(base_stream_t *s, const kern_attention_bwd_t *args, launch_dqk
 
 extern "C" base_status_t try_bwd_fetched(base_stream_t *s, const kern_attention_bwd_t *args)
 {
-    return run(s, args, launch_fetched, true);
-}
-
-extern "C" base_status_t try_bwd_unfetched(base_stream_t *s, const kern_attention_bwd_t *args)
-{
-    return run(s, args, launch_unfetched, true);
-}
-
-extern "C" base_status_t try_bwd_apart(base_stream_t *s, const kern_attention_bwd_t *args)
-{
-    return run(s, args, launch_dqkv_sm90, false);
+    return run(s, args, launch_fetched);
 }

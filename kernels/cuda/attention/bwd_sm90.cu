@@ -94,7 +94,7 @@ cudaError_t launch_dqkv_sm90(const bwd_sm90_params &p, int32_t head_dim, cudaStr
 }
 
 cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done,
-                            launch_dqkv_t dqkv, bool grouped)
+                            launch_dqkv_t dqkv)
 {
     const encode_map_t encode = find_encode_map();
     *done = false;
@@ -120,9 +120,8 @@ cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t 
         const int begin = num_tasks * i / launches, end = num_tasks * (i + 1) / launches;
         const task_range range = {order + begin, end - begin};
         bwd_sm90_params params;
-        if (!(head_dim == 64
-                  ? describe_tasks<64>(&params, encode, p, range, grouped ? processors : 0)
-                  : describe_tasks<128>(&params, encode, p, range, grouped ? processors : 0)))
+        if (!(head_dim == 64 ? describe_tasks<64>(&params, encode, p, range, processors)
+                             : describe_tasks<128>(&params, encode, p, range, processors)))
             return cudaSuccess;
         if (p.workspace != nullptr) {
             e = dqkv(params, head_dim, stream);

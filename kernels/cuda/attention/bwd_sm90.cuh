@@ -71,7 +71,7 @@ using launch_dqkv_t = cudaError_t (*)(const bwd_sm90_params &p, int32_t head_dim
                                       cudaStream_t stream);
 cudaError_t launch_dqkv_sm90(const bwd_sm90_params &p, int32_t head_dim, cudaStream_t stream);
 cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done,
-                            launch_dqkv_t dqkv = launch_dqkv_sm90, bool grouped = true);
+                            launch_dqkv_t dqkv = launch_dqkv_sm90);
 
 /* The kernels, an instance in each of two files of instances/; `processors`: of the device. */
 template <int D> cudaError_t launch_dqkv_sm90(const bwd_sm90_params &p, cudaStream_t stream);
