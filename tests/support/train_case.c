@@ -298,7 +298,7 @@ static base_status_t run_jobs(train_rank_t *rank, tr_job_t **jobs, int32_t num_j
     BASE_TRY(tr_train_create(rank->ctx, rank->trainer, jobs, num_jobs, &rank->lots, &options,
                              leader ? &all : &none, &train));
     st = tr_train_run(train);
-    if (leader) logs[0].host_waits = tr_train_host_waits(train).all;
+    if (leader) logs[0].waits = tr_train_host_waits(train);
     for (int32_t j = 0; j < num_jobs && st >= 0 && leader; j++) {
         if (logs[j].final != NULL) st = tr_train_values(train, j, logs[j].final);
     }

@@ -85,8 +85,8 @@ typedef struct train_log {
     double loss[TRAIN_LOG_STEPS], norm[TRAIN_LOG_STEPS], rate[TRAIN_LOG_STEPS];
     int64_t microbatches; /* until its last step, evaluations included */
     int64_t
-        late_requests;  /* job 0: for memory, between microbatches after the second, events aside */
-    int64_t host_waits; /* job 0: tr_train_waits_t, all, after the run */
+        late_requests; /* job 0: for memory, between microbatches after the second, events aside */
+    tr_train_waits_t waits;               /* job 0: after the run */
     int64_t evaluations, best_evaluation; /* number of the best, from 0 */
     double evaluation[TRAIN_LOG_STEPS];
     int ended;

@@ -150,7 +150,7 @@ static base_status_t show_gradient(void *user, int32_t job)
     const int64_t waits = waits_so_far(t);
     const base_status_t st = t->events.gradient(t->events.user, job);
 
-    t->host_waits -= waits_so_far(t) - waits;
+    t->waits.all -= waits_so_far(t) - waits;
     return st;
 }
 
@@ -228,9 +228,18 @@ static base_status_t take_results(tr_train_t *t, int64_t up_to)
     return BASE_OK;
 }
 
+static int64_t result_waits(const tr_train_t *t)
+{
+    return t->results != NULL ? tr_step_results_waits(t->results) : 0;
+}
+
 base_status_t tr_train_settle(tr_train_t *train)
 {
-    return take_results(train, train->microbatch);
+    const int64_t waits = result_waits(train);
+    const base_status_t st = take_results(train, train->microbatch);
+
+    train->waits.settled += result_waits(train) - waits;
+    return st;
 }
 
 /* Waits: which values are kept depends on the loss, and no step may come between. */
@@ -252,9 +261,10 @@ static base_status_t evaluated(tr_train_t *t, int32_t j)
 
 tr_train_waits_t tr_train_host_waits(const tr_train_t *train)
 {
-    return (tr_train_waits_t){
-        .all = train->host_waits,
-        .results = train->results != NULL ? tr_step_results_waits(train->results) : 0};
+    tr_train_waits_t waits = train->waits;
+
+    waits.results = result_waits(train) - waits.settled;
+    return waits;
 }
 
 /* Rows of jobs that have ended since it was planned weigh nothing. */
@@ -286,7 +296,7 @@ static base_status_t run_training(tr_train_t *t, tr_lot_t *lot, const tr_entry_t
         BASE_TRY(t->events.microbatch(t->events.user, t->microbatch, document_rows));
     for (int32_t i = 0; i < entry->num_parts; i++)
         if (entry->parts[i].completes) BASE_TRY(step(t, &entry->parts[i]));
-    t->host_waits += waits_so_far(t) - waits;
+    t->waits.all += waits_so_far(t) - waits;
     return BASE_OK;
 }
 
@@ -299,7 +309,7 @@ static base_status_t run_evaluation(tr_train_t *t, tr_lot_t *lot, const tr_entry
     BASE_TRY(tr_microbatch_evaluate(t->trainer, lot->batch, tr_lot_plans(lot)));
     t->microbatch++;
     BASE_TRY(take_results(t, t->microbatch - 1 - TR_STEP_RESULTS_AFTER));
-    t->host_waits += waits_so_far(t) - waits;
+    t->waits.all += waits_so_far(t) - waits;
     if (entry->parts[0].completes) BASE_TRY(evaluated(t, entry->parts[0].job));
     base_trace_end(trace, BASE_LANE_HOST);
     return BASE_OK;

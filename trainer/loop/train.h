@@ -56,6 +56,16 @@ typedef struct tr_train_options {
     int64_t max_microbatches; /* 0: no end; else the run stops there with its jobs running */
 } tr_train_options_t;
 
+/* How often the host has waited between microbatches. Not counted: the control record, for which only
+ * a stream of its own is waited; evaluations whose loss is read, jobs that end, and saves. */
+typedef struct tr_train_waits {
+    int64_t all;     /* for a stream (base_device_waits), which leaves the device idle: 0 */
+    int64_t results; /* for the result of a step, TR_STEP_RESULTS_AFTER microbatches later: 0 */
+    /* For such a result where it is wanted at once and so has to be waited for: at a save, an evaluation
+     * and the end (tr_train_settle). */
+    int64_t settled;
+} tr_train_waits_t;
+
 typedef struct tr_train {
     base_ctx_t *ctx;
     tr_trainer_t *trainer;
@@ -70,7 +80,7 @@ typedef struct tr_train {
     int64_t microbatch;                         /* done so far, evaluations included */
     int64_t *rows, *pad_rows;                   /* [num_jobs] since the last step */
     tr_step_results_t *results;                 /* NULL on a rank that only serves */
-    int64_t host_waits;                         /* tr_train_waits_t: all */
+    tr_train_waits_t waits;                     /* `all` and `settled` of it */
     double **best; /* [num_jobs] values of the best evaluation; NULL: no evaluations */
 } tr_train_t;
 
@@ -85,12 +95,6 @@ void tr_train_destroy(tr_train_t *train); /* NULL is legal */
  * gradients as they are. Once. */
 base_status_t tr_train_run(tr_train_t *train) BASE_MUST_CHECK;
 
-/* How often the host has waited between microbatches. Not counted: the control record, for which only
- * a stream of its own is waited; evaluations whose loss is read, jobs that end, and saves. */
-typedef struct tr_train_waits {
-    int64_t all;     /* for a stream (base_device_waits), which leaves the device idle: 0 */
-    int64_t results; /* for the result of a step, TR_STEP_RESULTS_AFTER microbatches later */
-} tr_train_waits_t;
 tr_train_waits_t tr_train_host_waits(const tr_train_t *train);
 
 /* What an adapter is worth keeping: the best by evaluation, else the last. adapter_count doubles of

@@ -339,8 +339,11 @@ static base_status_t print_results(tr_train_report_t *r)
         (void)fputs("\nwhere the time went:\n", r->out);
         tr_run_table_split(r->out, r->splits, r->num_splits);
     }
-    (void)fprintf(r->out, "\nhost waits between microbatches: %lld; for late results: %lld\n",
-                  (long long)r->waits.all, (long long)r->waits.results);
+    (void)fprintf(r->out,
+                  "\nhost waits between microbatches: %lld; for late results: %lld; for results at "
+                  "saves, evaluations and the end: %lld\n",
+                  (long long)r->waits.all, (long long)r->waits.results,
+                  (long long)r->waits.settled);
     base_free(r->ctx, rows);
     return BASE_OK;
 }

@@ -453,6 +453,7 @@ static base_status_t share_waits(run_t *r)
     for (int i = 0; i < size; i++) {
         sum.all += all[i].all;
         sum.results += all[i].results;
+        sum.settled += all[i].settled;
     }
     if (r->leader) tr_train_report_waits(r->report, &sum);
     base_free(r->ctx, all);

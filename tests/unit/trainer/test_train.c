@@ -219,8 +219,9 @@ static void test_host_does_not_wait(void **state)
     now.configs[0].eval_every_steps = late.configs[0].eval_every_steps = 2;
     execute_on(BASE_DEVICE_CPU, &now);
     execute_on(BASE_DEVICE_STRICT, &late);
-    assert_int_equal(now.logs[0].host_waits, 0);
-    assert_int_equal(late.logs[0].host_waits, 0);
+    assert_int_equal(now.logs[0].waits.all, 0);
+    assert_int_equal(late.logs[0].waits.all, 0);
+    assert_int_equal(now.logs[0].waits.results, 0);
     for (int32_t j = 0; j < NUM; j++) {
         assert_int_equal(late.logs[j].steps, 6);
         assert_memory_equal(now.logs[j].loss, late.logs[j].loss, sizeof now.logs[j].loss);
