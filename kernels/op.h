@@ -58,7 +58,7 @@ typedef struct kern_gemm {
 } kern_gemm_t;
 
 /* Where a device has several algorithms for a product: times them on these operands and keeps the
- * fastest for products of this shape (M up to the next power of two) on this stream; c's contents
+ * fastest for products of this shape (M and K in steps: kernels/gemm_key.h) on this stream; c's contents
  * are lost. Without it the first that the device's library offers is taken. Before a run, not in
  * it: waits for the device. Devices without a choice do nothing. */
 base_status_t kern_gemm_search(base_stream_t *s, const kern_gemm_t *args) BASE_MUST_CHECK;

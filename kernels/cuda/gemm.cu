@@ -48,10 +48,10 @@ extern "C" base_status_t kern_cuda_gemm(base_stream_t *s, const kern_gemm_t *arg
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
     BASE_TRY(launch(s, plans, problem, plan, &status));
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
-        /* An algorithm found for another M of the same plan may not do for this one: this M has a
-         * plan of its own then, the first candidate for exactly these arguments. */
+        /* An algorithm found for another M or K of the same plan may not do for these: they have a
+         * plan of their own then, the first candidate for exactly these arguments. */
         problem.key.m_bound = -c.rows;
-        problem.key.k = k;
+        problem.key.k_bound = k;
         BASE_TRY(kern_gemm_plan_of(plans, &problem, &plan));
         BASE_TRY(launch(s, plans, problem, plan, &status));
     }

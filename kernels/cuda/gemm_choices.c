@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAGIC UINT64_C(0x31544c42554344a7)
+#define MAGIC UINT64_C(0x32544c42554344a7)
 
 typedef struct choices_head {
     uint64_t magic, version;

@@ -128,22 +128,6 @@ int kern_gemm_plan_put(kern_gemm_plans_t *plans, const kern_gemm_plan_t *plan)
 
 /* ==== problems ==== */
 
-static int32_t alignment_of(const void *address)
-{
-    const uintptr_t a = (uintptr_t)address;
-
-    return a % 256 == 0 ? 256 : (int32_t)(a & (~a + 1));
-}
-
-static int64_t bound_of(int64_t m)
-{
-    int64_t bound = 16;
-
-    while (bound < m)
-        bound *= 2;
-    return bound;
-}
-
 static cudaDataType type_of(kern_dtype_t dtype)
 {
     return dtype == KERN_BF16 ? CUDA_R_16BF : CUDA_R_32F;
@@ -165,7 +149,6 @@ base_status_t kern_gemm_problem_init(const kern_gemm_plans_t *plans, const kern_
     const kern_cublaslt_t *lt = &plans->lt;
     const int32_t first = args->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     const int32_t second = args->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
-    kern_gemm_key_t *key = &problem->key;
 
     memset(problem, 0, sizeof *problem);
     problem->alpha = 1.0f;
@@ -190,21 +173,7 @@ base_status_t kern_gemm_problem_init(const kern_gemm_plans_t *plans, const kern_
         kern_cublaslt_check(plans, "layout of a", layout_init(lt, &problem->second, &args->a)));
     BASE_TRY(kern_cublaslt_check(plans, "layout of c", layout_init(lt, &problem->c, &args->c)));
 
-    /* The rows that grow with the microbatch: of C, and of a weight gradient's sum. */
-    key->m_bound = args->transpose_a ? args->c.rows : bound_of(args->c.rows);
-    key->n = args->c.cols;
-    key->k = args->transpose_a ? bound_of(args->a.rows) : args->a.cols;
-    key->a_pitch = args->a.pitch;
-    key->b_pitch = args->b.pitch;
-    key->c_pitch = args->c.pitch;
-    key->transpose_a = args->transpose_a != 0;
-    key->transpose_b = args->transpose_b != 0;
-    key->accumulate = args->accumulate != 0;
-    key->c_dtype = (int32_t)args->c.dtype;
-    key->a_align = alignment_of(problem->second_data);
-    key->b_align = alignment_of(problem->first_data);
-    key->c_align = alignment_of(problem->c_data);
-    key->used = 1;
+    problem->key = kern_gemm_key_of(args);
     return BASE_OK;
 }
 
@@ -247,6 +216,29 @@ static cublasStatus_t layout_set_rows(const kern_cublaslt_t *lt, cublasLtMatrixL
                                                 sizeof rows);
 }
 
+static cublasStatus_t layout_set_cols(const kern_cublaslt_t *lt, cublasLtMatrixLayout_t layout,
+                                      uint64_t cols)
+{
+    return lt->cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_ROWS, &cols,
+                                                sizeof cols);
+}
+
+/* The largest M and K of the key, so that which are met first does not matter. (A sum over rows keeps its K.) */
+static cublasStatus_t widen(const kern_cublaslt_t *lt, kern_gemm_problem_t *problem)
+{
+    const kern_gemm_key_t *key = &problem->key;
+    const uint64_t m = (uint64_t)(key->m_bound < 0 ? -key->m_bound : key->m_bound);
+    const uint64_t k = (uint64_t)kern_gemm_key_depth(key);
+    cublasStatus_t status = layout_set_rows(lt, &problem->c, m);
+
+    if (key->transpose_a || status != CUBLAS_STATUS_SUCCESS) return status;
+    status = layout_set_rows(lt, &problem->second, m);
+    if (status == CUBLAS_STATUS_SUCCESS) status = layout_set_cols(lt, &problem->second, k);
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+    return key->transpose_b ? layout_set_cols(lt, &problem->first, k)
+                            : layout_set_rows(lt, &problem->first, k);
+}
+
 /* Nothing that adds parts of a sum in an order of its own. */
 static int is_plain(const kern_gemm_plans_t *plans, const cublasLtMatmulHeuristicResult_t *found)
 {
@@ -266,16 +258,9 @@ base_status_t kern_gemm_candidates(kern_gemm_plans_t *plans, const kern_gemm_pro
     cublasLtMatmulPreferenceOpaque_t pref;
     /* The functions take descriptors without const and do not change them. */
     kern_gemm_problem_t copy = *problem;
-    const uint64_t m =
-        (uint64_t)(problem->key.m_bound < 0 ? -problem->key.m_bound : problem->key.m_bound);
     int found = 0, kept = 0;
 
-    /* For the bound of the rows, so that which M is met first does not matter. */
-    BASE_TRY(kern_cublaslt_check(plans, "rows of a",
-                                 problem->key.transpose_a ? CUBLAS_STATUS_SUCCESS
-                                                          : layout_set_rows(lt, &copy.second, m)));
-    BASE_TRY(kern_cublaslt_check(plans, "rows of c", layout_set_rows(lt, &copy.c, m)));
-
+    BASE_TRY(kern_cublaslt_check(plans, "bounds of the shape", widen(lt, &copy)));
     BASE_TRY(kern_cublaslt_check(plans, "cublasLtMatmulPreferenceInit",
                                  preference_init(lt, &problem->key, workspace_bytes, &pref)));
     BASE_TRY(kern_cublaslt_check(

@@ -3,20 +3,19 @@
  * cuBLASLt is loaded when the first product is made (libcublasLt.so.13, by the loader's path), so
  * that a program starts on hosts without it, as it does without libcuda.
  *
- * One shape, one algorithm. A shape is everything that cuBLASLt's choice may depend on: N, K,
- * transposes, dtypes, accumulation, pitches, alignment, and M up to the next power of two, so that
- * the rows of a microbatch do not make a new shape each time; candidates are those of that power.
- * Its algorithm is the fastest of the candidates when gemm_search timed them, else the first candidate,
- * and stays for the life of the table. What gemm_search compares gives the same bits (gemm_search.cu). Candidates have no split-K and no stream-K (they are asked for without workspace and
- * without reduction): every element of C is one sum over k in one order.
+ * One shape, one algorithm. A shape is a key (kernels/gemm_key.h), with M and K in steps; candidates are
+ * those of the largest M and K of it. Its algorithm is the fastest of the candidates when gemm_search timed
+ * them, else the first candidate, and stays for the life of the table. What gemm_search compares gives the
+ * same bits (gemm_search.cu). Candidates have no split-K and no stream-K (they are asked for without workspace
+ * and without reduction): every element of C is one sum over k in one order.
  *
- * An algorithm that refuses another M of its plan leaves that M a plan of its own (m_bound < 0).
+ * An algorithm that refuses another M or K of its plan leaves these a plan of their own (m_bound < 0).
  *
  * Not thread-safe; belongs to a stream (stream_state.h). */
 #ifndef CADRE_KERNELS_CUDA_GEMM_PLANS_H
 #define CADRE_KERNELS_CUDA_GEMM_PLANS_H
 
-#include "kernels/op.h"
+#include "kernels/gemm_key.h"
 
 #include <cublasLt.h>
 
@@ -48,12 +47,6 @@ typedef struct kern_cublaslt {
     KERN_CUBLASLT_MAP(X)
 #undef X
 } kern_cublaslt_t;
-
-typedef struct kern_gemm_key {
-    int64_t m_bound, n, k, a_pitch, b_pitch, c_pitch;
-    int32_t transpose_a, transpose_b, accumulate, c_dtype;
-    int32_t a_align, b_align, c_align, used;
-} kern_gemm_key_t;
 
 typedef struct kern_gemm_plan {
     kern_gemm_key_t key;

@@ -1,7 +1,6 @@
 #include "trainer/model/product_search.h"
 
-#define ROWS_LEAST   16 /* below, it is one choice (kernels/cuda/gemm_plans.h) */
-#define HALVES_LEAST 4  /* halves of a quarter of the rows there is room for, and more */
+#include "kernels/gemm_key.h"
 
 /* A linear layer of layer 0: y = x W^T, dx = dy W. */
 typedef struct linear_slots {
@@ -22,19 +21,40 @@ static kern_mat_t slot(const tr_graph_t *g, tr_slot_t which, int64_t rows)
     return tr_activations_mat(g->activations, which, DATA_PING, 0, rows);
 }
 
-/* Columns that adapters take of the layer when they are all in a microbatch, or as many as there is
- * room for; with `plain` those without dropout alone. */
-static int64_t adapter_columns(const tr_graph_t *g, lora_linear_t linear, int plain)
-{
-    int64_t ranks = 0;
+/* How many columns of the layer a microbatch's product can take along, at least and at most. */
+typedef struct columns {
+    int64_t least, most;
+} columns_t;
 
-    if (g->route == NULL) return 0;
+static int sits_on(const lora_adapter_t *a, lora_linear_t linear)
+{
+    for (int32_t t = 0; t < LORA_NUM_TARGETS; t++)
+        if (lora_target_linear(t) == linear && (a->options.targets >> t & 1u) != 0) return 1;
+    return 0;
+}
+
+/* Those up to an adapter's last one (lora/adapter_set.h: without dropout from the low end, with dropout from the high
+ * end); for the input gradient, `plain`, of those without dropout only, of which there may be none. */
+static columns_t adapter_columns(const tr_graph_t *g, lora_linear_t linear, int plain)
+{
+    int64_t ranks = 0, least = INT64_MAX;
+
+    if (g->route == NULL) return (columns_t){0, 0};
     const lora_adapter_set_t *set = g->route->set;
-    for (int32_t a = 0; a < set->num_adapters; a++)
-        if (!plain || set->adapters[a].options.dropout == 0.0)
-            ranks += set->adapters[a].layout->rank;
+    for (int32_t i = 0; i < set->num_adapters; i++) {
+        const lora_adapter_t *a = &set->adapters[i];
+        const int64_t rank = a->layout->rank;
+        const int masked = a->options.dropout > 0.0;
+        const int64_t takes = sits_on(a, linear) && !(plain && masked) ? rank : 0;
+
+        if (takes < least) least = takes;
+        if (masked)
+            ranks += plain ? 0 : set->rank_columns;
+        else
+            ranks += rank;
+    }
     if (ranks > set->rank_columns) ranks = set->rank_columns;
-    return ranks * set->num_modules[linear];
+    return (columns_t){least, ranks * set->num_modules[linear]};
 }
 
 /* The first bytes of the weight, again and again: what lies beside its columns is zero. */
@@ -61,25 +81,46 @@ static base_status_t search(const tr_graph_t *g, const kern_gemm_t *gemm)
     return kern_gemm_run(g->stream, gemm);
 }
 
+/* y of x and what lies beside it, for each choice that so many columns can need. */
+static base_status_t search_forward(const tr_graph_t *g, const linear_slots_t *l, int64_t rows,
+                                    kern_mat_t w)
+{
+    const columns_t columns = adapter_columns(g, l->linear, 0);
+    const int64_t least = w.cols + columns.least;
+    kern_gemm_t gemm = {.a = slot(g, l->x, rows), .c = slot(g, l->y, rows), .transpose_b = 1};
+
+    BASE_TRY(take_values(g, &w, &gemm.a));
+    for (int64_t k = w.cols + columns.most; k >= least && k > 0; k = kern_gemm_depth_below(k)) {
+        gemm.a.cols = w.cols = k;
+        gemm.b = w;
+        BASE_TRY(search(g, &gemm));
+    }
+    return BASE_OK;
+}
+
+static base_status_t search_backward(const tr_graph_t *g, const linear_slots_t *l, int64_t rows,
+                                     kern_mat_t w)
+{
+    const columns_t columns = adapter_columns(g, l->linear, 1);
+    const int64_t least = w.rows + columns.least;
+    kern_gemm_t gemm = {.a = slot(g, l->dy, rows), .c = slot(g, l->dx, rows)};
+
+    BASE_TRY(take_values(g, &w, &gemm.a));
+    for (int64_t k = w.rows + columns.most; k >= least && k > 0; k = kern_gemm_depth_below(k)) {
+        gemm.a.cols = w.rows = k;
+        gemm.b = w;
+        BASE_TRY(search(g, &gemm));
+    }
+    return BASE_OK;
+}
+
+/* One after the other: what lives in the forward alone shares bytes with the backward's. */
 static base_status_t search_linear(const tr_graph_t *g, const linear_slots_t *l, int64_t rows)
 {
-    const int32_t index = tr_model_weight(g->model, l->weight, 0);
-    const kern_mat_t w = tr_weights_mat(g->weights, index);
-    kern_gemm_t forward = {
-        .a = slot(g, l->x, rows), .b = w, .c = slot(g, l->y, rows), .transpose_b = 1};
-    kern_gemm_t backward = {.a = slot(g, l->dy, rows), .b = w, .c = slot(g, l->dx, rows)};
+    const kern_mat_t w = tr_weights_mat(g->weights, tr_model_weight(g->model, l->weight, 0));
 
-    const int64_t all = adapter_columns(g, l->linear, 0), plain = adapter_columns(g, l->linear, 1);
-
-    /* One after the other: what lives in the forward alone shares bytes with the backward's. */
-    BASE_TRY(take_values(g, &w, &forward.a));
-    forward.a.cols += all;
-    forward.b.cols += all;
-    BASE_TRY(search(g, &forward));
-    BASE_TRY(take_values(g, &w, &backward.a));
-    backward.a.cols += plain;
-    backward.b.rows += plain;
-    return search(g, &backward);
+    BASE_TRY(search_forward(g, l, rows, w));
+    return search_backward(g, l, rows, w);
 }
 
 static base_status_t search_head(const tr_graph_t *g, int64_t rows)
@@ -95,15 +136,6 @@ static base_status_t search_head(const tr_graph_t *g, int64_t rows)
     return search(g, &products.dx);
 }
 
-static int64_t power_above(int64_t rows)
-{
-    int64_t power = 1;
-
-    while (power < rows)
-        power *= 2;
-    return power;
-}
-
 int tr_product_has_choice(const tr_graph_t *graph)
 {
     const kern_ops_t *ops = kern_ops_of(base_device_kind(base_stream_device(graph->stream)));
@@ -114,14 +146,14 @@ int tr_product_has_choice(const tr_graph_t *graph)
 base_status_t tr_product_search(const tr_graph_t *graph)
 {
     const int64_t rows = graph->activations->max_rows, chunk = graph->head->chunk_rows;
-    const int64_t least = power_above(rows) / HALVES_LEAST;
 
-    /* A choice holds for all numbers of rows up to a power of two (kern_gemm_search). */
-    for (int64_t power = power_above(rows); power >= least && power >= ROWS_LEAST; power /= 2)
+    /* A choice holds for all numbers of rows up to its bound, and is found with the largest. Halves have a multiple
+     * of DATA_ROW_ALIGN, chunks of the head any number. */
+    for (int64_t bound = kern_gemm_rows_bound(rows); bound >= DATA_ROW_ALIGN; bound /= 2)
         for (size_t i = 0; i < sizeof linears / sizeof linears[0]; i++)
-            BASE_TRY(search_linear(graph, &linears[i], power < rows ? power : rows));
-    for (int64_t power = power_above(chunk); power >= ROWS_LEAST; power /= 2)
-        BASE_TRY(search_head(graph, power < chunk ? power : chunk));
+            BASE_TRY(search_linear(graph, &linears[i], bound < rows ? bound : rows));
+    for (int64_t bound = kern_gemm_rows_bound(chunk); bound >= KERN_GEMM_LEAST_ROWS; bound /= 2)
+        BASE_TRY(search_head(graph, bound < chunk ? bound : chunk));
     BASE_TRY(tr_activations_fill(graph->activations, graph->stream));
     return base_stream_sync(graph->stream);
 }

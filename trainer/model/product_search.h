@@ -1,8 +1,9 @@
 /* The algorithms of a microbatch's matrix products, before there is a microbatch: those of the four linear
- * layers, for halves that are full to a quarter full, and those of the head are searched
- * (kern_gemm_search) and run once, so that no rank searches, or loads a kernel, while others wait for it.
- * Shapes that come up later (other adapters together, smaller halves) are searched when they do
- * (kern_gemm_search_new), with all exchanges that are under way waited for.
+ * layers and of the head, for halves of every size and for any of the adapters together, are searched
+ * (kern_gemm_search) and run once, so that no rank searches, or loads a kernel, while others wait for it, and no
+ * host waits between microbatches. Products share an algorithm by steps of their rows and columns
+ * (kernels/gemm_key.h), so that these are few: for each power of two of rows mostly one, of as many columns of adapters
+ * as there can be, and for the input gradient one more without, where adapters have dropout.
  *
  *   if (tr_product_has_choice(&graph)) BASE_TRY(tr_product_search(&graph));
  *
