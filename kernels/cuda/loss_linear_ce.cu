@@ -1,25 +1,35 @@
 /* Chunk after chunk: gather the rows, logits by gemm, one kernel for losses and the logits'
- * gradient, dW and dx by gemm, scatter. A block of 1024 threads takes a row of logits and an SM one
- * block. A row is needed twice: what shared memory holds of it (224 KB) is kept there, and the rest
- * of the rows in work (at a vocabulary of 128 k 132 of 33 KB, in fp32 of 289) stays in L2. A thread
- * asks for TURNS chunks before it looks at the first. The order of a row's sum depends on its width
- * alone: a thread's chunks ascending, then a tree over lanes, then the warps in order.
+ * gradient, dW and dx by gemm, scatter.
+ *
+ * A row of logits is needed three times, for its greatest element, its sum and its gradient, and is
+ * read once: a cluster of 8 blocks shares it and keeps it in shared memory. At a vocabulary of 128 k
+ * in fp32 that is 64 KB a block, so that an SM has three, of as many rows: while one waits for the
+ * others of its cluster, another's copies are under way. A thread asks for all of its chunks at once
+ * and nobody else reads them. What goes beyond KEPT_BYTES a block (in fp32 beyond 229,376 columns)
+ * is read again, from L2. The order of a row's sum depends on its width alone: a thread's chunks
+ * ascending, then a tree over lanes; of the warps of all blocks each lane adds four, then the tree.
  *
  * Logits are bf16 or fp32, as the scratch operand says; their gradient is bf16 in the same place,
- * from the row's first byte. In fp32 rows a tile is read by all threads before any of its gradient is
- * written; the gradient of an element lies before the element, so it meets no later tile. A listed row or target that does
- * not exist has loss NaN and no gradient. */
+ * from the row's first byte. It is not written before all blocks have read the row; where they read
+ * again, not before all have read that stretch, and the gradient of an element lies before the
+ * element, so that it meets no later stretch. A listed row or target that does not exist has loss NaN
+ * and no gradient. */
+#include "kernels/cuda/attention/ptx.cuh"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/real_vector.cuh"
+
+#include <cooperative_groups.h>
 
 #include <cmath>
 
 using namespace kern_real;
+namespace cg = cooperative_groups;
 
 namespace
 {
 
-constexpr int THREADS = 1024;
+constexpr int THREADS = 512, BLOCKS = 8; /* of a cluster, which has a row */
+constexpr int KEPT_BYTES = 112 * 1024;   /* two blocks an SM at least */
 
 struct gather_params {
     matrix<const bf16> x;
@@ -65,205 +75,235 @@ struct loss_params {
 };
 
 /* The greatest element and the sum of exp(z - greatest), combined from parts in a fixed order. */
-struct peak {
+struct alignas(8) peak {
     float max, sum;
 };
 
-__device__ __forceinline__ peak join(peak a, peak b)
+/* Below 2^-126 it is 0. */
+__device__ __forceinline__ float exponential(float x)
 {
-    const float max = fmaxf(a.max, b.max);
-    /* two empty parts: -inf - -inf would be NaN */
-    if (max == -INFINITY) return {max, a.sum + b.sum};
-    return {max, a.sum * __expf(a.max - max) + b.sum * __expf(b.max - max)};
+    constexpr float LOG2_E = 1.4426950408889634f;
+    return kern_ptx::exp2_approx(x * LOG2_E);
 }
 
-template <int N> __device__ __forceinline__ peak add_chunk(peak p, const values<N> &z)
+/* The sum of a part, beside the greatest element of more. */
+__device__ __forceinline__ float sum_at(peak part, float max)
 {
-    float max = p.max;
-    float sum = 0.0f;
-#pragma unroll
-    for (int i = 0; i < N; i++)
-        max = fmaxf(max, z.v[i]);
-    if (max == -INFINITY) {
-#pragma unroll
-        for (int i = 0; i < N; i++)
-            sum += z.v[i]; /* NaN, if there is one, is not lost */
-        return {max, sum == sum ? p.sum : sum};
-    }
-#pragma unroll
-    for (int i = 0; i < N; i++)
-        sum += __expf(z.v[i] - max);
-    return {max, p.sum * __expf(p.max - max) + sum};
+    /* nothing above -inf: -inf - -inf would be NaN */
+    return max == -INFINITY ? part.sum : part.sum * exponential(part.max - max);
 }
 
-__device__ peak block_peak(peak mine)
+/* Of all lanes' parts, in every lane. */
+__device__ __forceinline__ peak warp_peak(peak mine)
 {
-    __shared__ peak part[THREADS / 32];
+    float max = mine.max;
 #pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-        const peak other = {__shfl_xor_sync(~0u, mine.max, step),
-                            __shfl_xor_sync(~0u, mine.sum, step)};
-        /* the lower lane first, so that both lanes have the same bits */
-        mine = (threadIdx.x & step) ? join(other, mine) : join(mine, other);
+    for (int step = 1; step < 32; step *= 2)
+        max = fmaxf(max, __shfl_xor_sync(~0u, max, step));
+    return {max, lane_sum<32>(sum_at(mine, max))};
+}
+
+/* A block's shared memory is there for the others once they know that it has begun. This orders
+ * nothing, and so waits for nothing. */
+__device__ __forceinline__ void arrive_first()
+{
+    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+}
+
+/* Of all threads of the cluster, in every thread: each warp gives its own to all blocks, and then
+ * joins those of all warps. After arrive_first. */
+__device__ __forceinline__ peak cluster_peak(peak mine)
+{
+    constexpr int WARPS = THREADS / 32, LANE_PARTS = BLOCKS * WARPS / 32;
+    __shared__ peak parts[BLOCKS * WARPS];
+    const cg::cluster_group cluster = cg::this_cluster();
+    const unsigned lane = threadIdx.x % 32;
+
+    mine = warp_peak(mine);
+    cluster.barrier_wait();
+    if (lane < BLOCKS)
+        *cluster.map_shared_rank(&parts[cluster.block_rank() * WARPS + threadIdx.x / 32],
+                                 static_cast<int>(lane)) = mine;
+    cluster.sync();
+    mine = {-INFINITY, 0.0f};
+#pragma unroll
+    for (int i = 0; i < LANE_PARTS; i++)
+        mine.max = fmaxf(mine.max, parts[i * 32 + lane].max);
+#pragma unroll
+    for (int i = 0; i < LANE_PARTS; i++)
+        mine.sum += sum_at(parts[i * 32 + lane], mine.max);
+    return warp_peak(mine);
+}
+
+/* A row lies in stretches of a chunk of N elements for each thread of the cluster; this is what one
+ * thread has of it. */
+template <int N, class Logit> struct row_part {
+    static constexpr int64_t STRETCH = int64_t{BLOCKS} * THREADS * N;
+    static constexpr int BLOCK_BYTES = THREADS * N * int{sizeof(Logit)}; /* of a stretch */
+    static constexpr int KEPT = KEPT_BYTES / BLOCK_BYTES;
+
+    const Logit *begin; /* of the first chunk */
+    int64_t column;     /* likewise */
+    int chunks, kept;   /* of this thread */
+    int stretches;
+
+    static __host__ __device__ int num_stretches(int64_t cols)
+    {
+        return static_cast<int>((cols + STRETCH - 1) / STRETCH);
     }
-    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = mine;
-    __syncthreads();
-    mine = part[0];
-    for (int i = 1; i < THREADS / 32; i++)
-        mine = join(mine, part[i]);
-    return mine;
+
+    __device__ row_part(const Logit *row, int64_t cols, unsigned rank)
+    {
+        column = (int64_t{rank} * THREADS + threadIdx.x) * N;
+        begin = row + column;
+        chunks = column < cols ? num_stretches(cols - column) : 0;
+        kept = min(chunks, KEPT);
+        stretches = num_stretches(cols);
+    }
+
+    __device__ bool has(int64_t j) const
+    {
+        return j / N % (BLOCKS * THREADS) == column / N;
+    }
+
+    __device__ __forceinline__ static Logit *place(int k)
+    {
+        extern __shared__ uint4 memory[];
+        return reinterpret_cast<Logit *>(memory) + (k * THREADS + threadIdx.x) * N;
+    }
+    __device__ __forceinline__ values<N> read(int k) const
+    {
+        return load<N>(begin + k * STRETCH);
+    }
+
+    /* Has what is kept brought; it is there after kern_ptx::copy_wait<0>(). */
+    __device__ __forceinline__ void fetch() const
+    {
+        for (int k = 0; k < kept; k++) {
+            const Logit *from = begin + k * STRETCH;
+            if constexpr (N * sizeof(Logit) == 16)
+                kern_ptx::copy16(kern_ptx::shared_address(place(k)), from, true);
+            else
+                *place(k) = *from;
+        }
+        kern_ptx::copy_commit();
+    }
+
+    template <class Use> __device__ __forceinline__ void each_chunk(Use use) const
+    {
+#pragma unroll 4
+        for (int k = 0; k < kept; k++)
+            use(load<N>(place(k)));
+#pragma unroll 1
+        for (int k = KEPT; k < chunks; k++)
+            use(read(k));
+    }
+};
+
+template <int N, class Logit> __device__ __forceinline__ peak thread_peak(row_part<N, Logit> part)
+{
+    float max = -INFINITY, sum = 0.0f;
+    part.each_chunk([&](const values<N> &z) {
+#pragma unroll
+        for (int n = 0; n < N; n++)
+            max = fmaxf(max, z.v[n]);
+    });
+    /* without an element above -inf: only NaN, if there is one, shall make NaN */
+    const float base = max == -INFINITY ? 0.0f : max;
+    part.each_chunk([&](const values<N> &z) {
+        float chunk = 0.0f;
+#pragma unroll
+        for (int n = 0; n < N; n++)
+            chunk += exponential(z.v[n] - base);
+        sum += chunk;
+    });
+    return {max, sum};
+}
+
+/* weight softmax(z) of this thread's chunks; the target's element is not right yet. */
+template <int N, class Logit>
+__device__ __forceinline__ void write_gradient(row_part<N, Logit> part, bf16 *gradient, peak all,
+                                               float factor)
+{
+    bf16 *const to = gradient + part.column;
+    const auto write = [&](int k, values<N> z) {
+#pragma unroll
+        for (int n = 0; n < N; n++)
+            z.v[n] = exponential(z.v[n] - all.max) * factor;
+        store<N>(to + k * part.STRETCH, z);
+    };
+#pragma unroll 4
+    for (int k = 0; k < part.kept; k++)
+        write(k, load<N>(part.place(k)));
+#pragma unroll 1
+    for (int k = part.KEPT; k < part.stretches; k++) {
+        values<N> z = {};
+        if (k < part.chunks) z = part.read(k);
+        cg::this_cluster().sync();
+        if (k < part.chunks) write(k, z);
+    }
 }
 
 /* A weight of 0 clears gradient and gathered row, so that a row that is switched off adds nothing
  * to dW even when it is not finite. */
-__device__ void clear_row(const loss_params &p, bf16 *gradient, int64_t i)
+template <int N, class Logit>
+__device__ void clear_row(row_part<N, Logit> part, bf16 *gradient, bf16 *x, int64_t hidden)
 {
-    bf16 *x = p.gathered.row(i);
-    for (int64_t j = threadIdx.x; j < p.vocabulary; j += THREADS)
-        gradient[j] = __float2bfloat16_rn(0.0f);
-    for (int64_t j = threadIdx.x; j < p.hidden; j += THREADS)
+    for (int k = 0; k < part.chunks; k++)
+        store<N>(gradient + part.column + k * part.STRETCH, values<N>{});
+    for (int64_t j = part.column / N; j < hidden; j += BLOCKS * THREADS)
         x[j] = __float2bfloat16_rn(0.0f);
 }
 
-constexpr int TURNS = 4;
-constexpr int KEPT_BYTES = 224 * 1024;
-
-/* A row in tiles of TURNS chunks of N elements a thread; the first chunks of each thread are kept in
- * shared memory, 16 bytes of all threads side by side. Nobody reads what another thread has kept. */
-template <int N, class Logit> struct tile_reader {
-    static constexpr int PARTS = N * static_cast<int>(sizeof(Logit)) / 16; /* 0: nothing is kept */
-    static constexpr int KEPT = PARTS > 0 ? KEPT_BYTES / (THREADS * 16 * (PARTS + !PARTS)) : 0;
-    static constexpr int64_t TILE = int64_t{THREADS} * N * TURNS;
-
-    const Logit *row;
-    int64_t cols;
-
-    __device__ static int64_t column(int64_t tile, int k)
-    {
-        return tile + (int64_t{k} * THREADS + threadIdx.x) * N;
-    }
-    __device__ static uint4 *place(int64_t chunk, int part)
-    {
-        extern __shared__ uint4 kept[];
-        return &kept[(chunk * PARTS + part) * THREADS + threadIdx.x];
-    }
-
-    /* Chunk k of a tile, the first time; beyond the row: -inf. */
-    __device__ __forceinline__ void first(int64_t tile, values<N> (&z)[TURNS]) const
-    {
-#pragma unroll
-        for (int k = 0; k < TURNS; k++) {
-            const int64_t j = column(tile, k);
-            if (j < cols) {
-                z[k] = load<N>(row + j);
-            } else {
-#pragma unroll
-                for (int n = 0; n < N; n++)
-                    z[k].v[n] = -INFINITY;
-            }
-        }
-        if constexpr (PARTS > 0) {
-#pragma unroll
-            for (int k = 0; k < TURNS; k++)
-                keep(tile / TILE * TURNS + k, z[k]);
-        }
-    }
-
-    /* Again: from where it is. */
-    __device__ __forceinline__ void again(int64_t tile, values<N> (&z)[TURNS]) const
-    {
-#pragma unroll
-        for (int k = 0; k < TURNS; k++) {
-            const int64_t j = column(tile, k), chunk = tile / TILE * TURNS + k;
-            z[k] = {};
-            if (PARTS > 0 && chunk < KEPT)
-                z[k] = kept_chunk(chunk);
-            else if (j < cols)
-                z[k] = load<N>(row + j);
-        }
-    }
-
-    __device__ __forceinline__ static void keep(int64_t chunk, const values<N> &z)
-    {
-        if (chunk >= KEPT) return;
-        if constexpr (PARTS == 1) { /* bf16: nothing is lost on the way back */
-            *place(chunk, 0) = make_uint4(pack(z.v[0], z.v[1]), pack(z.v[2], z.v[3]),
-                                          pack(z.v[4], z.v[5]), pack(z.v[6], z.v[7]));
-        } else if constexpr (PARTS == 2) {
-            *reinterpret_cast<float4 *>(place(chunk, 0)) =
-                make_float4(z.v[0], z.v[1], z.v[2], z.v[3]);
-            *reinterpret_cast<float4 *>(place(chunk, 1)) =
-                make_float4(z.v[4], z.v[5], z.v[6], z.v[7]);
-        }
-    }
-    __device__ __forceinline__ static values<N> kept_chunk(int64_t chunk)
-    {
-        if constexpr (PARTS == 1)
-            return unpack(*place(chunk, 0));
-        else if constexpr (PARTS == 2)
-            return unpack(*reinterpret_cast<const float4 *>(place(chunk, 0)),
-                          *reinterpret_cast<const float4 *>(place(chunk, 1)));
-        else
-            return {};
-    }
-};
-
 template <int N, class Logit>
-__global__ void __launch_bounds__(THREADS, 1) loss_kernel(loss_params p)
+__global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(THREADS, 3)
+    loss_kernel(loss_params p)
 {
-    using reader = tile_reader<N, Logit>;
-    const int64_t i = blockIdx.x;
-    char *const begin = static_cast<char *>(p.logits) + i * p.row_bytes;
-    const Logit *z = reinterpret_cast<const Logit *>(begin);
-    bf16 *gradient = reinterpret_cast<bf16 *>(begin);
-    const reader tiles = {z, p.vocabulary};
+    arrive_first();
+    const int64_t i = blockIdx.x / BLOCKS;
     const int32_t target = p.targets[i], row = p.rows[i];
-    const bool exists = target >= 0 && target < p.vocabulary && row >= 0 && row < p.x_rows;
-    const float z_target = exists ? load<1>(z + target).v[0] : NAN;
-    values<N> x[TURNS];
+    const float given = p.weights[i];
+    char *const begin = static_cast<char *>(p.logits) + i * p.row_bytes;
+    bf16 *gradient = reinterpret_cast<bf16 *>(begin);
+    const Logit *z = reinterpret_cast<const Logit *>(begin);
+    const row_part<N, Logit> part(z, p.vocabulary, cg::this_cluster().block_rank());
+    part.fetch();
 
-    peak all = {-INFINITY, 0.0f};
-    for (int64_t tile = 0; tile < p.vocabulary; tile += reader::TILE) {
-        tiles.first(tile, x);
-#pragma unroll
-        for (int k = 0; k < TURNS; k++)
-            if (reader::column(tile, k) < p.vocabulary) all = add_chunk(all, x[k]);
-    }
-    all = block_peak(all); /* its barrier also ends all reads of z_target */
-    if (threadIdx.x == 0) p.loss[i] = all.max + logf(all.sum) - z_target;
+    const bool exists = target >= 0 && target < p.vocabulary && row >= 0 && row < p.x_rows;
+    const bool has_target = part.has(exists ? target : 0);
+    const float z_target = exists && has_target ? load<1>(z + target).v[0] : NAN;
+    const float weight = exists ? given : 0.0f;
+    kern_ptx::copy_wait<0>();
+    const peak all = cluster_peak(thread_peak(part)); /* all of the row has been read now */
+    if (has_target) p.loss[i] = all.max + logf(all.sum) - z_target;
     if (!p.gradient) return;
-    const float weight = exists ? p.weights[i] : 0.0f;
     if (weight == 0.0f) {
-        __syncthreads();
-        clear_row(p, gradient, i);
+        clear_row(part, gradient, p.gathered.row(i), p.hidden);
         return;
     }
     const float factor = weight / all.sum;
-    for (int64_t tile = 0; tile < p.vocabulary; tile += reader::TILE) {
-        tiles.again(tile, x);
-        if constexpr (sizeof(Logit) > sizeof(bf16)) __syncthreads();
-#pragma unroll
-        for (int k = 0; k < TURNS; k++) {
-            const int64_t j = reader::column(tile, k);
-#pragma unroll
-            for (int n = 0; n < N; n++)
-                x[k].v[n] =
-                    __expf(x[k].v[n] - all.max) * factor - (j + n == target ? weight : 0.0f);
-            if (j < p.vocabulary) store<N>(gradient + j, x[k]);
-        }
-    }
+    write_gradient(part, gradient, all, factor);
+    if (has_target) /* over what this thread has just written there */
+        store<1>(gradient + target, {{exponential(z_target - all.max) * factor - weight}});
 }
 
-/* Shared memory beyond 48 KB has to be asked for. */
+/* Shared memory beyond 48 KB has to be asked for, and that an SM gives it to several blocks. */
 template <int N, class Logit>
-base_status_t launch_loss(base_stream_t *s, const loss_params &p, unsigned blocks)
+base_status_t launch_loss(base_stream_t *s, const loss_params &p, int64_t rows)
 {
-    constexpr int bytes = tile_reader<N, Logit>::PARTS > 0 ? KEPT_BYTES : 0;
+    using part = row_part<N, Logit>;
+    const int stretches = part::num_stretches(p.vocabulary);
+    const int bytes = (stretches < part::KEPT ? stretches : part::KEPT) * part::BLOCK_BYTES;
+    const auto kernel = loss_kernel<N, Logit>;
+    BASE_TRY(kern_cuda_check(
+        s, "loss_linear_ce",
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, KEPT_BYTES)));
     BASE_TRY(
         kern_cuda_check(s, "loss_linear_ce",
-                        cudaFuncSetAttribute(loss_kernel<N, Logit>,
-                                             cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)));
-    loss_kernel<N, Logit><<<blocks, THREADS, bytes, native(s)>>>(p);
+                        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                             cudaSharedmemCarveoutMaxShared)));
+    kernel<<<static_cast<unsigned>(rows * BLOCKS), THREADS, static_cast<size_t>(bytes),
+             native(s)>>>(p);
     return kern_cuda_check(s, "loss_linear_ce", cudaGetLastError());
 }
 
@@ -288,12 +328,11 @@ base_status_t chunk_loss(base_stream_t *s, const kern_loss_linear_ce_t *args, in
                            args->x.cols,
                            args->x.rows,
                            !kern_mat_absent(&args->dx) || !kern_mat_absent(&args->dw)};
-    const unsigned blocks = static_cast<unsigned>(count);
     const bool chunked = in_chunks(args->logits);
     if (wide)
-        return chunked ? launch_loss<CHUNK, float>(s, p, blocks)
-                       : launch_loss<1, float>(s, p, blocks);
-    return chunked ? launch_loss<CHUNK, bf16>(s, p, blocks) : launch_loss<1, bf16>(s, p, blocks);
+        return chunked ? launch_loss<CHUNK / 2, float>(s, p, count)
+                       : launch_loss<1, float>(s, p, count);
+    return chunked ? launch_loss<CHUNK, bf16>(s, p, count) : launch_loss<1, bf16>(s, p, count);
 }
 
 base_status_t chunk_gradient(base_stream_t *s, const kern_loss_linear_ce_t *args, int64_t first,

@@ -1,6 +1,6 @@
 /* For the ops that are limited by memory: N neighbouring elements in one access, as fp32. N = 8
- * wants addresses of 16 bytes and widths that are multiples of 8; N = 1 takes anything. The host
- * asks real_chunk which of the two it may launch. */
+ * wants addresses of 16 bytes and widths that are multiples of 8, N = 4 (fp32 to bf16) half of
+ * that; N = 1 takes anything. The host asks in_chunks which it may launch. */
 #ifndef CADRE_KERNELS_CUDA_REAL_VECTOR_CUH
 #define CADRE_KERNELS_CUDA_REAL_VECTOR_CUH
 
@@ -63,11 +63,16 @@ template <int N> __device__ __forceinline__ values<N> load(const bf16 *p)
 
 template <int N> __device__ __forceinline__ values<N> load(const float *p)
 {
-    if constexpr (N == CHUNK)
+    if constexpr (N == CHUNK) {
         return unpack(reinterpret_cast<const float4 *>(p)[0],
                       reinterpret_cast<const float4 *>(p)[1]);
-    else
+    } else if constexpr (N == CHUNK / 2) {
+        const float4 raw = *reinterpret_cast<const float4 *>(p);
+        return {{raw.x, raw.y, raw.z, raw.w}};
+    } else {
+        static_assert(N == 1);
         return {{*p}};
+    }
 }
 
 /* 16 and 8 bytes in one instruction. A plain store of a uint4 the compiler often cuts into four, of
@@ -97,6 +102,8 @@ template <int N> __device__ __forceinline__ void store(bf16 *p, const values<N> 
     if constexpr (N == CHUNK)
         store_raw(p, make_uint4(pack(x.v[0], x.v[1]), pack(x.v[2], x.v[3]), pack(x.v[4], x.v[5]),
                                 pack(x.v[6], x.v[7])));
+    else if constexpr (N == CHUNK / 2)
+        store_raw(p, make_uint2(pack(x.v[0], x.v[1]), pack(x.v[2], x.v[3])));
     else
         *p = __float2bfloat16_rn(x.v[0]);
 }

@@ -171,7 +171,8 @@ void loss(ops_bench *b)
     const loss_shape shapes[] = {
         {4, 3, 5, 7, 8, 0},      {9, 9, 6, 33, 4, 2},       {21, 13, 17, 50, 5, 1},
         {3, 0, 4, 5, 2, 0},      {40, 33, 64, 1000, 16, 0}, {20, 20, 128, 20000, 8, 8},
-        {3, 3, 16, 120008, 2, 8}}; /* more than shared memory keeps of a row */
+        {2, 2, 8, 9001, 2, 0},     /* a thread has several elements that are not whole chunks */
+        {3, 3, 16, 240008, 2, 8}}; /* more than shared memory keeps of a row of fp32 */
     for (const loss_shape &s : shapes)
         for (int flags = 0; flags < 8; flags++) {
             const bool wide = flags & 1, want_dx = flags & 2, want_dw = flags & 4;
@@ -198,7 +199,8 @@ void loss(ops_bench *b)
             const ops_tensor rows = c.input(1, s.supervised, 0, 0, KERN_I32, listed);
             const ops_tensor targets =
                 c.input(1, s.supervised, 0, 0, KERN_I32, [&](int64_t, int64_t j) {
-                    return static_cast<double>(j * 131 % s.vocabulary);
+                    const int64_t target = j * 131 % s.vocabulary; /* from either end */
+                    return static_cast<double>(j % 2 ? s.vocabulary - 1 - target : target);
                 });
             const ops_tensor weights =
                 c.input(1, s.supervised, 0, 0, KERN_F32, [](int64_t, int64_t j) {
