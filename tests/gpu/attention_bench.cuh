@@ -12,6 +12,7 @@ struct attention_bench {
     int64_t master_used;
     std::vector<attention_document> documents;
     attention_kernels kernels;
+    bool once;                     /* real tasks do not run a second time */
     const tr_attention_ops_t *ops; /* when kernels is not mma */
     gpu_pool q, o, d_o, dq, k, v, dk, dv, lse, delta, workspace;
     gpu_pool real[2],

@@ -88,6 +88,11 @@ void attention_choose(attention_bench *b, attention_kernels kernels)
     b->kernels = kernels;
 }
 
+void attention_once(attention_bench *b)
+{
+    b->once = true;
+}
+
 std::vector<attention_document> &attention_documents_of(attention_bench *b)
 {
     return b->documents;

@@ -54,6 +54,9 @@ bool attention_documents(attention_bench *bench, const attention_shape &shape,
 /* What runs: the ops, with or without a workspace, or their kernels on mma.sync. */
 enum class attention_kernels { op, op_without_workspace, mma };
 void attention_choose(attention_bench *bench, attention_kernels kernels);
+/* Every backward once, without comparison of real tasks, whose dk and dv are then no results: for tools
+ * under which it takes long. */
+void attention_once(attention_bench *bench);
 std::vector<attention_document> &attention_documents_of(attention_bench *bench);
 /* The definition of every document: forward, and then backward from the ops' own delta or from
  * the exact one. */
