@@ -67,7 +67,9 @@ drivers() { # drivers RANKS TRANSPORT: what rank 0's driver takes
 }
 [ "$(drivers 4 copy_engine)" -eq 1023 ] || fail "driver and libraries over copy engines"
 two=$(drivers 2 nccl) four=$(drivers 4 nccl)
-[ "$two" -eq 2624 ] && [ "$four" -eq $((two + 2 * 2 * 384)) ] || fail "driver and libraries over NCCL: $two, $four"
+if [ "$two" -ne 2624 ] || [ "$four" -ne $((two + 2 * 2 * 384)) ]; then
+    fail "driver and libraries over NCCL: $two, $four"
+fi
 expect 0 plan two.yaml --json --set train.recompute=qkv
 python3 -c 'import json; f = json.load(open("out")); assert (f["dtype"], f["recompute"]) == ("fp32", "qkv")' || fail "recompute"
 expect 0 plan two.yaml --json --threads 2
