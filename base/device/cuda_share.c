@@ -4,7 +4,7 @@
  * A handle stands for a whole allocation, which every buffer is, and is opened once in a process. The
  * importing process must see the exporter's GPU (CUDA_VISIBLE_DEVICES); copies then run over NVLink
  * or PCIe, on the copy engines of the GPU whose stream they are given to. */
-#include "base/device/device_cuda.h"
+#include "base/device/cuda_pinned.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -90,7 +90,7 @@ void base_cuda_buffer_free(base_buffer_t *buf)
     else if (!base_cuda_stuck(dev) && base_cuda_enter(dev) == BASE_OK)
         base_cuda_drop(dev,
                        buf->imported                     ? cudaIpcCloseMemHandle(buf->address)
-                       : buf->kind == BASE_MEMORY_PINNED ? cudaFreeHost(buf->address)
+                       : buf->kind == BASE_MEMORY_PINNED ? base_cuda_unpin(buf)
                                                          : cudaFree(buf->address),
                        "free of a buffer");
     base_free(dev->ctx, buf);

@@ -139,6 +139,7 @@ void base_buffer_init_common(base_buffer_t *buf, base_device_t *dev, base_memory
     buf->bytes = bytes;
     buf->serial = atomic_fetch_add(&dev->num_buffers, 1) + 1;
     buf->imported = buf->exported = false;
+    buf->own_bytes = 0;
     buf->shared = NULL;
     snprintf(buf->name, sizeof buf->name, "%s", name);
 }

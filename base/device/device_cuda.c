@@ -13,6 +13,8 @@
  * its device stuck; frees, which would wait for the GPU, are then left to the end of the process. */
 #include "base/device/device_cuda.h"
 
+#include "base/device/cuda_pinned.h"
+
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,15 +116,14 @@ static base_status_t cuda_buffer_alloc(base_device_t *dev, base_memory_kind_t ki
     base_buffer_t *buf = base_calloc(dev->ctx, 1, sizeof *buf, "buffer");
     if (buf == NULL) return BASE_ERR_NOMEM;
     base_buffer_init_common(buf, dev, kind, bytes, name);
-    const cudaError_t e = kind == BASE_MEMORY_PINNED
-                              ? cudaHostAlloc(&address, size, cudaHostAllocPortable)
-                              : cudaMalloc(&address, size);
+    const cudaError_t e =
+        kind == BASE_MEMORY_PINNED ? base_cuda_pin(buf, size) : cudaMalloc(&address, size);
     if (e != cudaSuccess) {
         snprintf(what, sizeof what, "buffer %s of %lld bytes", buf->name, (long long)bytes);
         base_free(dev->ctx, buf);
         return base_cuda_fail(dev->ctx, e, __FILE__, __LINE__, dev->name, what);
     }
-    buf->address = address;
+    if (kind != BASE_MEMORY_PINNED) buf->address = address;
     *buf_p = buf;
     return BASE_OK;
 }

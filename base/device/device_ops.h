@@ -116,6 +116,7 @@ struct base_buffer {
     unsigned char *address; /* never NULL */
     uint64_t serial;        /* no two buffers of a device have the same */
     bool imported, exported;
+    int64_t own_bytes;     /* cuda, pinned: of memory of ours (cuda_pinned.h); 0: the driver's */
     base_shared_t *shared; /* CPU family: the memory, when other processes can reach it */
     char name[BASE_DEVICE_NAME_BYTES];
 };
