@@ -13,7 +13,9 @@
 #define EXTRA_COLUMNS   64 /* beside each linear's weight: adapters' */
 #define LARGE_COPY      (INT64_C(64) << 20)
 #define LINK_ROUNDS     16 /* of the pool, at most 4 GB */
-#define NUM_LINKS       5
+#define NUM_LINKS       6
+#define NUM_PLAIN_LINKS 4
+#define OUT_OF_STEP     8 /* bytes: headers are padded to that */
 #define MEGABYTE(bytes) ((double)(bytes) / 1048576.0)
 
 /* What is compared with loading's own way; 0: as that. */
@@ -22,11 +24,11 @@ static const tr_hf_load_way_t OTHERS[] = {
     {.at_once = TR_HF_LOAD_SLOTS},
     {.at_once = 1},
     {.num_threads = 8, .num_slots = 12},
-    {.num_threads = 14, .num_slots = 18},
-    {.num_slots = 24},
-    {.at_once = 8, .slot_bytes = INT64_C(1) << 20},
-    {.num_slots = 24, .at_once = 8, .slot_bytes = INT64_C(1) << 20},
-    {.num_slots = 14, .at_once = 2, .slot_bytes = INT64_C(4) << 20}};
+    {.num_threads = 10, .num_slots = 24},
+    {.num_slots = 16},
+    {.at_start = 1},
+    {.at_once = 8, .slot_bytes = (INT64_C(1) << 20) - TR_HF_LOAD_ALIGN},
+    {.num_slots = 14, .at_once = 2, .slot_bytes = (INT64_C(4) << 20) - TR_HF_LOAD_ALIGN}};
 #define MOST_WAYS (1 + (int)(sizeof OTHERS / sizeof OTHERS[0]))
 
 typedef struct link {
@@ -36,8 +38,8 @@ typedef struct link {
 
 typedef struct timed_way {
     tr_hf_load_way_t way;
-    int64_t ns;     /* best; 0: none yet */
-    int64_t pin_ns; /* of the slots' memory by itself, likewise */
+    int64_t ns;               /* best; 0: none yet */
+    int64_t pin_ns, unpin_ns; /* of the slots' memory by itself, likewise */
 } timed_way_t;
 
 typedef struct bench {
@@ -60,17 +62,21 @@ typedef struct bench {
 
 /* ==== what is timed ==== */
 
-/* Copies of a slot and large ones, on one and two streams; and of a slot's worth of rows that lie apart. */
+/* Copies of a slot and large ones, on one and two streams; and of a slot's worth of rows that lie apart,
+ * also out of step with where they come from, as a file's header has it. */
 static void list_links(bench_t *b)
 {
     const data_safetensors_entry_t *embedding = data_hf_folder_entry(b->folder, 0);
     const int64_t slot = b->ways[0].way.slot_bytes, row = embedding->bytes / embedding->shape[0];
 
-    for (int i = 0; i < NUM_LINKS - 1; i++)
+    for (int i = 0; i < NUM_PLAIN_LINKS; i++)
         b->links[i].copies =
             (tr_bare_copies_t){.num_streams = 1 + i % 2, .copy_bytes = i < 2 ? slot : LARGE_COPY};
-    b->links[NUM_LINKS - 1].copies = (tr_bare_copies_t){
-        .num_streams = 1, .copy_bytes = slot > row ? slot / row * row : row, .row_bytes = row};
+    for (int i = NUM_PLAIN_LINKS; i < NUM_LINKS; i++)
+        b->links[i].copies = (tr_bare_copies_t){.num_streams = 1,
+                                                .copy_bytes = slot > row ? slot / row * row : row,
+                                                .row_bytes = row,
+                                                .shift = i > NUM_PLAIN_LINKS ? OUT_OF_STEP : 0};
 }
 
 static int chosen(int other, int own)
@@ -176,7 +182,7 @@ static base_status_t time_links(bench_t *b)
     return BASE_OK;
 }
 
-/* The slots' memory, taken and given back. */
+/* The slots' memory, taken, and given back. */
 static base_status_t time_pinning(bench_t *b, timed_way_t *timed)
 {
     base_staging_t slots[TR_HF_LOAD_SLOTS] = {{0}};
@@ -186,11 +192,14 @@ static base_status_t time_pinning(bench_t *b, timed_way_t *timed)
     const int64_t begin = base_clock_ns();
     for (int i = 0; i < way->num_slots && st >= 0; i += way->at_once)
         st = base_staging_create_raw(b->dev,
-                                     at_most(way->at_once, way->num_slots - i) * way->slot_bytes,
+                                     at_most(way->at_once, way->num_slots - i) *
+                                         (way->slot_bytes + TR_HF_LOAD_ALIGN),
                                      "slots", &slots[i]);
+    const int64_t taken = base_clock_ns();
     for (int i = 0; i < way->num_slots; i++)
         base_staging_destroy(&slots[i]);
-    keep_best(base_clock_ns() - begin, &timed->pin_ns);
+    keep_best(taken - begin, &timed->pin_ns);
+    keep_best(base_clock_ns() - taken, &timed->unpin_ns);
     return st;
 }
 
@@ -246,16 +255,19 @@ static void report_text(const bench_t *b, const result_t *r)
         (void)fprintf(out, "link              %7.2f GB/s, with %d streams, copies of %.3f MiB%s\n",
                       b->links[i].gb_per_s, b->links[i].copies.num_streams,
                       MEGABYTE(b->links[i].copies.copy_bytes),
-                      b->links[i].copies.row_bytes > 0 ? ", rows apart" : "");
+                      b->links[i].copies.shift > 0       ? ", rows apart, out of step"
+                      : b->links[i].copies.row_bytes > 0 ? ", rows apart"
+                                                         : "");
     for (int i = 0; i < b->num_ways; i++) {
         const timed_way_t *w = &b->ways[i];
 
         (void)fprintf(out,
                       "load  %8.3f s, %7.2f GB/s, with %d threads, %d slots of %.3f MiB, %d at "
-                      "once (by themselves %.4f s), %d landings\n",
+                      "once (by themselves %.4f s, given back %.4f s), %d landings%s\n",
                       (double)w->ns * 1e-9, rate(b, w->ns), w->way.num_threads, w->way.num_slots,
                       MEGABYTE(w->way.slot_bytes), w->way.at_once, (double)w->pin_ns * 1e-9,
-                      w->way.num_landings);
+                      (double)w->unpin_ns * 1e-9, w->way.num_landings,
+                      w->way.at_start ? ", each at its slot's start" : "");
     }
     (void)fprintf(
         out, "share %.2f of the page cache, %.2f of the link; %.2f of the lesser, the %s\n",
@@ -268,6 +280,7 @@ static void put_link(base_json_t *j, const link_t *l)
     base_json_put_int(j, "streams", l->copies.num_streams);
     base_json_put_int(j, "copy_bytes", l->copies.copy_bytes);
     base_json_put_int(j, "row_bytes", l->copies.row_bytes);
+    base_json_put_int(j, "shift", l->copies.shift);
     base_json_put_double(j, "gb_per_s", l->gb_per_s);
     base_json_end(j);
 }
@@ -282,7 +295,9 @@ static void put_way(base_json_t *j, const bench_t *b, const timed_way_t *w)
     base_json_put_int(j, "landings", w->way.num_landings);
     base_json_put_double(j, "load_s", (double)w->ns * 1e-9);
     base_json_put_double(j, "gb_per_s", rate(b, w->ns));
+    base_json_put_int(j, "at_start", w->way.at_start);
     base_json_put_double(j, "pin_s", (double)w->pin_ns * 1e-9);
+    base_json_put_double(j, "unpin_s", (double)w->unpin_ns * 1e-9);
     base_json_end(j);
 }
 
@@ -300,6 +315,7 @@ static base_status_t report_json(const bench_t *b, const result_t *r)
     base_json_put_double(&j, "load_s", (double)b->ways[0].ns * 1e-9);
     base_json_put_double(&j, "read_s", (double)b->read_ns * 1e-9);
     base_json_put_double(&j, "pin_s", (double)b->ways[0].pin_ns * 1e-9);
+    base_json_put_double(&j, "unpin_s", (double)b->ways[0].unpin_ns * 1e-9);
     base_json_put_double(&j, "load_gb_per_s", r->load);
     base_json_put_double(&j, "read_gb_per_s", r->read);
     base_json_put_double(&j, "link_gb_per_s", r->link);

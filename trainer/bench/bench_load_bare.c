@@ -4,6 +4,9 @@
 
 #include <pthread.h>
 
+#define ALIGN                                                                                      \
+    64 /* as loading does: places that are out of step are copied slower (trainer/model/hf_load.h) */
+
 static int64_t row_bytes(const data_safetensors_entry_t *entry)
 {
     return entry->bytes / entry->shape[0];
@@ -26,6 +29,7 @@ base_status_t tr_bare_init(tr_bare_t *bare, base_device_t *dev, const data_hf_fo
         bytes += entry->bytes;
         if (row_bytes(entry) > bare->block_bytes) bare->block_bytes = row_bytes(entry);
     }
+    bare->block_bytes = (bare->block_bytes + 2 * ALIGN - 1) / ALIGN * ALIGN;
     if (bytes > TR_BARE_POOL_BYTES) bytes = TR_BARE_POOL_BYTES;
     bare->num_blocks = bytes / bare->block_bytes;
     if (bare->num_blocks < TR_BARE_THREADS) bare->num_blocks = TR_BARE_THREADS;
@@ -68,7 +72,7 @@ static int take_piece(reading_t *r, piece_t *piece)
     (void)pthread_mutex_lock(&r->mutex);
     if (r->status >= 0 && r->tensor < num_tensors(folder)) {
         const data_safetensors_entry_t *entry = data_hf_folder_entry(folder, r->tensor);
-        const int64_t most = r->bare->block_bytes / row_bytes(entry);
+        const int64_t most = (r->bare->block_bytes - ALIGN) / row_bytes(entry);
         const int64_t left = entry->shape[0] - r->row;
 
         *piece = (piece_t){r->tensor, r->row, left < most ? left : most};
@@ -95,7 +99,9 @@ static void *read_main(void *arg)
     const int64_t first = r->started++;
     (void)pthread_mutex_unlock(&r->mutex);
     for (int64_t block = first; st >= 0 && take_piece(r, &piece);) {
-        char *to = (char *)b->pool.memory + block * b->block_bytes;
+        const data_safetensors_entry_t *entry = data_hf_folder_entry(b->folder, piece.tensor);
+        const int64_t shift = (entry->offset + piece.row * row_bytes(entry)) % ALIGN;
+        char *to = (char *)b->pool.memory + block * b->block_bytes + shift;
 
         st = data_hf_folder_read_raw(b->folder, piece.tensor, piece.row, piece.rows, to);
         block = block + r->num_threads < b->num_blocks ? block + r->num_threads : first;
@@ -149,7 +155,8 @@ base_status_t tr_bare_upload(tr_bare_t *bare, const tr_bare_copies_t *copies, in
                              int64_t *sent, int64_t *ns)
 {
     const int num_streams = copies->num_streams;
-    const int64_t share = bare->num_blocks / num_streams * bare->block_bytes; /* of a stream */
+    /* Of a stream. */
+    const int64_t share = bare->num_blocks / num_streams * bare->block_bytes - ALIGN;
     /* Rows apart take up to twice their room. */
     const int64_t most =
         copies->row_bytes > 0 ? share / 2 / copies->row_bytes * copies->row_bytes : share;
@@ -160,7 +167,7 @@ base_status_t tr_bare_upload(tr_bare_t *bare, const tr_bare_copies_t *copies, in
     const int64_t begin = base_clock_ns();
     while (*sent < bytes) {
         for (int i = 0; i < num_streams; i++) {
-            BASE_TRY(upload_at(bare, copies, i, each, i * share + at));
+            BASE_TRY(upload_at(bare, copies, i, each, i * share + at + copies->shift));
             *sent += each;
         }
         at = at + 2 * each <= share ? at + each : 0;

@@ -39,6 +39,7 @@ typedef struct tr_bare_copies {
     /* Rows so long, that lie apart on the device as weights do beside adapters' columns (there each copy goes to
      * the same place); 0: as they are. copy_bytes is then a multiple of it. */
     int64_t row_bytes;
+    int64_t shift; /* below 64: copies begin so many bytes behind a multiple of 64 */
 } tr_bare_copies_t;
 
 /* Copies on the streams in turn, each stream round a part of the pool of its own, until at least `bytes` have

@@ -23,8 +23,8 @@ typedef struct piece {
 
 typedef struct slot {
     const base_staging_t *staging; /* from byte `at` on */
-    int64_t at;
-    base_range_t rows; /* where what was read goes to */
+    int64_t at, shift;             /* what was read begins `shift` bytes behind that */
+    base_range_t rows;             /* where it goes to */
 } slot_t;
 
 /* Numbers of slots: who has one may read and write it. */
@@ -152,12 +152,26 @@ static int take_piece(loader_t *l, piece_t *piece)
     return slot;
 }
 
+static int is_raw(const loader_t *l, const piece_t *p)
+{
+    return data_hf_folder_entry(l->folder, p->index)->dtype ==
+           tr_hf_load_dtype(l->weights->model->config.dtype);
+}
+
+/* Slots begin at a multiple. */
+static int64_t shift_of(const loader_t *l, const piece_t *p)
+{
+    const data_safetensors_entry_t *entry = data_hf_folder_entry(l->folder, p->index);
+
+    if (l->way.at_start || !is_raw(l, p)) return 0;
+    return (entry->offset + entry->bytes / entry->shape[0] * p->row) % TR_HF_LOAD_ALIGN;
+}
+
 static base_status_t read_piece(const loader_t *l, const piece_t *p, void *to, float *single)
 {
     const kern_dtype_t dtype = l->weights->model->config.dtype;
 
-    if (data_hf_folder_entry(l->folder, p->index)->dtype == tr_hf_load_dtype(dtype))
-        return data_hf_folder_read_raw(l->folder, p->index, p->row, p->rows, to);
+    if (is_raw(l, p)) return data_hf_folder_read_raw(l->folder, p->index, p->row, p->rows, to);
     if (dtype == KERN_F32)
         return data_hf_folder_read_float(l->folder, p->index, p->row, p->rows, to);
     if (dtype == KERN_F64)
@@ -198,7 +212,8 @@ static void *read_main(void *arg)
     while (st >= 0 && (number = take_piece(l, &piece)) >= 0) {
         slot_t *slot = &l->slots[number];
 
-        st = read_piece(l, &piece, (char *)slot->staging->memory + slot->at, single);
+        slot->shift = shift_of(l, &piece);
+        st = read_piece(l, &piece, (char *)slot->staging->memory + slot->at + slot->shift, single);
         slot->rows = piece_place(l, &piece);
         if (st >= 0) set_full(l, number);
     }
@@ -252,7 +267,7 @@ static base_status_t give(loader_t *l, int number)
 {
     const slot_t *slot = &l->slots[number];
 
-    return tr_hf_feed_give(&l->feed, number, slot->staging, slot->at, &slot->rows);
+    return tr_hf_feed_give(&l->feed, number, slot->staging, slot->at + slot->shift, &slot->rows);
 }
 
 static base_status_t feed(loader_t *l)
@@ -299,14 +314,15 @@ static base_status_t start_threads(loader_t *l)
 static base_status_t open_slots(loader_t *l, base_device_t *dev)
 {
     const int at_once = l->way.at_once;
+    const int64_t stride = tr_hf_load_stride(&l->way);
 
     for (int i = 0; i < l->way.num_slots && status(l) >= 0; i += at_once) {
         const int left = l->way.num_slots - i, num = left < at_once ? left : at_once;
         base_staging_t *memory = &l->memory[i / at_once];
 
-        BASE_TRY(base_staging_create_raw(dev, num * l->way.slot_bytes, WHAT, memory));
+        BASE_TRY(base_staging_create_raw(dev, num * stride, WHAT, memory));
         for (int k = 0; k < num; k++) {
-            l->slots[i + k] = (slot_t){.staging = memory, .at = k * l->way.slot_bytes};
+            l->slots[i + k] = (slot_t){.staging = memory, .at = k * stride};
             set_free(l, i + k);
         }
     }

@@ -20,22 +20,28 @@
 #include "data/hf_folder.h"
 #include "trainer/model/weights.h"
 
-#define TR_HF_LOAD_THREADS    16 /* most that read */
-#define TR_HF_LOAD_SLOTS      32 /* most */
-#define TR_HF_LOAD_LANDINGS   8  /* most */
-#define TR_HF_LOAD_SLOT_BYTES (INT64_C(2) << 20)
+#define TR_HF_LOAD_THREADS  16 /* most that read */
+#define TR_HF_LOAD_SLOTS    32 /* most */
+#define TR_HF_LOAD_LANDINGS 8  /* most */
+#define TR_HF_LOAD_ALIGN    64 /* bytes: what copies by the kernel go in */
+/* So that a slot's memory is a page of 2 MiB (base/device/cuda_pinned.h). */
+#define TR_HF_LOAD_SLOT_BYTES ((INT64_C(2) << 20) - TR_HF_LOAD_ALIGN)
 
 typedef struct tr_hf_load_way {
     int num_threads;  /* that read; 1 to TR_HF_LOAD_THREADS */
     int num_slots;    /* from num_threads to TR_HF_LOAD_SLOTS */
     int at_once;      /* slots whose memory is taken in one piece; 1 to num_slots */
     int num_landings; /* for rows that lie apart; 0: they go to their place at once */
-    /* Of a slot and a landing. At least a row of the widest weight; the functions below see to it. */
+    /* 0: what is read as it is lies as far behind a multiple of TR_HF_LOAD_ALIGN as in its file: the tensors of a
+     * file begin where its header ends, and to copy between places that are out of step costs a kernel up to a
+     * third of its speed. 1: at the start of its slot. */
+    int at_start;
+    /* What a slot and a landing hold. At least a row of the widest weight; the functions below see to it. */
     int64_t slot_bytes;
 } tr_hf_load_way_t;
 
 /* How tr_hf_load does it: with two threads less than this process has processors, at least 2 and at most
- * 12, four slots more, four at once, and no landings; slots no larger than the largest weight. */
+ * 12, twelve slots more, four at once, and no landings; slots no larger than the largest weight. */
 tr_hf_load_way_t tr_hf_load_way(const tr_model_t *model);
 
 /* Fills the weights and waits for that and, first, for the stream. Errors name file and tensor

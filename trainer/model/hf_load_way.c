@@ -2,10 +2,10 @@
 
 #include "base/version.h"
 
-/* Eight readers carried 42 GB/s on an H200's host, whose link carries 55 (docs/kernels/step.md). Slots beyond
- * the readers' are on their way or wait for that. */
+/* Readers carry 5 GB/s each on an H200's host, whose link carries 55 (docs/kernels/step.md). Slots beyond
+ * the readers' are on their way or wait for that: so many that no reader sleeps before the link is behind. */
 #define MOST_READERS 12
-#define MORE_SLOTS   4
+#define MORE_SLOTS   12
 #define AT_ONCE      4
 
 data_dtype_t tr_hf_load_dtype(kern_dtype_t dtype)
@@ -57,6 +57,11 @@ tr_hf_load_way_t tr_hf_load_settled(const tr_model_t *model, const tr_hf_load_wa
     return settled;
 }
 
+int64_t tr_hf_load_stride(const tr_hf_load_way_t *way)
+{
+    return (way->slot_bytes + 2 * TR_HF_LOAD_ALIGN - 1) / TR_HF_LOAD_ALIGN * TR_HF_LOAD_ALIGN;
+}
+
 /* Some tensor is of another dtype than the weights. */
 static int has_other(const data_hf_folder_t *folder, data_dtype_t dtype)
 {
@@ -81,7 +86,7 @@ tr_hf_load_bytes_t tr_hf_load_bytes(const tr_model_t *model, const data_hf_folde
 {
     const tr_hf_load_way_t settled = tr_hf_load_settled(model, way);
     const int converts = has_other(folder, tr_hf_load_dtype(model->config.dtype));
-    tr_hf_load_bytes_t bytes = {.slots = settled.num_slots * settled.slot_bytes,
+    tr_hf_load_bytes_t bytes = {.slots = settled.num_slots * tr_hf_load_stride(&settled),
                                 .device = settled.num_landings * settled.slot_bytes,
                                 .num_streams = settled.num_landings > 0 ? 2 : 1};
 

@@ -7,6 +7,8 @@
 /* As *way, with slots that hold a row of each weight and no more than the largest, and without landings where no
  * weight's rows lie apart. */
 tr_hf_load_way_t tr_hf_load_settled(const tr_model_t *model, const tr_hf_load_way_t *way);
+/* Bytes from one slot to the next. */
+int64_t tr_hf_load_stride(const tr_hf_load_way_t *way);
 
 /* A file's dtype that needs no conversion. */
 data_dtype_t tr_hf_load_dtype(kern_dtype_t dtype);
