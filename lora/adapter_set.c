@@ -233,25 +233,26 @@ static base_status_t zero(base_stream_t *stream, base_mem_t mem, int64_t bytes)
     return base_fill(stream, &all, 0);
 }
 
-static base_status_t zero_beside(const kern_mat_t *w, base_stream_t *stream)
+static base_status_t zero_beside(const kern_mat_t *w, int64_t rows_below, base_stream_t *stream)
 {
-    const int64_t element = kern_dtype_bytes(w->dtype), extra = w->pitch - w->cols;
+    const int64_t element = kern_dtype_bytes(w->dtype);
     const base_range_t columns = {.mem = base_mem_at(w->mem, w->cols * element),
-                                  .row_bytes = extra * element,
+                                  .row_bytes = (w->pitch - w->cols) * element,
                                   .rows = w->rows,
                                   .pitch = w->pitch * element};
 
     BASE_TRY(base_fill(stream, &columns, 0));
     return zero(stream, base_mem_at(w->mem, w->rows * w->pitch * element),
-                extra * w->pitch * element);
+                rows_below * w->pitch * element);
 }
 
 base_status_t lora_adapter_set_start(lora_adapter_set_t *set, base_stream_t *stream)
 {
     const int64_t linears = (int64_t)set->spec->num_layers * LORA_NUM_LINEARS;
+    const int64_t rows_below = lora_extra_columns(set->targets, set->rank_columns);
 
     for (int64_t i = 0; i < linears; i++)
-        BASE_TRY(zero_beside(&set->weight[i], stream));
+        BASE_TRY(zero_beside(&set->weight[i], rows_below, stream));
     for (int32_t a = 0; a < set->num_adapters && set->optimizer; a++) {
         const lora_adapter_t *adapter = &set->adapters[a];
         const int64_t bytes = adapter->layout->count * kern_dtype_bytes(set->acc);

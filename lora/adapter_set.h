@@ -93,7 +93,7 @@ typedef struct lora_adapter_set {
     lora_adapter_t *adapters;
     uint32_t targets;                      /* of any adapter */
     int32_t num_modules[LORA_NUM_LINEARS]; /* of those, in each linear layer */
-    kern_mat_t *weight; /* [num_layers][LORA_NUM_LINEARS] (N, K) with pitch K + C */
+    kern_mat_t *weight; /* [num_layers][LORA_NUM_LINEARS] (N, K) with pitch >= K + C */
     int32_t *order;     /* [num_adapters] scratch of place */
 } lora_adapter_set_t;
 
@@ -106,10 +106,12 @@ base_status_t lora_adapter_set_create(base_ctx_t *ctx, const lora_adapter_set_co
                                       lora_adapter_set_t **set_p) BASE_MUST_CHECK;
 void lora_adapter_set_destroy(lora_adapter_set_t *set); /* NULL is legal */
 
-/* Tells where W (N, K) of a linear layer lies; its region is [W B; A 0] of (N + C, K + C). */
+/* Tells where W (N, K) of a linear layer lies; its region is [W B; A 0] of N + C rows, with a pitch of
+ * at least K + C. */
 void lora_adapter_set_bind(lora_adapter_set_t *set, int32_t layer, lora_linear_t linear,
                            kern_mat_t weight);
-/* Zeroes the columns and rows beside and below W, moments and gradients. After bind, once. */
+/* Zeroes what lies beside W up to its pitch, the C rows below it, moments and gradients. After bind,
+ * once. */
 base_status_t lora_adapter_set_start(lora_adapter_set_t *set,
                                      base_stream_t *stream) BASE_MUST_CHECK;
 

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 static base_status_t create_adapters(tr_trainer_t *t, const tr_trainer_config_t *config)
@@ -10,6 +11,8 @@ static base_status_t create_adapters(tr_trainer_t *t, const tr_trainer_config_t 
                                     t->num_adapters > 0 ? t->num_adapters : 1));
     if (config->adapters == NULL) return BASE_OK;
     BASE_TRY(lora_adapter_set_create(t->ctx, config->adapters, t->arena, &t->adapters));
+    assert(t->model->config.extra_columns >=
+           lora_extra_columns(t->adapters->targets, t->adapters->rank_columns));
     return lora_route_create(t->adapters, config->max_pieces, &t->route);
 }
 
@@ -101,7 +104,7 @@ as_attention_config_t tr_trainer_attention_config(const tr_model_t *model,
                                .layer_kind = m->layer_kind,
                                .max_rows = config->max_rows,
                                .head_rows = config->max_rows,
-                               .o_pitch = m->q_cols + m->config.extra_columns,
+                               .o_pitch = tr_model_pitch(m, m->q_cols),
                                .d_o_pitch = m->q_cols,
                                .scratch_bytes = config->scratch_bytes,
                                .retain_bytes = config->retain_bytes,

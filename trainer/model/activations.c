@@ -117,7 +117,7 @@ int64_t tr_activations_pitch(const tr_activations_t *activations, tr_slot_t slot
 {
     const slot_info_t info = slot_info(activations, slot);
 
-    return info.width + (info.extra ? activations->model->config.extra_columns : 0);
+    return info.extra ? tr_model_pitch(activations->model, info.width) : info.width;
 }
 
 static kern_dtype_t slot_dtype(const tr_activations_t *a, const slot_info_t *info)

@@ -128,7 +128,7 @@ void tr_activations_destroy(
 base_status_t tr_activations_fill(const tr_activations_t *activations,
                                   base_stream_t *stream) BASE_MUST_CHECK;
 
-/* Elements from row to row of a slot: its width plus the extra columns if it has them. */
+/* Elements from row to row of a slot: its width, or tr_model_pitch of it with extra columns. */
 int64_t tr_activations_pitch(const tr_activations_t *activations, tr_slot_t slot);
 
 /* `rows` rows of a slot as an operand: (rows, width) with its pitch; the rstd slots as a vector (1,

@@ -165,7 +165,7 @@ static void add_weight(tr_model_t *m, tr_weight_kind_t kind, int32_t layer)
         (void)snprintf(w->name, sizeof w->name, "%s", weight_name(kind));
     w->kind = kind;
     w->layer = layer;
-    w->pitch = w->cols + extra;
+    w->pitch = is_linear(kind) ? tr_model_pitch(m, w->cols) : w->cols;
     w->extra_rows = extra;
     if (layer <= 0) m->kind_at[kind] = m->num_weights;
     m->num_weights++;
@@ -242,6 +242,15 @@ int32_t tr_model_weight(const tr_model_t *model, tr_weight_kind_t kind, int32_t 
 
     if (at < 0 || kind >= TR_WEIGHT_NUM_LAYER_KINDS) return at;
     return layer * model->layer_weights + at;
+}
+
+int64_t tr_model_pitch(const tr_model_t *model, int64_t cols)
+{
+    const int64_t line = TR_PITCH_BYTES / kern_dtype_bytes(KERN_BF16);
+    const int64_t all = cols + model->config.extra_columns;
+
+    if (model->config.extra_columns == 0 || model->config.dtype != KERN_BF16) return all;
+    return (all + line - 1) / line * line;
 }
 
 int64_t tr_model_largest_weight(const tr_model_t *model)

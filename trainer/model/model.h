@@ -45,9 +45,10 @@ typedef struct tr_model_config {
     /* Sliding window of each layer, 0: full attention; at most AS_MAX_KINDS different values. NULL:
      * all full. Borrowed for the call of tr_model_create. */
     const int64_t *layer_window;
-    /* C: what feeds a linear layer (n1, o, n2, act) has row pitch K + C, the gradient of what
-     * leaves it N + C, and its weight is [W B; A 0] of (N + C, K + C): the columns and rows of LoRA
-     * (kernels/op.h). Where no adapter has its place they hold NaN, and nobody reads them. */
+    /* C: what feeds a linear layer (n1, o, n2, act) has room for K + C columns, the gradient of
+     * what leaves it for N + C, and its weight is [W B; A 0] of (N + C, K + C): the columns and rows
+     * of LoRA (kernels/op.h). Where no adapter has its place they hold NaN, and nobody reads them.
+     * Row pitches: tr_model_pitch. */
     int32_t extra_columns;
 } tr_model_config_t;
 
@@ -119,6 +120,13 @@ void tr_model_destroy(tr_model_t *model); /* NULL is legal */
 /* Index of a weight in model->weights, -1 when the model has none of that kind; layer is ignored
  * for kinds outside the layers. */
 int32_t tr_model_weight(const tr_model_t *model, tr_weight_kind_t kind, int32_t layer);
+
+/* Elements from row to row of a matrix of `cols` columns with C extra ones beside them: in bf16 the
+ * next multiple of TR_PITCH_BYTES, since every row of a tile straddles two lines of a GPU's L2
+ * otherwise (docs/kernels/ops.md, "Matrix products"); the same on all devices, so that a plan made
+ * on any machine foretells a run's memory. Other dtypes, which are the CPU's, have no gap. */
+#define TR_PITCH_BYTES 128
+int64_t tr_model_pitch(const tr_model_t *model, int64_t cols);
 
 /* Elements of the largest and of all weights, extra columns not counted. */
 int64_t tr_model_largest_weight(const tr_model_t *model);

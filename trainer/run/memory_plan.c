@@ -55,7 +55,7 @@ static int64_t host_bytes(const planned_t *p)
 typedef struct pieces {
     int64_t room;     /* elements of the buffers, whatever the tensors */
     int64_t elements; /* of the largest piece of a tensor */
-    int64_t pitched;  /* the same with the extra columns of its weight */
+    int64_t pitched;  /* the same by the pitch of its weight */
 } pieces_t;
 
 static pieces_t largest_pieces(const planned_t *p, int64_t most)

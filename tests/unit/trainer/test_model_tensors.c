@@ -1,6 +1,7 @@
 /* Dimensions, weights and activations: what the model's parts are before anything runs. */
 #include "tests/support/ctx_fixture.h"
 
+#include "trainer/loop/trainer.h"
 #include "trainer/model/activations.h"
 #include "trainer/model/weights.h"
 
@@ -57,6 +58,63 @@ static void test_dimensions(void **state)
     tr_model_destroy(m);
     tr_model_destroy(NULL);
     fixture_ctx_end(ctx);
+}
+
+/* A model in bf16 has rows of whole lines of a GPU's L2 where adapters lie beside something: weights,
+ * activations, and the o that attention writes; nothing else, and no rows more. */
+static void expect_pitch(tr_model_config_t config, int64_t cols, int64_t pitch)
+{
+    base_ctx_t *ctx = fixture_ctx();
+    const tr_trainer_config_t trainer = {.max_rows = 8};
+    tr_activations_t *a;
+    base_arena_t *arena;
+    base_device_t *dev;
+    tr_model_t *m;
+
+    config.hidden = (int32_t)cols;
+    assert_int_equal(tr_model_create(ctx, &config, &m), BASE_OK);
+    assert_int_equal(base_device_open(ctx, BASE_DEVICE_CPU, 0, &dev), BASE_OK);
+    assert_int_equal(base_arena_create(dev, BASE_MEMORY_DEVICE, "device", &arena), BASE_OK);
+    assert_int_equal(tr_activations_create(m, arena, 8, TR_RECOMPUTE_NOTHING, &a), BASE_OK);
+    assert_int_equal(tr_model_pitch(m, cols), pitch);
+    for (int32_t i = 0; i < m->num_weights; i++) {
+        const tr_weight_spec_t *w = &m->weights[i];
+        const int linear = w->extra_rows > 0;
+
+        assert_int_equal(w->pitch, linear ? tr_model_pitch(m, w->cols) : w->cols);
+        assert_int_equal(w->extra_rows, linear ? config.extra_columns : 0);
+    }
+    assert_int_equal(m->weights[tr_model_weight(m, TR_WEIGHT_QKV, 1)].pitch, pitch);
+    assert_int_equal(tr_activations_pitch(a, TR_SLOT_N1), pitch);
+    assert_int_equal(tr_activations_pitch(a, TR_SLOT_DX), pitch);
+    assert_int_equal(tr_activations_pitch(a, TR_SLOT_X), cols);
+    assert_int_equal(tr_trainer_attention_config(m, &trainer).o_pitch,
+                     tr_activations_pitch(a, TR_SLOT_O));
+    tr_activations_destroy(a);
+    base_arena_destroy(arena);
+    base_device_close(dev);
+    tr_model_destroy(m);
+    fixture_ctx_end(ctx);
+}
+
+static void test_pitches(void **state)
+{
+    tr_model_config_t narrow = small_config();
+
+    (void)state;
+    expect_pitch(narrow, 4096, 4099);
+    narrow.dtype = KERN_BF16;
+    expect_pitch(narrow, 4096, 4160);
+    narrow.extra_columns = 48;
+    expect_pitch(narrow, 4096, 4160);
+    narrow.extra_columns = 64;
+    expect_pitch(narrow, 4096, 4160);
+    narrow.extra_columns = 192;
+    expect_pitch(narrow, 4096, 4288);
+    narrow.extra_columns = 48;
+    expect_pitch(narrow, 70, 128);
+    narrow.extra_columns = 0; /* no adapters: dense, whatever the width */
+    expect_pitch(narrow, 70, 70);
 }
 
 static void expect_refused(const tr_model_config_t *config, base_status_t st, const char *piece)
@@ -300,6 +358,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dimensions),
+        cmocka_unit_test(test_pitches),
         cmocka_unit_test(test_models_that_cannot_be),
         cmocka_unit_test(test_values_do_not_depend_on_dtype),
         cmocka_unit_test(test_extra_columns_hold_nan),
