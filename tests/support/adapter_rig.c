@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define GAP 5
+
 data_model_spec_t adapter_rig_spec(void)
 {
     return (data_model_spec_t){.family = DATA_MODEL_LLAMA,
@@ -48,7 +50,7 @@ static kern_mat_t whole(const adapter_rig_t *rig, int32_t layer, lora_linear_t l
     adapter_rig_shape(rig, linear, &n, &k);
     return kern_mat(
         base_arena_mem(rig->arena, rig->weight[layer * LORA_NUM_LINEARS + (int32_t)linear]),
-        n + rig->extra, k + rig->extra, k + rig->extra, rig->dtype);
+        n + rig->extra, k + rig->beside, k + rig->beside, rig->dtype);
 }
 
 static void upload(adapter_rig_t *rig, const kern_mat_t *mat, const double *values)
@@ -90,7 +92,7 @@ static void declare_weights(adapter_rig_t *rig)
         (void)snprintf(name, sizeof name, "weight %d", i);
         assert_int_equal(
             base_arena_declare(rig->arena, "test", name,
-                               (n + rig->extra) * (k + rig->extra) * kern_dtype_bytes(rig->dtype),
+                               (n + rig->extra) * (k + rig->beside) * kern_dtype_bytes(rig->dtype),
                                BASE_LIFETIME_RUN, &rig->weight[i]),
             BASE_OK);
     }
@@ -103,7 +105,7 @@ static void bind_weights(adapter_rig_t *rig)
         kern_mat_t w = whole(rig, i / LORA_NUM_LINEARS, linear);
         double *values = op_doubles(w.rows * w.cols);
 
-        op_random_fill(90 + (uint64_t)i, w.rows * w.cols, values);
+        op_random_fill(ADAPTER_RIG_WEIGHT_SEED + (uint64_t)i, w.rows * w.cols, values);
         upload(rig, &w, values);
         free(values);
         adapter_rig_shape(rig, linear, &w.rows, &w.cols);
@@ -125,6 +127,7 @@ adapter_rig_t adapter_rig(op_fixture_t *fx, kern_dtype_t dtype,
     for (int32_t a = 0; a < count; a++)
         targets |= options[a].targets;
     rig.extra = lora_extra_columns(targets, rank_columns);
+    rig.beside = rig.extra + GAP;
     const lora_adapter_set_config_t config = {.spec = spec,
                                               .dtype = dtype,
                                               .num_adapters = count,

@@ -8,8 +8,9 @@
 #include "lora/linear.h"
 #include "lora/optimizer.h"
 
-#define ADAPTER_RIG_ROWS       256 /* of each half */
-#define ADAPTER_RIG_MAX_LAYERS 4
+#define ADAPTER_RIG_ROWS        256 /* of each half */
+#define ADAPTER_RIG_MAX_LAYERS  4
+#define ADAPTER_RIG_WEIGHT_SEED 90 /* of the values of the first weight (op_random_fill) */
 
 typedef struct adapter_rig {
     op_fixture_t *fx;
@@ -21,7 +22,8 @@ typedef struct adapter_rig {
     lora_route_t *route;
     lora_optimizer_t optimizer;
     data_batch_t *batch;
-    int64_t extra; /* C */
+    int64_t extra;  /* C */
+    int64_t beside; /* from the last column to the next row: C, and a gap that is nobody's */
 } adapter_rig_t;
 
 /* Two layers, hidden 12, 4 heads of 4 over 2, intermediate 10. */
@@ -34,7 +36,7 @@ void adapter_rig_end(adapter_rig_t *rig);
 
 /* N, K of a linear layer. */
 void adapter_rig_shape(const adapter_rig_t *rig, lora_linear_t linear, int64_t *n, int64_t *k);
-/* The whole region of a layer, (N + C) x (K + C): op_doubles of the caller's to free. */
+/* The whole region of a layer, (N + C) x (K + beside): op_doubles of the caller's to free. */
 double *adapter_rig_weight(adapter_rig_t *rig, int32_t layer, lora_linear_t linear);
 
 /* Writes random masters, of which it returns a copy (free). */

@@ -106,7 +106,7 @@ static void test_steps(void **state)
     double *w = adapter_rig_weight(&rig, 1, LORA_LINEAR_O);
     double *masters = adapter_rig_read(&rig, 0, rig.set->adapters[0].weights);
     const lora_module_t *o = &rig.set->adapters[0].layout->modules[7 + 3];
-    const int64_t pitch = 16 + rig.extra;
+    const int64_t pitch = 16 + rig.beside;
     for (int64_t i = 0; i < 12; i++)
         assert_true(w[i * pitch + 16 + rig.set->adapters[0].column] == masters[o->b + i * 3]);
     free(masters);
@@ -160,7 +160,7 @@ static void test_not_finite(void **state)
     double *moment_after = adapter_rig_read(&rig, 0, rig.set->adapters[0].moment2);
     assert_memory_equal(moment, moment_after, (size_t)count * sizeof *moment);
     assert_memory_equal(before, after,
-                        (size_t)((12 + rig.extra) * (10 + rig.extra)) * sizeof *after);
+                        (size_t)((12 + rig.extra) * (10 + rig.beside)) * sizeof *after);
     free(after);
     free(before);
     free(moment);
@@ -187,7 +187,7 @@ static void test_without_a_place(void **state)
     check_masters(&rig, 1, values[1], 1e-14);
     adapter_rig_place(&rig, 1, (const int32_t[]){1}, 1);
     double *w = adapter_rig_weight(&rig, 0, LORA_LINEAR_QKV);
-    const int64_t pitch = 12 + rig.extra;
+    const int64_t pitch = 12 + rig.beside;
     const int64_t row = 32 + lora_placed_column(rig.set, 1, 1);
     double *masters = adapter_rig_read(&rig, 1, rig.set->adapters[1].weights);
     for (int64_t j = 0; j < 12; j++)

@@ -24,7 +24,7 @@ static void check_placed(adapter_rig_t *rig, int32_t adapter, const double *valu
         int64_t n, k;
 
         adapter_rig_shape(rig, linear, &n, &k);
-        const int64_t pitch = k + rig->extra;
+        const int64_t pitch = k + rig->beside;
         for (int32_t r = 0; r < a->layout->rank; r++) {
             for (int64_t j = 0; j < k; j++)
                 assert_true(w[(n + column + r) * pitch + j] == values[m->a + r * k + j]);
@@ -37,6 +37,30 @@ static void check_placed(adapter_rig_t *rig, int32_t adapter, const double *valu
         }
         free(w);
     }
+}
+
+/* A start leaves W as it was, every layer's, and zeroes what is beside and below it. */
+static void test_start(void **state)
+{
+    static const lora_adapter_options_t options[] = {
+        {.name = "a", .rank = 3, .scale = 1, .targets = Q | V}};
+    adapter_rig_t rig = adapter_rig(*state, KERN_F64, options, 1, 9);
+
+    for (int32_t i = 0; i < rig.spec.num_layers * LORA_NUM_LINEARS; i++) {
+        const lora_linear_t linear = (lora_linear_t)(i % LORA_NUM_LINEARS);
+        double *w = adapter_rig_weight(&rig, i / LORA_NUM_LINEARS, linear);
+        int64_t n, k;
+
+        adapter_rig_shape(&rig, linear, &n, &k);
+        const int64_t pitch = k + rig.beside, count = (n + rig.extra) * pitch;
+        double *values = op_doubles(count);
+        op_random_fill(ADAPTER_RIG_WEIGHT_SEED + (uint64_t)i, count, values);
+        for (int64_t e = 0; e < count; e++)
+            assert_true(w[e] == (e < n * pitch && e % pitch < k ? values[e] : 0.0));
+        free(values);
+        free(w);
+    }
+    adapter_rig_end(&rig);
 }
 
 /* Without dropout from the low end, with it from the high end; who has a place keeps it. */
@@ -213,6 +237,7 @@ static void test_rank_above_columns(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_start),
         cmocka_unit_test(test_places),
         cmocka_unit_test(test_eviction_and_return),
         cmocka_unit_test(test_least_recently_used_goes),

@@ -166,8 +166,8 @@ static reference_t compute(linear_case_t *c, int32_t layer, lora_linear_t linear
     for (int64_t row = 0; row < ROWS; row++) {
         for (int64_t o = 0; o < n; o++) {
             for (int64_t j = 0; j < k; j++) {
-                to.y[row * n + o] += x[row * k + j] * w[o * (k + c->rig.extra) + j];
-                to.dx[row * k + j] += dy[row * n + o] * w[o * (k + c->rig.extra) + j];
+                to.y[row * n + o] += x[row * k + j] * w[o * (k + c->rig.beside) + j];
+                to.dx[row * k + j] += dy[row * n + o] * w[o * (k + c->rig.beside) + j];
             }
         }
         const int32_t a = c->adapter[row];
@@ -184,11 +184,11 @@ static reference_t compute(linear_case_t *c, int32_t layer, lora_linear_t linear
 
 /* ==== the layer ==== */
 
-/* Rows of `cols` values with C more columns, which hold NaN: what is read there must have been
+/* Rows of `cols` values with C more columns and a gap, which hold NaN: what is read there must have been
  * written. The operand is the first `cols` of them. */
 static op_tensor_t widened(linear_case_t *c, int64_t cols, const double *values, kern_mat_t *mat)
 {
-    const int64_t pitch = cols + c->rig.extra;
+    const int64_t pitch = cols + c->rig.beside;
     double *wide = op_doubles(ROWS * pitch);
 
     for (int64_t i = 0; i < ROWS * pitch; i++)

@@ -112,7 +112,8 @@ static void check_extra(loaded_t *l)
 
         if (beside.pitch == beside.cols) continue;
         const int64_t extra = beside.pitch - beside.cols;
-        assert_true(extra >= EXTRA && beside.rows * extra <= (int64_t)(sizeof values / sizeof *values));
+        assert_true(extra >= EXTRA &&
+                    beside.rows * extra <= (int64_t)(sizeof values / sizeof *values));
         beside.mem = base_mem_at(beside.mem, beside.cols * kern_dtype_bytes(beside.dtype));
         beside.cols = extra;
         assert_int_equal(tr_weights_download(l->ctx, l->stream, &beside, values), BASE_OK);
