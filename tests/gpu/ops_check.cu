@@ -30,10 +30,10 @@ struct section {
     void (*time)(gpu_fixture *fx, FILE *json);
 };
 const section SECTIONS[] = {
-    {"dense", ops_check_dense, nullptr},    {"rows", ops_check_rows, nullptr},
-    {"step", ops_check_step, nullptr},      {"lora", ops_check_lora, nullptr},
-    {"timing", nullptr, ops_timing},        {"gemm", nullptr, ops_timing_gemm},
-    {"linear", nullptr, ops_timing_linear},
+    {"dense", ops_check_dense, nullptr},  {"rows", ops_check_rows, nullptr},
+    {"step", ops_check_step, nullptr},    {"lora", ops_check_lora, nullptr},
+    {"timing", nullptr, ops_timing},      {"gemm", nullptr, ops_timing_gemm},
+    {"pitch", nullptr, ops_timing_pitch}, {"linear", nullptr, ops_timing_linear},
 };
 
 } // namespace
@@ -76,7 +76,7 @@ int main(int argc, char **argv)
     }
     gpu_close(&fx);
     if (chosen == 0)
-        gpu_fail(__FILE__, __LINE__, "sections", "dense rows step lora timing gemm linear");
+        gpu_fail(__FILE__, __LINE__, "sections", "dense rows step lora timing gemm pitch linear");
     printf("%s\n", failed ? "FAILED" : "ok");
     return failed;
 }

@@ -18,8 +18,9 @@ void ops_timing(gpu_fixture *fx, FILE *json);
 double ops_time(gpu_fixture *fx, const std::function<void()> &call, int calls = 3, int repeats = 9,
                 bool lead = false);
 
-/* In ops_timing_gemm.cu; the second takes the algorithms that the first has searched. */
+/* In ops_timing_gemm.cu; the last takes the algorithms that the first has searched. */
 void ops_timing_gemm(gpu_fixture *fx, FILE *json);
+void ops_timing_pitch(gpu_fixture *fx, FILE *json); /* of 8192 rows */
 void ops_timing_linear(gpu_fixture *fx, FILE *json);
 
 #endif

@@ -1,6 +1,6 @@
 /* Products on the shapes of Llama-3.1-8B: cuBLASLt's first candidate, the searched algorithm, and
- * the best of all candidates with a workspace; and a linear layer with LoRA, as lora/linear.c calls
- * it. */
+ * the best of all candidates with a workspace; those of a step with its pitches and with others; and
+ * a linear layer with LoRA, as lora/linear.c calls it. */
 #include "tests/gpu/ops_timing.cuh"
 
 #include "kernels/cuda/cuda_ops.h"
@@ -165,6 +165,100 @@ int64_t differing_bits(gpu_fixture *fx, const kern_gemm_t &args)
     return differing;
 }
 
+/* ==== pitches ==== */
+
+/* What lies beside the columns of a matrix, and the part of it that a product takes along, a module of
+ * the linear layer. */
+struct columns {
+    const char *what;
+    int64_t beside, module;
+};
+constexpr columns PITCHES[] = {
+    {"16 a module, no gap", 48, 16},      /* 8288 bytes a row of 4096: no whole line of L2 */
+    {"16 a module, whole lines", 64, 16}, /* what tr_model_pitch makes of it */
+    {"64 a module, whole lines", 192, 64},
+};
+constexpr int NUM_PITCHES = sizeof PITCHES / sizeof PITCHES[0];
+
+/* A product of a step of 2 x 8192 rows: y = [x s] [W B]^T or dx = [dy ds] [W; A]. What adapters lie
+ * beside has the pitch, the result has none. */
+struct pitched {
+    base_buffer_t *buffer;
+    kern_gemm_t gemm;
+
+    pitched(gpu_fixture *fx, const linear &l, bool backward, const columns &of) : buffer(nullptr)
+    {
+        const int64_t rows = T / 2, taken = of.module * static_cast<int64_t>(l.modules.size());
+        const int64_t inner = backward ? l.n : l.k, outer = backward ? l.k : l.n;
+        const auto whole = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
+        const int64_t a_bytes = whole(rows * (inner + of.beside) * 2);
+        const int64_t b_bytes = whole((l.n + of.beside) * (l.k + of.beside) * 2);
+        const int64_t c_bytes = whole(rows * outer * 2);
+        GPU_OK(fx, base_buffer_alloc(fx->dev, BASE_MEMORY_DEVICE, a_bytes + b_bytes + c_bytes,
+                                     "product", &buffer));
+        gpu_fill_normal(fx, static_cast<__nv_bfloat16 *>(base_mem_address(base_mem(buffer, 0))),
+                        (a_bytes + b_bytes) / 2, 7, 0.5f);
+        gemm = {};
+        gemm.a = kern_mat(base_mem(buffer, 0), rows, inner + taken, inner + of.beside, KERN_BF16);
+        gemm.b = kern_mat(base_mem(buffer, a_bytes), l.n + (backward ? taken : 0),
+                          l.k + (backward ? 0 : taken), l.k + of.beside, KERN_BF16);
+        gemm.c = kern_mat(base_mem(buffer, a_bytes + b_bytes), rows, outer, outer, KERN_BF16);
+        gemm.transpose_b = backward ? 0 : 1;
+        GPU_OK(fx, kern_cuda_gemm_search(fx->s, &gemm));
+    }
+    ~pitched()
+    {
+        base_buffer_free(buffer);
+    }
+    pitched(const pitched &) = delete;
+    pitched &operator=(const pitched &) = delete;
+};
+
+/* Medians of five rounds, in turns, each round beginning with another one: clocks drift. */
+void time_in_turns(gpu_fixture *fx, const pitched *const products[NUM_PITCHES],
+                   double ms[NUM_PITCHES])
+{
+    std::vector<double> rounds[NUM_PITCHES];
+    for (int r = 0; r < 5; r++)
+        for (int i = 0; i < NUM_PITCHES; i++) {
+            const int which = (r + i) % NUM_PITCHES;
+            const kern_gemm_t &g = products[which]->gemm;
+            rounds[which].push_back(ops_time(
+                fx, [&] { GPU_OK(fx, gpu_gemm(fx->s, &g)); }, 5, 3, true));
+        }
+    for (int i = 0; i < NUM_PITCHES; i++) {
+        std::sort(rounds[i].begin(), rounds[i].end());
+        ms[i] = rounds[i][2];
+    }
+}
+
+void time_pitches(gpu_fixture *fx, const linear &l, bool backward, double sums[NUM_PITCHES],
+                  FILE *json, const char *comma)
+{
+    const pitched none(fx, l, backward, PITCHES[0]), lines(fx, l, backward, PITCHES[1]),
+        four(fx, l, backward, PITCHES[2]);
+    const pitched *const products[NUM_PITCHES] = {&none, &lines, &four};
+    double ms[NUM_PITCHES];
+
+    time_in_turns(fx, products, ms);
+    printf("pitch %-8s %-2s", l.name, backward ? "dx" : "y");
+    for (int i = 0; i < NUM_PITCHES; i++) {
+        const kern_gemm_t &g = products[i]->gemm;
+        char name[96];
+        snprintf(name, sizeof name, "%lldx%lldx%lld %s, pitches %lld, %lld",
+                 static_cast<long long>(g.c.rows), static_cast<long long>(g.c.cols),
+                 static_cast<long long>(g.a.cols), backward ? "nn" : "nt",
+                 static_cast<long long>(g.a.pitch), static_cast<long long>(g.b.pitch));
+        const best_of found = time_candidates(fx, g, 0, json, i > 0 ? "," : comma, name);
+        printf("%s K = %lld, pitch %lld: %.4f ms (best of %d %.4f)", i > 0 ? ";" : "",
+               static_cast<long long>(g.a.cols), static_cast<long long>(g.a.pitch), ms[i],
+               found.count, found.best);
+        if (json != nullptr) fprintf(json, ",\n{\"shape\": \"%s\", \"op_ms\": %.4f}", name, ms[i]);
+        sums[i] += ms[i];
+    }
+    printf("\n");
+}
+
 /* ==== LoRA ==== */
 
 struct adapters {
@@ -312,6 +406,23 @@ void ops_timing_gemm(gpu_fixture *fx, FILE *json)
                    static_cast<long long>(differing_bits(fx, y.backward(EXTRA))));
     }
     if (json != nullptr) fprintf(json, "],\n");
+}
+
+/* A step of 32 layers, ping and pong, has each product 64 times. */
+void ops_timing_pitch(gpu_fixture *fx, FILE *json)
+{
+    double sums[NUM_PITCHES] = {};
+    const char *comma = "";
+    if (json != nullptr) fprintf(json, "\"pitch\": [");
+    for (const linear &l : LINEARS)
+        for (int backward = 0; backward < 2; backward++) {
+            time_pitches(fx, l, backward != 0, sums, json, comma);
+            comma = ",";
+        }
+    if (json != nullptr) fprintf(json, "],\n");
+    for (int i = 0; i < NUM_PITCHES; i++)
+        printf("pitches, products of a step, %s: %.1f ms, %.3f of the first\n", PITCHES[i].what,
+               64 * sums[i], sums[i] / sums[0]);
 }
 
 void ops_timing_linear(gpu_fixture *fx, FILE *json)
