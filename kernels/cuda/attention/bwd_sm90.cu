@@ -19,6 +19,34 @@ int32_t heads_that_fit(int64_t section_bytes, int64_t head_bytes, int32_t heads)
         std::max<int64_t>(1, std::min<int64_t>(section_bytes / head_bytes, heads)));
 }
 
+/* Of tasks behind others' keys, and where nothing is summed in memory: blocks that own keys walk the same rows at nearly the same time, so that little of them
+ * need fit L2. With more heads in a section fewer blocks wait for each other in a row. Measured. */
+constexpr int64_t ROW_SECTION_BYTES = 4 * SECTION_BYTES;
+
+/* Heads of a section of keys, whose rows are so many bytes of sums each.
+ *
+ * Blocks that begin together walk the same rows a tile apart. The first keys of a whole document have most rows, so that those blocks
+ * end one by one, and whoever begins then walks far behind the one before: what lies between them leaves L2. Two rounds of
+ * blocks over the processors are the least that keeps them busy: the second round has the last half of the keys, a fourth of the work,
+ * and ends all at once, so that the next section begins together. tests/gpu/attention_l2.py counts both.
+ *
+ * Sections are alike: a last one of few heads has fewer chains than its blocks need. */
+int32_t key_section(const bwd_sm90_task &t, int64_t row_bytes, bool chained, int processors)
+{
+    const int32_t heads = t.kv_heads;
+    int32_t sections;
+    if (chained && t.kv_row0 == t.q_row0) {
+        const int64_t blocks = int64_t{processors} * 19 / 10; /* a twentieth less than two rounds */
+        const int64_t least = (blocks + t.key_tiles - 1) / t.key_tiles;
+        sections =
+            heads / static_cast<int32_t>(std::max<int64_t>(1, std::min<int64_t>(least, heads)));
+    } else {
+        const int32_t fit = heads_that_fit(ROW_SECTION_BYTES, row_bytes, heads);
+        sections = (heads + fit - 1) / fit;
+    }
+    return (heads + sections - 1) / sections;
+}
+
 template <int D>
 bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params &p,
                     task_range range, int processors)
@@ -60,7 +88,8 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
         task.kv_row0 = static_cast<int32_t>(t.kv_row0);
         task.kv_heads = t.kv_heads;
         task.key_tiles = static_cast<int32_t>((keys + BWD_KEYS - 1) / BWD_KEYS);
-        task.key_section = heads_that_fit(ROW_SECTION_BYTES, t.q_rows * R * D * 4, t.kv_heads);
+        task.key_section =
+            key_section(task, t.q_rows * R * D * 4, p.workspace != nullptr, processors);
         task.row_items = static_cast<int32_t>((t.q_rows + tokens - 1) / tokens);
         task.row_section = heads_that_fit(SECTION_BYTES, keys * D * 4, t.kv_heads);
         task.row_tiles = static_cast<int32_t>((t.q_rows + box_tokens - 1) / box_tokens);
@@ -88,13 +117,7 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
 
 } // namespace
 
-cudaError_t launch_dqkv_sm90(const bwd_sm90_params &p, int32_t head_dim, cudaStream_t stream)
-{
-    return head_dim == 64 ? launch_dqkv_sm90<64>(p, stream) : launch_dqkv_sm90<128>(p, stream);
-}
-
-cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done,
-                            launch_dqkv_t dqkv)
+cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done)
 {
     const encode_map_t encode = find_encode_map();
     *done = false;
@@ -124,7 +147,8 @@ cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t 
                              : describe_tasks<128>(&params, encode, p, range, processors)))
             return cudaSuccess;
         if (p.workspace != nullptr) {
-            e = dqkv(params, head_dim, stream);
+            e = head_dim == 64 ? launch_dqkv_sm90<64>(params, stream)
+                               : launch_dqkv_sm90<128>(params, stream);
         } else {
             e = head_dim == 64 ? launch_dkv_sm90<64>(params, stream)
                                : launch_dkv_sm90<128>(params, stream);

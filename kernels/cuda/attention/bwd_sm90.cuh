@@ -65,13 +65,8 @@ static_assert(sizeof(bwd_sm90_params) <= MAX_PARAMETER_BYTES, "BWD_SM90_TASKS is
 
 /* Works on the whole list if it can: *done. If not, the whole list is still to be worked on: the
  * driver has no maps, a stride is 2^40 bytes or more, or a group is larger than a tile. The current
- * device must be the stream's. No task of the list is empty. dqkv: what works on them with a
- * workspace. */
-using launch_dqkv_t = cudaError_t (*)(const bwd_sm90_params &p, int32_t head_dim,
-                                      cudaStream_t stream);
-cudaError_t launch_dqkv_sm90(const bwd_sm90_params &p, int32_t head_dim, cudaStream_t stream);
-cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done,
-                            launch_dqkv_t dqkv = launch_dqkv_sm90);
+ * device must be the stream's. No task of the list is empty. */
+cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done);
 
 /* The kernels, an instance in each of two files of instances/; `processors`: of the device. */
 template <int D> cudaError_t launch_dqkv_sm90(const bwd_sm90_params &p, cudaStream_t stream);

@@ -114,9 +114,6 @@ template <int D> __device__ __forceinline__ row_item row_item_of(const bwd_sm90_
 
 /* ==== host ==== */
 
-/* Blocks that own keys walk the same rows at nearly the same time: little of them need fit L2. With
- * more heads in a section fewer blocks wait for each other in a row. Measured. */
-constexpr int64_t ROW_SECTION_BYTES = 4 * SECTION_BYTES;
 inline int64_t row_tiles_of(const bwd_sm90_task &t)
 {
     return int64_t{t.row_tiles} * t.kv_heads;
