@@ -36,6 +36,7 @@ __device__ __forceinline__ void fetch_q(const sm90_params &p, const arena<D, CON
     const item_work w = work_of<ROWS<CONSUMERS>>(p, item);
     const uint32_t full = a.full(Q_TILES + at->stage);
     kern_ptx::barrier_wait(a.empty(Q_TILES + at->stage), at->parity ^ 1);
+    if (Q_IN_REGISTERS<D>) kern_ptx::stores_for_engines(); /* threads have read there */
     kern_ptx::barrier_expect(full, Q_BYTES<D, CONSUMERS>);
     load_box_once(a.q_tile(at->stage), full, &p.q_maps[w.task], w.first_packed, w.head, 0);
     at->next();

@@ -18,7 +18,7 @@ __device__ __forceinline__ void barrier_begin(uint32_t barrier, uint32_t arrival
 }
 
 /* What this thread has stored in shared memory is there for products and the copy engine, once it
- * has met those who start them. */
+ * has met those who start them; and what threads that it has met have read there, the copy engine may overwrite. */
 __device__ __forceinline__ void stores_for_engines()
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
