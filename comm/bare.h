@@ -14,8 +14,9 @@ typedef struct comm_bare {
     base_mem_t send, recv; /* `depth` pieces of `bytes` bytes each, taken in turn */
     int64_t bytes;
     int depth, repeat; /* the same on all ranks, as is bytes */
-    int told; /* each transfer raises a counter, as one that somebody waits for has to; copies two, and they
-                          are on two streams in turn, as the pump of copy engines gives them */
+    /* Each transfer raises a counter, as one that somebody waits for has to; copies raise two, and are on two
+     * streams in turn, as the pump of copy engines gives them. */
+    int told;
 } comm_bare_t;
 
 /* Moves `repeat` pieces to `to` and from `from` and waits for all of them; *ns_p from a barrier to the

@@ -13,8 +13,8 @@
  * Every rank has a *desk*, host memory that the ranks of its host read: what it lists for whom in its
  * open exchanges, with its buffers as exports; and a bank of counters (base/device/device.h): READY, of each slot
  * which exchange is ready, and for each peer CONSUMED, how far that peer has read them. A thread, the
- * *pump*, looks for exchanges that a peer has ready and gives their copies to an ASYNC stream; behind
- * them that stream raises the counters for which the two ranks' streams wait. The device thus waits for
+ * *pump*, looks for exchanges that a peer has ready and gives their copies to ASYNC streams, two a channel in turn; behind
+ * them their stream raises the counters for which the two ranks' streams wait. The device thus waits for
  * counters only where the caller's streams do, never in front of a copy, so that a late peer holds up
  * nobody else's data; and every failure is found by the pump. */
 #ifndef CADRE_COMM_COPY_ENGINE_H

@@ -8,7 +8,7 @@
  * A figure is the bytes that a rank receives by the time of the slowest rank; medians of rounds in which
  * bare and exchange take turns. Beside it stands how long an exchange takes alone: each is begun when
  * the one before is complete on the device, so that nothing hides what leads up to it; and, as `told`, how long a bare
- * transfer takes that says when it is done (comm/bare.h), which is the least that an exchange can be. */
+ * transfer takes that says when it is done (comm/bare.h), as every exchange has to. */
 #ifndef CADRE_TRAINER_BENCH_BENCH_LINKS_H
 #define CADRE_TRAINER_BENCH_BENCH_LINKS_H
 
