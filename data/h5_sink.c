@@ -193,7 +193,13 @@ hid_t data_h5_sink_create(base_ctx_t *ctx, const char *path, data_h5_sink_t *sin
         H5Pset_libver_bounds(sink->access, H5F_LIBVER_V18, H5F_LIBVER_V18) < 0 ||
         H5Pset_driver(sink->access, sink->driver, &info) < 0)
         return -1;
-    return H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, sink->access);
+    hid_t file = -1;
+    const hid_t create = H5Pcreate(H5P_FILE_CREATE);
+    /* The root group would say in which second it was made. */
+    if (create >= 0 && H5Pset_obj_track_times(create, 0) >= 0)
+        file = H5Fcreate(path, H5F_ACC_TRUNC, create, sink->access);
+    if (create >= 0) (void)H5Pclose(create);
+    return file;
 }
 
 int data_h5_sink_end(data_h5_sink_t *sink)

@@ -10,7 +10,7 @@
  *   ... H5Dcreate2, H5Dwrite ..., H5Fclose(file)
  *   const int failed = data_h5_sink_end(&sink);              errno of the first failure; 0: none
  *
- * The file is an ordinary one of version 1.8, without locks. One thread a file. The library has to
+ * The file is an ordinary one of version 1.8, without locks; its root group keeps no times. One thread a file. The library has to
  * be quiet (dataset_h5.h). */
 #ifndef CADRE_DATA_H5_SINK_H
 #define CADRE_DATA_H5_SINK_H
