@@ -78,7 +78,8 @@ typedef struct comm_peer {
  * ascending rank. Everything is ready now (`ready` and `after` are NULL), or when the recording of `ready`,
  * which is taken during the call, has happened, or when the stream `after` has done all that it was given before the
  * call. The last is for what the caller's stream has just been given: device transports make one call of the driver
- * of it, where recording an event and waiting for it are three. */
+ * of it, where recording an event and waiting for it are three. That such a stream has failed is seen only when peers have been told
+ * of the exchange: the call fails, and the group has to be stopped (comm_group_stop). */
 typedef struct comm_exchange {
     comm_tag_t tag;
     const char *name; /* of its transfers in the trace, static; NULL: "exchange" */

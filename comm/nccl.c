@@ -185,7 +185,9 @@ static base_status_t nccl_bare(comm_group_t *group, const comm_bare_t *bare, int
         st = comm_nccl_link_move(c->link, c->move, pieces, num);
         if (st >= 0 && bare->told) st = base_stream_signal(c->move, done, (uint64_t)i + 1);
     }
-    if (st >= 0) st = base_stream_sync(c->move);
+    const base_status_t end =
+        base_stream_sync(c->move); /* else signals to `done` may be under way */
+    if (st >= 0) st = end;
     *ns_p = base_clock_ns() - start_ns;
     if (st >= 0) st = comm_mpi_barrier(group);
 out:

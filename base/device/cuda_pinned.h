@@ -2,7 +2,8 @@
  *
  * From BASE_CUDA_HUGE_BYTES on it is memory of ours, in huge pages where the system has some to give, that the driver
  * pins. Its own memory comes in pages of 4 KiB, half a millisecond a MiB on an H200's host. Where the driver does not
- * take ours, and for less, it is the driver's. */
+ * take ours, and for less, it is the driver's. Ours is whole huge pages, up to 2 MiB more than was asked for and is counted; and memory
+ * that the system has promised and does not have is missed when it is touched, which Linux answers by ending a process. */
 #ifndef CADRE_BASE_DEVICE_CUDA_PINNED_H
 #define CADRE_BASE_DEVICE_CUDA_PINNED_H
 

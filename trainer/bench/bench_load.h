@@ -3,7 +3,7 @@
  *
  *   read   the same tensors, copied out of the page cache into pinned memory and no further
  *   link   uploads from pinned memory, nothing being read: 1 and 2 streams, copies of a slot and of 64 MiB,
- *          and copies of a slot's worth of rows that lie apart on the device
+ *          copies of a slot's worth of rows that lie apart on the device, and copies from 8 bytes out of step
  *
  * The wanted share is of the slower of the two. A GPU's copy engines reach memory that is pinned, the page
  * cache is not: every byte is copied by a processor once and crosses PCIe once, and both go on at the same

@@ -1,11 +1,9 @@
 #include "trainer/bench/bench_load_bare.h"
 
 #include "base/clock.h"
+#include "trainer/model/hf_load.h"
 
 #include <pthread.h>
-
-#define ALIGN                                                                                      \
-    64 /* as loading does: places that are out of step are copied slower (trainer/model/hf_load.h) */
 
 static int64_t row_bytes(const data_safetensors_entry_t *entry)
 {
@@ -29,7 +27,8 @@ base_status_t tr_bare_init(tr_bare_t *bare, base_device_t *dev, const data_hf_fo
         bytes += entry->bytes;
         if (row_bytes(entry) > bare->block_bytes) bare->block_bytes = row_bytes(entry);
     }
-    bare->block_bytes = (bare->block_bytes + 2 * ALIGN - 1) / ALIGN * ALIGN;
+    bare->block_bytes =
+        (bare->block_bytes + 2 * TR_HF_LOAD_ALIGN - 1) / TR_HF_LOAD_ALIGN * TR_HF_LOAD_ALIGN;
     if (bytes > TR_BARE_POOL_BYTES) bytes = TR_BARE_POOL_BYTES;
     bare->num_blocks = bytes / bare->block_bytes;
     if (bare->num_blocks < TR_BARE_THREADS) bare->num_blocks = TR_BARE_THREADS;
@@ -72,7 +71,7 @@ static int take_piece(reading_t *r, piece_t *piece)
     (void)pthread_mutex_lock(&r->mutex);
     if (r->status >= 0 && r->tensor < num_tensors(folder)) {
         const data_safetensors_entry_t *entry = data_hf_folder_entry(folder, r->tensor);
-        const int64_t most = (r->bare->block_bytes - ALIGN) / row_bytes(entry);
+        const int64_t most = (r->bare->block_bytes - TR_HF_LOAD_ALIGN) / row_bytes(entry);
         const int64_t left = entry->shape[0] - r->row;
 
         *piece = (piece_t){r->tensor, r->row, left < most ? left : most};
@@ -100,7 +99,7 @@ static void *read_main(void *arg)
     (void)pthread_mutex_unlock(&r->mutex);
     for (int64_t block = first; st >= 0 && take_piece(r, &piece);) {
         const data_safetensors_entry_t *entry = data_hf_folder_entry(b->folder, piece.tensor);
-        const int64_t shift = (entry->offset + piece.row * row_bytes(entry)) % ALIGN;
+        const int64_t shift = (entry->offset + piece.row * row_bytes(entry)) % TR_HF_LOAD_ALIGN;
         char *to = (char *)b->pool.memory + block * b->block_bytes + shift;
 
         st = data_hf_folder_read_raw(b->folder, piece.tensor, piece.row, piece.rows, to);
@@ -156,7 +155,7 @@ base_status_t tr_bare_upload(tr_bare_t *bare, const tr_bare_copies_t *copies, in
 {
     const int num_streams = copies->num_streams;
     /* Of a stream. */
-    const int64_t share = bare->num_blocks / num_streams * bare->block_bytes - ALIGN;
+    const int64_t share = bare->num_blocks / num_streams * bare->block_bytes - TR_HF_LOAD_ALIGN;
     /* Rows apart take up to twice their room. */
     const int64_t most =
         copies->row_bytes > 0 ? share / 2 / copies->row_bytes * copies->row_bytes : share;

@@ -56,7 +56,7 @@ typedef struct tr_train_options {
     int64_t max_microbatches; /* 0: no end; else the run stops there with its jobs running */
 } tr_train_options_t;
 
-/* How often the host has waited between microbatches. Not counted: the control record, for which only
+/* How often the host has waited between microbatches. Not in `all`: the control record, for which only
  * a stream of its own is waited; evaluations whose loss is read, jobs that end, and saves. */
 typedef struct tr_train_waits {
     int64_t all;     /* for a stream (base_device_waits), which leaves the device idle: 0 */

@@ -37,9 +37,9 @@ static int sits_on(const lora_adapter_t *a, lora_linear_t linear)
  * end); for the input gradient, `plain`, of those without dropout only, of which there may be none. */
 static columns_t adapter_columns(const tr_graph_t *g, lora_linear_t linear, int plain)
 {
-    int64_t ranks = 0, least = INT64_MAX;
+    int64_t ranks = 0, all = 0, least = INT64_MAX;
 
-    if (g->route == NULL) return (columns_t){0, 0};
+    if (g->route == NULL || g->route->set->num_adapters == 0) return (columns_t){0, 0};
     const lora_adapter_set_t *set = g->route->set;
     for (int32_t i = 0; i < set->num_adapters; i++) {
         const lora_adapter_t *a = &set->adapters[i];
@@ -47,13 +47,16 @@ static columns_t adapter_columns(const tr_graph_t *g, lora_linear_t linear, int 
         const int masked = a->options.dropout > 0.0;
         const int64_t takes = sits_on(a, linear) && !(plain && masked) ? rank : 0;
 
+        all += rank;
         if (takes < least) least = takes;
         if (masked)
             ranks += plain ? 0 : set->rank_columns;
         else
             ranks += rank;
     }
-    if (ranks > set->rank_columns) ranks = set->rank_columns;
+    /* Where not all have a place, one without dropout may take that of one with. */
+    if (ranks > set->rank_columns || (ranks > 0 && all > set->rank_columns))
+        ranks = set->rank_columns;
     return (columns_t){least, ranks * set->num_modules[linear]};
 }
 

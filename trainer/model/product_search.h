@@ -3,7 +3,8 @@
  * (kern_gemm_search) and run once, so that no rank searches, or loads a kernel, while others wait for it, and no
  * host waits between microbatches. Products share an algorithm by steps of their rows and columns
  * (kernels/gemm_key.h), so that these are few: for each power of two of rows mostly one, of as many columns of adapters
- * as there can be, and for the input gradient one more without, where adapters have dropout.
+ * as there can be, and for the input gradient one more without, where adapters have dropout. Products of train.mode: full
+ * alone (gradients of weights) are not among them.
  *
  *   if (tr_product_has_choice(&graph)) BASE_TRY(tr_product_search(&graph));
  *

@@ -197,7 +197,10 @@ __device__ __forceinline__ void consume_items(const sm90_params &p, const arena<
         clear<D>(c.o);
         kern_ptx::barrier_wait(a.full(Q_TILES + q_at.stage), q_at.parity);
         c.q.take(a.q_tile(q_at.stage) + consumer * GROUP_ROWS * PANEL_COLUMNS * 2);
-        if (Q_IN_REGISTERS<D>) a.release(Q_TILES + q_at.stage);
+        if (Q_IN_REGISTERS<D>) {
+            __syncwarp(); /* what its lanes have read, which products wait for otherwise */
+            a.release(Q_TILES + q_at.stage);
+        }
         kern_ptx::barrier_wait(a.full(K_TILES + c.at.stage), c.at.parity);
         if (HALF_TILES<D> && rows.see_none(key, KEYS / 2))
             begin_item<KEYS / 2, KEYS / 2>(a, c, rows, key, scale_log2);
