@@ -34,18 +34,18 @@ __device__ __forceinline__ void store_ds(uint32_t to, const wgmma_left<ROWS> &ds
 }
 
 /* dq of the `count`-th tile that the block visits leaves for the sum, or for its place. */
-template <int D, bool FETCH>
+template <int D>
 __device__ __forceinline__ void leave(const bwd_sm90_params &p, const dqkv_arena<D> &a,
                                       const key_item &w, int count, int staged, int consumer,
                                       int consumer_thread, const wgmma_accumulator<64> &dq)
 {
     if (count < staged)
-        stage_dq<D, FETCH>(a, count, staged, consumer_thread, dq);
+        stage_dq<D>(a, count, staged, consumer_thread, dq);
     else
-        store_dq<D, FETCH>(p, a, w, count, staged, consumer, dq);
+        store_dq<D>(p, a, w, count, staged, consumer, dq);
 }
 
-template <int D, bool FETCH>
+template <int D>
 __device__ __forceinline__ void consume_dk_first(const bwd_sm90_params &p, const dqkv_arena<D> &a,
                                                  const key_item &w, int consumer)
 {
@@ -85,7 +85,7 @@ __device__ __forceinline__ void consume_dk_first(const bwd_sm90_params &p, const
         kern_ptx::wgmma_commit();
         kern_ptx::wgmma_wait<1>(); /* nothing to wait for; ptxas 13.0 waits for all without it */
         kern_ptx::wgmma_settle(dq);
-        if (count > 1) leave<D, FETCH>(p, a, w, count - 2, staged, consumer, consumer_thread, dq);
+        if (count > 1) leave<D>(p, a, w, count - 2, staged, consumer, consumer_thread, dq);
         const float *statistics = a.statistics(at.stage) + own_statistics;
         lane_lse<D> minus_lse;
         begin_dp<D>(dp, statistics);
@@ -131,7 +131,7 @@ __device__ __forceinline__ void consume_dk_first(const bwd_sm90_params &p, const
     kern_ptx::wgmma_settle(dv);
     kern_ptx::wgmma_settle(dq);
     store_gradients<D>(p, w, w.first_key + group_warp_key, dk, dv);
-    if (count > 1) leave<D, FETCH>(p, a, w, count - 2, staged, consumer, consumer_thread, dq);
+    if (count > 1) leave<D>(p, a, w, count - 2, staged, consumer, consumer_thread, dq);
     const int buffer = (count - 1) % 2;
     kern_ptx::barrier_wait(a.own_barrier(DS_FULL + buffer), (count - 1) / 2 & 1);
     kern_ptx::wgmma_fence();
@@ -139,10 +139,10 @@ __device__ __forceinline__ void consume_dk_first(const bwd_sm90_params &p, const
     kern_ptx::wgmma_commit();
     kern_ptx::wgmma_wait<0>();
     kern_ptx::wgmma_settle(dq);
-    leave<D, FETCH>(p, a, w, count - 1, staged, consumer, consumer_thread, dq);
+    leave<D>(p, a, w, count - 1, staged, consumer, consumer_thread, dq);
 }
 
-template <int D, bool FETCH>
+template <int D>
 __device__ __forceinline__ void consume_dq_first(const bwd_sm90_params &p, const dqkv_arena<D> &a,
                                                  const key_item &w, int consumer)
 {
@@ -220,11 +220,11 @@ __device__ __forceinline__ void consume_dq_first(const bwd_sm90_params &p, const
         kern_ptx::wgmma_settle(dq);
         if (count > 0) {
             arrive_as_warp(a.own_barrier(DS_EMPTY + other));
-            if (count <= staged) stage_dq<D, FETCH>(a, count - 1, staged, consumer_thread, dq);
+            if (count <= staged) stage_dq<D>(a, count - 1, staged, consumer_thread, dq);
         }
         kern_ptx::wgmma_wait<0>();
         barriers.release_as_thread(at.stage);
-        if (count > staged) store_dq<D, FETCH>(p, a, w, count - 1, staged, consumer, dq);
+        if (count > staged) store_dq<D>(p, a, w, count - 1, staged, consumer, dq);
     }
     kern_ptx::wgmma_wait<0>();
     kern_ptx::wgmma_settle(dk);
@@ -237,18 +237,18 @@ __device__ __forceinline__ void consume_dq_first(const bwd_sm90_params &p, const
     kern_ptx::wgmma_commit();
     kern_ptx::wgmma_wait<0>();
     kern_ptx::wgmma_settle(dq);
-    leave<D, FETCH>(p, a, w, count - 1, staged, consumer, consumer_thread, dq);
+    leave<D>(p, a, w, count - 1, staged, consumer, consumer_thread, dq);
 }
 
 /* What each of the two does. */
-template <int D, bool FETCH>
+template <int D>
 __device__ __forceinline__ void consume(const bwd_sm90_params &p, const dqkv_arena<D> &a,
                                         const key_item &w, int consumer)
 {
     if constexpr (D == 128)
-        consume_dk_first<D, FETCH>(p, a, w, consumer);
+        consume_dk_first<D>(p, a, w, consumer);
     else
-        consume_dq_first<D, FETCH>(p, a, w, consumer);
+        consume_dq_first<D>(p, a, w, consumer);
 }
 
 } // namespace bwd_keys

@@ -16,8 +16,7 @@ namespace kern_attention
 namespace bwd_keys
 {
 
-/* FETCH: see add_tiles. */
-template <int D, bool FETCH> __device__ __forceinline__ void dqkv_block(const bwd_sm90_params &p)
+template <int D> __device__ __forceinline__ void dqkv_block(const bwd_sm90_params &p)
 {
     extern __shared__ __align__(1024) uint8_t shared[];
     const dqkv_arena<D> a = arena_in<dqkv_arena<D>>(shared);
@@ -31,7 +30,7 @@ template <int D, bool FETCH> __device__ __forceinline__ void dqkv_block(const bw
             kern_ptx::barrier_begin(a.own_barrier(GRANTED + i), 1);
         }
         kern_ptx::barrier_begin(a.own_barrier(STAGE_EMPTY), 1);
-        if constexpr (FETCH) kern_ptx::barrier_begin(a.own_barrier(SUM_EMPTY), CONSUMER_THREADS);
+        if constexpr (FETCH<D>) kern_ptx::barrier_begin(a.own_barrier(SUM_EMPTY), CONSUMER_THREADS);
         kern_ptx::barriers_begun();
         w = key_item_of(p, atomicAdd(p.turns, 1));
     }
@@ -45,32 +44,14 @@ template <int D, bool FETCH> __device__ __forceinline__ void dqkv_block(const bw
         else if (threadIdx.x == 0)
             load_tiles<D>(p, a, w);
         else if (warp >= ADDING_WARPS && threadIdx.x % 32 == 0)
-            add_tiles<D, FETCH>(p, a, w, warp - ADDING_WARPS);
+            add_tiles<D>(p, a, w, warp - ADDING_WARPS);
     } else {
         kern_ptx::registers_grow<CONSUMER_REGISTERS>();
-        consume<D, FETCH>(p, a, w, warpgroup - 1);
+        consume<D>(p, a, w, warpgroup - 1);
     }
 }
 
 } // namespace bwd_keys
-
-/* ==== host ==== */
-
-/* kernel: a __global__ function of threads bwd_keys::THREADS that is a dqkv_block<D>. */
-template <int D, class Kernel>
-cudaError_t launch_dqkv(Kernel kernel, const bwd_sm90_params &params, cudaStream_t stream)
-{
-    constexpr int BYTES = bwd_keys::dqkv_arena<D>::BYTES;
-    cudaError_t e =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
-    if (e == cudaSuccess)
-        e = cudaMemsetAsync(params.turns, 0, (1 + static_cast<size_t>(num_slots(params))) * 4,
-                            stream);
-    if (e != cudaSuccess) return e;
-    kernel<<<static_cast<unsigned>(num_key_items(params)), bwd_keys::THREADS, BYTES, stream>>>(
-        params);
-    return cudaGetLastError();
-}
 
 } // namespace kern_attention
 

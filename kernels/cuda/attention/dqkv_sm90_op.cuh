@@ -7,19 +7,26 @@
 namespace kern_attention
 {
 
-/* Head dim 64 is 2 % slower with it. */
-template <int D> constexpr bool DQKV_FETCH = D == 128;
-
 template <int D>
 __global__ void __launch_bounds__(bwd_keys::THREADS, 1)
     dqkv_sm90(const __grid_constant__ bwd_sm90_params p)
 {
-    bwd_keys::dqkv_block<D, DQKV_FETCH<D>>(p);
+    bwd_keys::dqkv_block<D>(p);
 }
 
 template <int D> cudaError_t launch_dqkv_sm90(const bwd_sm90_params &params, cudaStream_t stream)
 {
-    return launch_dqkv<D>(dqkv_sm90<D>, params, stream);
+    constexpr int BYTES = bwd_keys::dqkv_arena<D>::BYTES;
+    cudaError_t e =
+        cudaFuncSetAttribute(dqkv_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
+    if (e == cudaSuccess)
+        e = cudaMemsetAsync(params.turns, 0, (1 + static_cast<size_t>(num_slots(params))) * 4,
+                            stream);
+    if (e != cudaSuccess) return e;
+    dqkv_sm90<D>
+        <<<static_cast<unsigned>(num_key_items(params)), bwd_keys::THREADS, BYTES, stream>>>(
+            params);
+    return cudaGetLastError();
 }
 
 } // namespace kern_attention
