@@ -6,6 +6,7 @@
 #include "base/version.h"
 #include "trainer/bench/bench_load_bare.h"
 #include "trainer/model/hf_load.h"
+#include "trainer/model/hf_load_way.h"
 #include "trainer/model/hf_weights.h"
 
 #include <inttypes.h>
@@ -191,10 +192,9 @@ static base_status_t time_pinning(bench_t *b, timed_way_t *timed)
 
     const int64_t begin = base_clock_ns();
     for (int i = 0; i < way->num_slots && st >= 0; i += way->at_once)
-        st = base_staging_create_raw(b->dev,
-                                     at_most(way->at_once, way->num_slots - i) *
-                                         (way->slot_bytes + TR_HF_LOAD_ALIGN),
-                                     "slots", &slots[i]);
+        st = base_staging_create_raw(
+            b->dev, at_most(way->at_once, way->num_slots - i) * tr_hf_load_stride(way), "slots",
+            &slots[i]);
     const int64_t taken = base_clock_ns();
     for (int i = 0; i < way->num_slots; i++)
         base_staging_destroy(&slots[i]);

@@ -1,4 +1,5 @@
-/* How weights are loaded, and what that takes. For trainer/model/hf_load.c, beside what hf_load.h has of it. */
+/* How weights are loaded, and what that takes. For trainer/model/hf_load.c, beside what hf_load.h has of it, and
+ * for its bench. */
 #ifndef CADRE_TRAINER_MODEL_HF_LOAD_WAY_H
 #define CADRE_TRAINER_MODEL_HF_LOAD_WAY_H
 

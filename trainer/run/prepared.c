@@ -12,13 +12,6 @@
 
 #define TEMPLATE_MAX_BYTES (INT64_C(16) << 20)
 
-static bool ends_in(const char *text, const char *end)
-{
-    const size_t bytes = strlen(text), end_bytes = strlen(end);
-
-    return bytes > end_bytes && strcmp(text + bytes - end_bytes, end) == 0;
-}
-
 const char *tr_prepared_source(const base_config_adapter_t *job, tr_prepared_set_t set)
 {
     return set == TR_PREPARED_EVAL ? job->eval : job->data;
@@ -26,7 +19,9 @@ const char *tr_prepared_source(const base_config_adapter_t *job, tr_prepared_set
 
 bool tr_prepared_is_dataset(const char *source)
 {
-    return ends_in(source, ".h5");
+    const char *end = strrchr(source, '.');
+
+    return end != NULL && strcmp(end, ".h5") == 0;
 }
 
 /* "DIR/NAME", owned; slashes at the end of DIR are left out. */
@@ -59,7 +54,6 @@ base_status_t tr_prepared_path(base_ctx_t *ctx, const base_config_t *config,
         *path_p = base_strdup(ctx, source, "path of a dataset");
         return *path_p != NULL ? BASE_OK : BASE_ERR_NOMEM;
     }
-    assert(ends_in(source, ".jsonl"));
     (void)snprintf(place, sizeof place, "prepared/%s%s.h5", name, eval ? ".eval" : "");
     return join(ctx, config->output, place, path_p);
 }
