@@ -5,13 +5,14 @@
  *   fuzz [CASES] [SEED]   random batches against the definition in double; NaN round every piece;
  *                         nothing else written; the same bits of o, lse and dq cut and whole, and
  *                         of dk and dv in any placement of one cut, and rounded by the op or by a sum
+ *   long                  the same of whole documents whose backward takes several rounds of blocks
  *   repeats [N]           the same bits N times
  *   parts                 attention_delta and partial_sum by themselves, and refused calls
  *   dump FOLDER           a document, what it should give and what the ops give, for
  *                         attention_accuracy.py
  *   small                 a few small cases without comparison, for compute-sanitizer
  *
- * Without a section: parts, fuzz 500, repeats 1000. --ops: a variant of attention_try.h in place of
+ * Without a section: parts, fuzz 500, long, repeats 1000. --ops: a variant of attention_try.h in place of
  * the ops. One file, no libraries beyond the driver. Exit: 0 all held; 1 something did not; 77 no
  * GPU. attention_bench has the speed. */
 #include "tests/gpu/attention_case.cuh"
@@ -197,12 +198,12 @@ std::vector<std::pair<int64_t, int64_t>> random_documents(const attention_shape 
     return documents;
 }
 
-void fuzz_case(gpu_fixture *fx, attention_bench *bench, fuzz_state *state, uint64_t case_seed)
+/* Random cuts of documents of {T, q_begin}, in random places, by random kernels. */
+void check_documents(gpu_fixture *fx, attention_bench *bench, fuzz_state *state,
+                     const attention_shape &s,
+                     const std::vector<std::pair<int64_t, int64_t>> &documents, uint64_t case_seed,
+                     uint64_t seed)
 {
-    uint64_t seed = case_seed * 1000003;
-    const attention_shape s = random_shape(&seed);
-    const double limit = gpu_random_below(&seed, 25) == 0 ? 5e8 : 1.2e8;
-    const std::vector<std::pair<int64_t, int64_t>> documents = random_documents(s, limit, &seed);
     char text[256];
     int used = snprintf(text, sizeof text, "G %d, R %d, D %d, window %lld, rows:prefix", s.G, s.R,
                         s.D, static_cast<long long>(s.window));
@@ -255,29 +256,58 @@ void fuzz_case(gpu_fixture *fx, attention_bench *bench, fuzz_state *state, uint6
         state->pairs += pairs_of(s, d);
 }
 
-int fuzz(gpu_fixture *fx, const tr_attention_ops_t *ops, int64_t cases, uint64_t first_seed,
-         FILE *json)
+void fuzz_case(gpu_fixture *fx, attention_bench *bench, fuzz_state *state, uint64_t case_seed)
+{
+    uint64_t seed = case_seed * 1000003;
+    const attention_shape s = random_shape(&seed);
+    const double limit = gpu_random_below(&seed, 25) == 0 ? 5e8 : 1.2e8;
+    check_documents(fx, bench, state, s, random_documents(s, limit, &seed), case_seed, seed);
+}
+
+/* One whole document each: blocks of the backward begin in groups (bwd_sm90_items.cuh), of 2 and of 3 blocks, in sections of all heads
+ * and of some, with odd ends. */
+struct long_document {
+    int64_t rows;
+    int heads, group, head_dim;
+    int64_t window;
+};
+constexpr long_document LONG_DOCUMENTS[] = {{8192, 8, 2, 128, 0},     {16384, 2, 2, 128, 0},
+                                            {16300, 4, 1, 64, 0},     {20001, 1, 5, 128, 0},
+                                            {12345, 3, 2, 128, 9000}, {33000, 1, 1, 128, 0}};
+constexpr int64_t LONG_CASES = sizeof LONG_DOCUMENTS / sizeof LONG_DOCUMENTS[0];
+
+void long_case(gpu_fixture *fx, attention_bench *bench, fuzz_state *state, uint64_t number)
+{
+    const long_document &c = LONG_DOCUMENTS[number];
+    const double scale = 1.0 / std::sqrt(static_cast<double>(c.head_dim));
+    check_documents(fx, bench, state, {c.heads, c.group, c.head_dim, c.window, scale, 1.0f},
+                    {{c.rows, 0}}, number, number + 1);
+}
+
+using check_case = void (*)(gpu_fixture *, attention_bench *, fuzz_state *, uint64_t);
+
+int check_cases(const char *name, check_case check, gpu_fixture *fx, const tr_attention_ops_t *ops,
+                int64_t cases, uint64_t first_seed, FILE *json)
 {
     using clock = std::chrono::steady_clock;
     const clock::time_point start = clock::now();
     attention_bench *bench = attention_bench_make(fx, ops);
     fuzz_state state;
     for (int64_t i = 0; i < cases && state.failures < 20; i++)
-        fuzz_case(fx, bench, &state, first_seed + static_cast<uint64_t>(i));
+        check(fx, bench, &state, first_seed + static_cast<uint64_t>(i));
     attention_bench_free(bench);
     const double seconds = std::chrono::duration<double>(clock::now() - start).count();
-    printf("fuzz: %d cases, %lld tasks (most %lld in a batch), up to %lld rows and %lld keys, %.3g "
+    printf("%s: %d cases, %lld tasks (most %lld in a batch), up to %lld rows and %lld keys, %.3g "
            "(row, key) pairs, %d failures, %.1f s\n",
-           state.cases, static_cast<long long>(state.tasks),
+           name, state.cases, static_cast<long long>(state.tasks),
            static_cast<long long>(state.most_tasks), static_cast<long long>(state.most_rows),
            static_cast<long long>(state.most_keys), state.pairs, state.failures, seconds);
     if (json != nullptr)
-        fprintf(
-            json,
-            "\"fuzz\": {\"cases\": %d, \"first_seed\": %llu, \"tasks\": %lld, \"failures\": %d, "
-            "\"seconds\": %.1f",
-            state.cases, static_cast<unsigned long long>(first_seed),
-            static_cast<long long>(state.tasks), state.failures, seconds);
+        fprintf(json,
+                "\"%s\": {\"cases\": %d, \"first_seed\": %llu, \"tasks\": %lld, \"failures\": %d, "
+                "\"seconds\": %.1f",
+                name, state.cases, static_cast<unsigned long long>(first_seed),
+                static_cast<long long>(state.tasks), state.failures, seconds);
     for (const gate &g : state.gates) {
         printf("  %-8s worst error %.3g (seed %llu), allowed %.3g\n", g.name, g.worst,
                static_cast<unsigned long long>(g.worst_seed), g.limit);
@@ -384,7 +414,9 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "fuzz") == 0) {
             const int64_t cases = number_at(argc, argv, &i, 500);
             const uint64_t seed = static_cast<uint64_t>(number_at(argc, argv, &i, 1));
-            failed |= fuzz(&fx, ops, cases, seed, json);
+            failed |= check_cases("fuzz", fuzz_case, &fx, ops, cases, seed, json);
+        } else if (strcmp(argv[i], "long") == 0) {
+            failed |= check_cases("long", long_case, &fx, ops, LONG_CASES, 0, json);
         } else if (strcmp(argv[i], "repeats") == 0) {
             failed |= repeats(&fx, ops, number_at(argc, argv, &i, 1000), json);
         } else if (strcmp(argv[i], "parts") == 0) {
@@ -394,12 +426,13 @@ int main(int argc, char **argv)
         } else if (strcmp(argv[i], "small") == 0) {
             failed |= small(&fx, ops);
         } else {
-            gpu_fail(__FILE__, __LINE__, argv[i], "sections: fuzz repeats parts small dump");
+            gpu_fail(__FILE__, __LINE__, argv[i], "sections: fuzz long repeats parts small dump");
         }
     }
     if (sections == 0) {
         failed |= attention_parts(&fx) > 0;
-        failed |= fuzz(&fx, ops, 500, 1, json);
+        failed |= check_cases("fuzz", fuzz_case, &fx, ops, 500, 1, json);
+        failed |= check_cases("long", long_case, &fx, ops, LONG_CASES, 0, json);
         failed |= repeats(&fx, ops, 1000, json);
     }
     if (json != nullptr) {

@@ -67,6 +67,7 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
     out->v_first = p.v < p.k;
     out->box_tokens = box_tokens;
     out->num_tasks = range.count;
+    out->processors = processors;
     int32_t row_items = 0, slots = 0;
     for (int i = 0; i < range.count; i++) {
         const kern_attention_task_t &t = p.list.tasks[range.order[i]];
@@ -107,8 +108,8 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
         row_items += task.row_items * t.kv_heads;
         slots += task.row_tiles * t.kv_heads;
     }
-    order_key_items(out, processors);
-    out->first_row_item[range.count] = out->num_row_items = row_items;
+    order_key_items(out);
+    out->first_row_item[range.count] = row_items;
     /* As kern_attention_bwd_workspace counts them; launches use the same memory in turn. */
     out->turns = static_cast<int32_t *>(p.workspace);
     out->dq_sums = static_cast<float *>(p.workspace) + ((1 + int64_t{slots}) * 4 + 255) / 256 * 64;
@@ -153,8 +154,8 @@ cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t 
             e = head_dim == 64 ? launch_dkv_sm90<64>(params, stream)
                                : launch_dkv_sm90<128>(params, stream);
             if (e != cudaSuccess) return e;
-            e = head_dim == 64 ? launch_dq_sm90<64>(params, processors, stream)
-                               : launch_dq_sm90<128>(params, processors, stream);
+            e = head_dim == 64 ? launch_dq_sm90<64>(params, stream)
+                               : launch_dq_sm90<128>(params, stream);
         }
         if (e != cudaSuccess) return e;
     }

@@ -24,7 +24,8 @@ constexpr int BWD_KEYS = 128; /* of a tile, a box of tma.cuh */
 template <int D> constexpr int BWD_ROWS = 8192 / D;
 template <int D> constexpr int ROW_PANEL_BYTES = BWD_ROWS<D> *PANEL_COLUMNS * 2;
 template <int D> constexpr int ROW_TILE_BYTES = D / PANEL_COLUMNS *ROW_PANEL_BYTES<D>;
-constexpr int SLOT_FLOATS = 8192; /* of a tile of packed rows */
+constexpr int SLOT_FLOATS = 8192;    /* of a tile of packed rows */
+constexpr int STEP_BYTES = 64 << 10; /* of a tile of packed rows: q, d_o and the sum of dq */
 template <int D> constexpr int KEY_TILE_BYTES = D / PANEL_COLUMNS *PANEL_BYTES;
 
 /* What the kernels need of a task besides its maps. A section is heads (task_list.cuh). */
@@ -55,7 +56,8 @@ struct bwd_sm90_params {
     shape dims;
     int32_t v_first; /* the pair's first is v, not k */
     int32_t box_tokens;
-    int32_t num_tasks, num_row_items;
+    int32_t num_tasks;
+    int32_t processors; /* of the device */
     int32_t first_row_item[BWD_SM90_TASKS + 1];
     int32_t first_key_item[BWD_SM90_TASKS + 1]; /* of each of `runs` */
     bwd_sm90_run runs[BWD_SM90_TASKS];          /* num_tasks of them */
@@ -68,11 +70,10 @@ static_assert(sizeof(bwd_sm90_params) <= MAX_PARAMETER_BYTES, "BWD_SM90_TASKS is
  * device must be the stream's. No task of the list is empty. */
 cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t stream, bool *done);
 
-/* The kernels, an instance in each of two files of instances/; `processors`: of the device. */
+/* The kernels, an instance in each of two files of instances/. */
 template <int D> cudaError_t launch_dqkv_sm90(const bwd_sm90_params &p, cudaStream_t stream);
 template <int D> cudaError_t launch_dkv_sm90(const bwd_sm90_params &p, cudaStream_t stream);
-template <int D>
-cudaError_t launch_dq_sm90(const bwd_sm90_params &p, int processors, cudaStream_t stream);
+template <int D> cudaError_t launch_dq_sm90(const bwd_sm90_params &p, cudaStream_t stream);
 
 } // namespace kern_attention
 

@@ -4,7 +4,11 @@
  * of keys: a chain. A block passes a tile of rows on within about 3 us and works on it nearly as long, so that no
  * more blocks can work in a chain than its rows have tiles. Tasks of too few rows over all their heads are therefore
  * taken together, in groups with tiles enough for all processors: first the first tile of keys of all their heads, then
- * the second of those that have one, and so on. Within a chain keys ascend, and long blocks still come first. */
+ * the second of those that have one, and so on. Within a chain keys ascend, and long blocks still come first.
+ *
+ * Blocks of a chain that begin together walk the same rows a tile apart, so that these are in L2. Those of the second round over the
+ * processors begin one by one instead, whenever a block of the first is done with its rows, and follow each other 128 keys apart: what lies
+ * between them is soon more than L2 holds. So they wait for each other, in groups of up to three of each chain. */
 #ifndef CADRE_KERNELS_CUDA_ATTENTION_BWD_SM90_ITEMS_CUH
 #define CADRE_KERNELS_CUDA_ATTENTION_BWD_SM90_ITEMS_CUH
 
@@ -48,6 +52,7 @@ __device__ __forceinline__ tile_span tiles_that_see(const bwd_sm90_task &t, int 
 /* Keys of one head. */
 struct key_item {
     int task, head;
+    int drawn; /* items, before the block begins */
     int first_key;
     tile_span tiles; /* that see any of them */
 };
@@ -55,7 +60,29 @@ struct key_item {
 /* Item `item` of keys: task, head, and tile of the task's keys. */
 struct key_place {
     int task, head, tile;
+    int drawn; /* its block begins when so many items have been drawn */
 };
+
+/* Blocks of a chain that begin together in the second round, `apart` tiles of rows between two that do not. Measured. */
+__host__ __device__ __forceinline__ int late_blocks(const bwd_sm90_task &t, int apart)
+{
+    if (t.key_tiles < 64) return 1;
+    return t.key_tiles >= 128 && apart > 8 ? 3 : 2;
+}
+
+/* Of a section of `heads` heads, which begins with item 0: items drawn before the block of `item` begins. It waits for blocks of its
+ * group only, which are behind each other, and no block before the group waits for these: so those end, and the group is drawn. */
+__host__ __device__ __forceinline__ int drawn_before(const bwd_sm90_params &p,
+                                                     const bwd_sm90_task &t, int item, int heads)
+{
+    const int apart = (BWD_KEYS + p.box_tokens - 1) / p.box_tokens;
+    /* Until half a section's bytes lie between blocks, nobody waits. */
+    const int late = p.processors + static_cast<int>(SECTION_BYTES / 2 / STEP_BYTES) / apart;
+    const int group = late_blocks(t, apart) * heads;
+    if (item < late || group == heads || t.kv_row0 != t.q_row0 || p.dims.window < t.q_rows)
+        return item + 1;
+    return min(late + ((item - late) / group + 1) * group, heads * t.key_tiles);
+}
 
 __host__ __device__ __forceinline__ key_place key_place_of(const bwd_sm90_params &p, int item)
 {
@@ -63,16 +90,21 @@ __host__ __device__ __forceinline__ key_place key_place_of(const bwd_sm90_params
     const bwd_sm90_run &run = p.runs[number];
     item -= p.first_key_item[number];
     int task = run.first_task;
-    if (p.tasks[task].key_section < p.tasks[task].kv_heads) { /* a group by itself */
+    if (run.first_tile == 0 && run.heads == p.tasks[task].kv_heads) { /* a group by itself */
         const bwd_sm90_task &t = p.tasks[task];
         const head_tile at = head_tile_of(item, t.key_tiles, t.key_section, t.kv_heads);
-        return {task, at.head, at.tile};
+        const int first_head = at.head - at.head % t.key_section;
+        const int first = first_head * t.key_tiles; /* of the section */
+        const int heads = min(t.key_section, t.kv_heads - first_head);
+        return {task, at.head, at.tile,
+                p.first_key_item[number] + first + drawn_before(p, t, item - first, heads)};
     }
+    const int drawn = p.first_key_item[number] + item + 1;
     const int tile = run.first_tile + item / run.heads;
     int head = item % run.heads;
     while (head >= p.tasks[task].kv_heads)
         head -= p.tasks[task++].kv_heads;
-    return {task, head, tile};
+    return {task, head, tile, drawn};
 }
 
 __device__ __forceinline__ key_item key_item_of(const bwd_sm90_params &p, int item)
@@ -82,6 +114,7 @@ __device__ __forceinline__ key_item key_item_of(const bwd_sm90_params &p, int it
     key_item w;
     w.task = at.task;
     w.head = at.head;
+    w.drawn = at.drawn;
     /* The first keys of a task are seen by most rows: first. */
     w.first_key = t.kv_row0 + at.tile * BWD_KEYS;
     w.tiles = tiles_that_see(t, w.first_key, BWD_KEYS, p.dims.window, p.box_tokens);
@@ -94,6 +127,11 @@ struct row_item {
     int first_token;      /* of the task */
     int first_key, steps; /* tiles of keys to visit */
 };
+
+__host__ __device__ __forceinline__ int32_t num_row_items(const bwd_sm90_params &p)
+{
+    return p.first_row_item[p.num_tasks];
+}
 
 template <int D> __device__ __forceinline__ row_item row_item_of(const bwd_sm90_params &p, int item)
 {
@@ -133,8 +171,9 @@ inline bool is_alone(const bwd_sm90_task &t, int processors)
 
 /* Tasks [first, end) are a group: one that keeps the processors busy, or as many as it takes of those that do not; with
  * more, fewer rows and sums would be in L2. What a task is has been written, its number of keys descending. */
-inline int group_end(const bwd_sm90_params &p, int first, int processors)
+inline int group_end(const bwd_sm90_params &p, int first)
 {
+    const int processors = p.processors;
     int64_t tiles = 0;
     int end = first;
     if (is_alone(p.tasks[first], processors)) return first + 1;
@@ -156,13 +195,13 @@ inline int64_t num_slots(const bwd_sm90_params &p)
     return last.first_slot + row_tiles_of(last);
 }
 
-/* Orders the items of keys: first_key_item, runs. With no processors every task is a group. */
-inline void order_key_items(bwd_sm90_params *p, int processors)
+/* Orders the items of keys: first_key_item, runs. */
+inline void order_key_items(bwd_sm90_params *p)
 {
     int32_t items = 0, end;
     for (int32_t first = 0; first < p->num_tasks; first = end) {
         int32_t heads = 0, tile = 0;
-        end = group_end(*p, first, processors);
+        end = group_end(*p, first);
         for (int32_t i = first; i < end; i++)
             heads += p->tasks[i].kv_heads;
         /* A run ends where the shortest task that is left does. */

@@ -10,6 +10,8 @@
 #include "kernels/cuda/attention/sm90_fragments.cuh"
 #include "kernels/cuda/attention/sm90_pipeline.cuh"
 
+#include <algorithm>
+
 namespace kern_attention
 {
 namespace dq_sm90_kernel
@@ -90,7 +92,7 @@ __device__ __forceinline__ void load_items(const bwd_sm90_params &p, const arena
     const stage_barriers of_keys = a.of_keys(), of_values = a.of_values();
     ring at;
     row_ring rows_at;
-    for (item_walk walk; walk.item() < p.num_row_items; walk.round++, rows_at.next()) {
+    for (item_walk walk; walk.item() < num_row_items(p); walk.round++, rows_at.next()) {
         const row_item w = row_item_of<D>(p, walk.item());
         const CUtensorMap *map = &p.kv_maps[w.task];
         int row = w.first_key - p.tasks[w.task].kv_row0;
@@ -153,7 +155,7 @@ __device__ __forceinline__ void consume_items(const bwd_sm90_params &p, const ar
     wgmma_left<KEYS> ds_left;
     ring at;
     row_ring rows_at;
-    for (item_walk walk; walk.item() < p.num_row_items; walk.round++, rows_at.next()) {
+    for (item_walk walk; walk.item() < num_row_items(p); walk.round++, rows_at.next()) {
         const row_item w = row_item_of<D>(p, walk.item());
         const row_state rows = rows_of<D>(p, w, warp_row + threadIdx.x % 32 / 4);
         /* Positions of the warp's rows lie between those two. */
@@ -247,15 +249,14 @@ __global__ void __launch_bounds__(THREADS, 1) dq_sm90(const __grid_constant__ bw
 
 /* ==== host ==== */
 
-template <int D>
-cudaError_t launch_dq_sm90(const bwd_sm90_params &params, int processors, cudaStream_t stream)
+template <int D> cudaError_t launch_dq_sm90(const bwd_sm90_params &params, cudaStream_t stream)
 {
     using namespace dq_sm90_kernel;
     constexpr int BYTES = arena<D>::BYTES + ALIGNMENT;
     const cudaError_t e =
         cudaFuncSetAttribute(dq_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
     if (e != cudaSuccess) return e;
-    const int blocks = params.num_row_items < processors ? params.num_row_items : processors;
+    const int blocks = std::min(num_row_items(params), params.processors);
     dq_sm90<D><<<static_cast<unsigned>(blocks), THREADS, BYTES, stream>>>(params);
     return cudaGetLastError();
 }

@@ -33,6 +33,8 @@ template <int D> __device__ __forceinline__ void dqkv_block(const bwd_sm90_param
         if constexpr (FETCH<D>) kern_ptx::barrier_begin(a.own_barrier(SUM_EMPTY), CONSUMER_THREADS);
         kern_ptx::barriers_begun();
         w = key_item_of(p, atomicAdd(p.turns, 1));
+        while (kern_ptx::load_acquire(p.turns) < w.drawn)
+            __nanosleep(200);
     }
     __syncthreads();
     /* The same for all threads of a warp, and the compiler should know it. */

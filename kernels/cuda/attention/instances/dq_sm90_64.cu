@@ -3,6 +3,6 @@
 namespace kern_attention
 {
 
-template cudaError_t launch_dq_sm90<64>(const bwd_sm90_params &, int, cudaStream_t);
+template cudaError_t launch_dq_sm90<64>(const bwd_sm90_params &, cudaStream_t);
 
 } // namespace kern_attention
