@@ -8,41 +8,70 @@
  * (plan_bytes.c). */
 #include "attention_server/schedule.h"
 
-/* Of these rows of a document some lie on this rank. */
-static int has_rows_here(const as_schedule_t *s, int32_t document, int64_t row0, int64_t row1)
+/* Rows of a document on this rank: one piece of each half at most. */
+typedef struct rows_here {
+    int32_t document, num;
+    int64_t row0[DATA_NUM_HALVES], row1[DATA_NUM_HALVES];
+} rows_here_t;
+
+static rows_here_t find_rows(const as_schedule_t *s, int32_t document)
 {
+    rows_here_t here = {.document = document};
     for (int32_t p = s->batch->document_piece[document]; p < s->batch->document_piece[document + 1];
          p++) {
         const data_piece_t *piece = &s->batch->pieces[p];
-        if (s->topology->trainer_rank[piece->trainer] == s->rank && piece->doc_row < row1 &&
-            piece->doc_row + piece->rows > row0)
-            return 1;
+        if (s->topology->trainer_rank[piece->trainer] != s->rank) continue;
+        here.row0[here.num] = piece->doc_row;
+        here.row1[here.num++] = piece->doc_row + piece->rows;
     }
+    return here;
+}
+
+static int has_some(const rows_here_t *here, int64_t row0, int64_t row1)
+{
+    for (int32_t i = 0; i < here->num; i++)
+        if (as_max(row0, here->row0[i]) < as_min(row1, here->row1[i])) return 1;
     return 0;
 }
 
-/* No other task of the run has any of its heads; and none anywhere gradients for those of its keys of
- * which the owner is here, to whose sum the others' are added before it is rounded. */
-static int is_alone_in_run(const as_schedule_t *s, int32_t i)
+/* Another task has gradients for keys of this one of which the owner is here, to whose sum they are added before it is
+ * rounded. Of each head the task before reads all keys of this one up to its own rows, and no task after the next one
+ * reads more of them than that. */
+static int is_added_to(const as_schedule_t *s, const as_task_t *task, const rows_here_t *here)
 {
-    const as_task_t *task = &s->plan->tasks[i];
-    const int32_t task1 = as_first_task(s->plan, task->document + 1);
-    for (int32_t j = as_first_task(s->plan, task->document); j < task1; j++) {
-        const as_task_t *other = &s->plan->tasks[j];
-        if (j == i || other->h0 >= task->h1 || other->h1 <= task->h0) continue;
-        if (as_info(s, j)->run == as_info(s, i)->run) return 0;
-        if (as_tasks_share_keys(task, other) &&
-            has_rows_here(s, task->document, as_max(task->k0, other->k0),
-                          as_min(task->q1, other->q1)))
-            return 0;
-    }
-    return 1;
+    if (has_some(here, task->k0, task->q0)) return 1;
+    return task->q1 < s->batch->documents[task->document].rows &&
+           has_some(here, as_max(task->k0, as_task_first_key(task->q1, s->plan->window)), task->q1);
 }
 
-static int is_real(const as_schedule_t *s, int32_t i)
+/* Of two tasks of a run that have a head in common, no one is alone. */
+static void mark_shared(const as_schedule_t *s, const as_run_t *run)
 {
-    if (as_info(s, i)->in_place) return as_task_is_whole(&s->plan->tasks[i], s->batch);
-    return s->shape.sums_per_server && is_alone_in_run(s, i);
+    const int32_t *members = (const int32_t *)s->run_members.items + run->first_member;
+    for (int32_t h = run->h0; h < run->h1; h++) {
+        if (as_run_need(s, run, h).only >= 0) continue;
+        for (int64_t m = 0; m < run->num_members; m++) {
+            const as_task_t *task = &s->plan->tasks[members[m]];
+            if (task->h0 <= h && h < task->h1) as_info(s, members[m])->real = 0;
+        }
+    }
+}
+
+static void mark_real(const as_schedule_t *s)
+{
+    rows_here_t here = {.document = -1};
+    for (int32_t i = 0; i < s->plan->num_tasks; i++) { /* ascending document */
+        const as_task_t *task = &s->plan->tasks[i];
+        as_task_info_t *info = as_info(s, i);
+        if (info->server_rank != s->rank) continue;
+        if (here.document != task->document) here = find_rows(s, task->document);
+        info->real = info->in_place ? as_task_is_whole(task, s->batch)
+                                    : s->shape.sums_per_server && !is_added_to(s, task, &here);
+    }
+    for (int64_t r = 0; r < s->runs.count && s->shape.sums_per_server; r++) {
+        const as_run_t *run = (const as_run_t *)s->runs.items + r;
+        if (s->topology->server_rank[run->server] == s->rank) mark_shared(s, run);
+    }
 }
 
 static void place_tasks(as_schedule_t *s)
@@ -52,7 +81,6 @@ static void place_tasks(as_schedule_t *s)
         const as_task_t *task = &s->plan->tasks[i];
         as_task_info_t *info = as_info(s, i);
         if (info->server_rank != s->rank) continue;
-        info->real = is_real(s, i);
         if (info->real && info->in_place) continue;
         info->partial = s->partial_stride;
         s->partial_stride =
@@ -105,6 +133,7 @@ base_status_t as_schedule_partials(as_schedule_t *s)
 {
     s->partial_stride = 0;
     s->received.count = s->grads.count = 0;
+    mark_real(s);
     place_tasks(s);
     int64_t first[DATA_NUM_HALVES];
     for (int half = 0; half < DATA_NUM_HALVES; half++)
