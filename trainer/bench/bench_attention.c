@@ -19,19 +19,50 @@ typedef struct bench {
     tr_attention_rig_t *rig;
     tr_attention_peer_t *peer; /* or NULL */
     base_json_t *json;         /* or NULL */
-    double dense[AS_PROFILE_DIRECTIONS];
+    tr_attention_rig_t
+        *dense;         /* TR_ATTENTION_DENSE, loaded; NULL until a case is compared with it */
+    double dense_flops; /* of its forward */
 } bench_t;
 
 /* ==== cases ==== */
 
+/* The dense case beside others: a rig of its own, so that both stay loaded. */
+static base_status_t load_dense(bench_t *b)
+{
+    const tr_attention_case_t *of = tr_attention_case_find(TR_ATTENTION_DENSE);
+    tr_attention_set_t set = {0};
+    base_status_t st;
+
+    if (b->dense != NULL) return BASE_OK;
+    BASE_TRY(tr_attention_set_make(b->ctx, of, b->options->shrink, &set));
+    BASE_TRY_GOTO(tr_attention_rig_open(b->ctx, b->options->device, b->options->ops, &b->dense), st,
+                  done);
+    BASE_TRY_GOTO(tr_attention_rig_load(b->dense, &of->shape, &set), st, done);
+    b->dense_flops = tr_attention_set_flops(&of->shape, &set);
+done:
+    tr_attention_set_free(b->ctx, &set);
+    return st;
+}
+
+static base_status_t time_direction(const bench_t *b, int d, tr_attention_result_t *result)
+{
+    const int32_t first = result->num_samples;
+    tr_attention_time_t time;
+
+    for (int32_t i = 0; i < b->options->samples; i++)
+        BASE_TRY(tr_attention_rig_time(b->rig, d, &result->times[d][first + i]));
+    for (int32_t i = 0; i < b->options->samples && result->of->of_dense; i++) {
+        BASE_TRY(tr_attention_rig_time(b->dense, d, &time));
+        result->dense_ns[d][first + i] = time.call_ns;
+    }
+    return BASE_OK;
+}
+
 static base_status_t time_round(bench_t *b, const tr_attention_set_t *set, int32_t round,
                                 tr_attention_result_t *result)
 {
-    const int32_t first = result->num_samples;
-
     for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++)
-        for (int32_t i = 0; i < b->options->samples; i++)
-            BASE_TRY(tr_attention_rig_time(b->rig, d, &result->times[d][first + i]));
+        BASE_TRY(time_direction(b, d, result));
     result->num_samples += b->options->samples;
     if (b->peer == NULL) return BASE_OK;
     return tr_attention_peer_ask(b->peer, result->of, set, round, b->options->samples,
@@ -43,10 +74,12 @@ static base_status_t time_case(bench_t *b, const tr_attention_set_t *set,
 {
     result->num_tasks = set->num_tasks;
     BASE_TRY(tr_attention_rig_load(b->rig, &result->of->shape, set));
+    if (result->of->of_dense) BASE_TRY(load_dense(b));
     for (int32_t round = 0; round < b->options->rounds; round++)
         BASE_TRY(time_round(b, set, round, result));
     const bool full = tr_attention_rig_is_gpu(b->rig) && b->options->shrink == 1;
-    tr_attention_judge(result, tr_attention_set_flops(&result->of->shape, set), b->dense, full);
+    tr_attention_judge(result, tr_attention_set_flops(&result->of->shape, set), b->dense_flops,
+                       full);
     return BASE_OK;
 }
 
@@ -61,10 +94,8 @@ static base_status_t run_case(bench_t *b, const tr_attention_case_t *of)
     result->of = of;
     BASE_TRY_GOTO(tr_attention_set_make(b->ctx, of, b->options->shrink, &set), st, done);
     BASE_TRY_GOTO(time_case(b, &set, result), st, done);
-    for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
-        if (strcmp(of->name, TR_ATTENTION_DENSE) == 0) b->dense[d] = result->tflops[d];
+    for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++)
         if (!result->met[d]) b->options->met = false;
-    }
     tr_attention_print(b->options->out, result);
     if (b->json != NULL) tr_attention_write(b->json, result);
 done:
@@ -188,6 +219,7 @@ base_status_t tr_bench_attention(base_ctx_t *ctx, tr_bench_attention_t *options)
     base_status_t st = open_and_run(&b);
     tr_attention_peer_stop(b.peer);
     tr_attention_rig_close(b.rig);
+    tr_attention_rig_close(b.dense);
     if (file == NULL) return st;
     if (st >= 0) return base_file_commit(file);
     base_file_discard(file);

@@ -4,6 +4,7 @@
 #include "base/philox.h"
 
 #include <math.h>
+#include <string.h>
 
 #define TILE      DATA_ROW_ALIGN
 #define MAX_TASKS 512
@@ -59,6 +60,13 @@ const tr_attention_case_t *tr_attention_cases(int32_t *count)
 {
     *count = sizeof CASES / sizeof CASES[0];
     return CASES;
+}
+
+const tr_attention_case_t *tr_attention_case_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++)
+        if (strcmp(CASES[i].name, name) == 0) return &CASES[i];
+    return NULL;
 }
 
 /* ==== drawing ==== */

@@ -37,7 +37,7 @@ typedef struct tr_attention_case {
     tr_attention_kind_t kind;
     int64_t count, rows;
     tr_attention_shape_t shape;
-    bool of_dense; /* ratio is to our own TR_ATTENTION_DENSE, else to the fastest peer */
+    bool of_dense; /* ratio is to our own TR_ATTENTION_DENSE, in turns, else to the fastest peer */
     double ratio[AS_PROFILE_DIRECTIONS]; /* at least; 0: not judged */
     double speed[AS_PROFILE_DIRECTIONS]; /* TFLOP/s at least; 0: not judged */
 } tr_attention_case_t;
@@ -45,6 +45,8 @@ typedef struct tr_attention_case {
 #define TR_ATTENTION_DENSE "2 documents of 16k, 32:8"
 
 const tr_attention_case_t *tr_attention_cases(int32_t *count);
+/* The case of that name, or NULL. */
+const tr_attention_case_t *tr_attention_case_find(const char *name);
 
 /* The tasks of a case, lengths divided by `shrink` (>= 1), prefixes on the grid of 128 rows. Free
  * with tr_attention_set_free. */

@@ -45,19 +45,27 @@ static void take_medians(tr_attention_result_t *r, int d)
     }
 }
 
-void tr_attention_judge(tr_attention_result_t *r, double forward_flops,
-                        const double dense[AS_PROFILE_DIRECTIONS], bool full)
+/* Of rates; to the fastest peer the work is the same. */
+static double ratio_of(const tr_attention_result_t *r, int d, double dense_flops)
+{
+    const double own_ns = (double)r->median_ns[d];
+
+    if (r->of->of_dense) {
+        const double dense_ns = (double)median_of(r->dense_ns[d], r->num_samples);
+        return r->flops[AS_PROFILE_FORWARD] / own_ns / (dense_flops / dense_ns);
+    }
+    return r->fastest[d] >= 0 ? (double)r->peer_ns[d][r->fastest[d]] / own_ns : 0;
+}
+
+void tr_attention_judge(tr_attention_result_t *r, double forward_flops, double dense_flops,
+                        bool full)
 {
     r->full = full;
     r->flops[AS_PROFILE_FORWARD] = forward_flops;
     r->flops[AS_PROFILE_BACKWARD] = BACKWARD_FLOPS * forward_flops;
     for (int d = 0; d < AS_PROFILE_DIRECTIONS; d++) {
         take_medians(r, d);
-        r->ratio[d] = 0;
-        if (r->of->of_dense)
-            r->ratio[d] = dense[d] > 0 ? r->tflops[d] / dense[d] : 0;
-        else if (r->fastest[d] >= 0)
-            r->ratio[d] = (double)r->peer_ns[d][r->fastest[d]] / (double)r->median_ns[d];
+        r->ratio[d] = ratio_of(r, d, dense_flops);
         const bool by_ratio = r->of->ratio[d] > 0 && r->ratio[d] > 0 && (full || !r->of->of_dense);
         const bool by_speed = r->of->speed[d] > 0 && full;
         r->judged[d] = by_ratio || by_speed;
@@ -129,6 +137,7 @@ static void write_direction(base_json_t *j, const tr_attention_result_t *r, int 
     for (int32_t i = 0; i < r->num_samples; i++)
         base_json_int(j, r->times[d][i].call_ns);
     base_json_end(j);
+    if (r->of->of_dense) base_json_put_ints(j, "dense_ns", r->dense_ns[d], r->num_samples);
     write_number(j, "ratio", r->ratio[d]);
     write_number(j, "wanted_ratio", r->of->ratio[d]);
     write_number(j, "wanted_tflops", r->of->speed[d]);

@@ -11,6 +11,8 @@ typedef struct tr_attention_result {
     const tr_attention_case_t *of;
     int32_t num_tasks, num_samples;
     tr_attention_time_t times[AS_PROFILE_DIRECTIONS][TR_PEER_MAX_SAMPLES];
+    int64_t dense_ns[AS_PROFILE_DIRECTIONS]
+                    [TR_PEER_MAX_SAMPLES]; /* of->of_dense: its times in turns */
     tr_peer_answers_t answers;
 
     /* by tr_attention_judge */
@@ -24,10 +26,10 @@ typedef struct tr_attention_result {
     bool judged[AS_PROFILE_DIRECTIONS], met[AS_PROFILE_DIRECTIONS];
 } tr_attention_result_t;
 
-/* forward_flops: of the case. dense: TFLOP/s of TR_ATTENTION_DENSE, 0 while it has not run. full: at
+/* forward_flops: of the case; dense_flops: of TR_ATTENTION_DENSE, where the case is compared with it. full: at
  * full length on a GPU; else only ratios to peers are judged. */
-void tr_attention_judge(tr_attention_result_t *result, double forward_flops,
-                        const double dense[AS_PROFILE_DIRECTIONS], bool full);
+void tr_attention_judge(tr_attention_result_t *result, double forward_flops, double dense_flops,
+                        bool full);
 
 void tr_attention_print_head(FILE *out);
 void tr_attention_print(FILE *out, const tr_attention_result_t *result);

@@ -32,13 +32,10 @@ static totals_t totals_of(const tr_attention_case_t *of, const tr_attention_set_
 
 static const tr_attention_case_t *find(const char *name)
 {
-    int32_t count;
-    const tr_attention_case_t *cases = tr_attention_cases(&count);
+    const tr_attention_case_t *of = tr_attention_case_find(name);
 
-    for (int32_t i = 0; i < count; i++)
-        if (strcmp(cases[i].name, name) == 0) return &cases[i];
-    fail_msg("no case \"%s\"", name);
-    return NULL;
+    if (of == NULL) fail_msg("no case \"%s\"", name);
+    return of;
 }
 
 static totals_t make(const char *name, int32_t *num_tasks)
