@@ -104,21 +104,26 @@ typedef struct run {
     products_t products;
 } run_t;
 
-static base_status_t body(train_rank_t *rank, void *user)
+static base_status_t begin_run(train_rank_t *rank, products_t *p, int search)
 {
-    run_t *r = user;
-    products_t *p = &r->products;
-
     *p = (products_t){.observer = {.begin = begin, .end = end, .user = p},
                       .stream = rank->trainer->stream,
                       .graph = &rank->trainer->graph,
                       .searches = 1};
     base_ctx_set_observer(rank->ctx, &p->observer);
-    base_status_t st = r->search ? tr_product_search(p->graph) : BASE_OK;
+    const base_status_t st = search ? tr_product_search(p->graph) : BASE_OK;
     p->searches = 0;
+    return st;
+}
+
+static base_status_t body(train_rank_t *rank, void *user)
+{
+    run_t *r = user;
+    base_status_t st = begin_run(rank, &r->products, r->search);
+
     if (st >= 0) st = train_run_jobs(rank, r->configs, r->num_jobs, r->logs);
     base_ctx_set_observer(rank->ctx, NULL);
-    return st < 0 ? st : p->status;
+    return st < 0 ? st : r->products.status;
 }
 
 /* Documents of 3 to 90 rows: halves of a few rows and of many. */
@@ -212,6 +217,88 @@ static void test_waits_are_counted(void **state)
     assert_true(r.logs[0].waits.all > 8 && r.logs[0].waits.all <= r.products.unknown);
 }
 
+/* ==== evictions ==== */
+
+/* x and y, without dropout, have 32 columns together. But x, d and e hold all 48 when y comes, and it gets the place of d,
+ * which was used longest ago: the highest 16. */
+enum { X, WITH_DROPOUT, ALSO_WITH, Y, NUM_EVICTING, EVICTING_COLUMNS = 48 };
+
+static const lora_adapter_options_t evicting[NUM_EVICTING] = {
+    [X] = {.name = "x", .rank = 16, .scale = 1, .targets = BASE_CONFIG_TARGET_ALL},
+    [WITH_DROPOUT] =
+        {.name = "d", .rank = 16, .scale = 1, .dropout = 0.1, .targets = BASE_CONFIG_TARGET_ALL},
+    [ALSO_WITH] =
+        {.name = "e", .rank = 16, .scale = 1, .dropout = 0.1, .targets = BASE_CONFIG_TARGET_ALL},
+    [Y] = {.name = "y", .rank = 16, .scale = 1, .targets = BASE_CONFIG_TARGET_ALL}};
+
+typedef struct eviction {
+    model_documents_t documents; /* two */
+    products_t products;
+    int32_t column; /* of y, at the end */
+} eviction_t;
+
+static base_status_t run_microbatch(train_rank_t *rank, const eviction_t *e, tr_lot_t *lot,
+                                    int64_t number, int32_t other)
+{
+    const int32_t adapters[2] = {X, other};
+
+    tr_lot_begin(lot, number);
+    for (int d = 0; d < 2; d++) {
+        data_document_t document = e->documents.list[d];
+        document.adapter = adapters[d];
+        train_lot_add(lot, &document);
+    }
+    return train_lot_run(rank, lot, 0);
+}
+
+static base_status_t evict(train_rank_t *rank, void *user)
+{
+    static const int32_t others[] = {WITH_DROPOUT, ALSO_WITH, Y};
+    eviction_t *e = user;
+    tr_lot_t *lots[2] = {NULL, NULL};
+    base_status_t st = begin_run(rank, &e->products, 1);
+
+    for (int i = 0; i < 2 && st >= 0; i++)
+        st = tr_lot_create(rank->ctx, &rank->lots, lots[0], &lots[i]);
+    for (int i = 0; i < 3 && st >= 0; i++)
+        st = run_microbatch(rank, e, lots[i % 2], i, others[i]);
+    const base_status_t synced = base_stream_sync(rank->trainer->stream);
+    if (st >= 0) st = synced;
+    e->column = rank->trainer->adapters->adapters[Y].column;
+    base_ctx_set_observer(rank->ctx, NULL);
+    for (int i = 1; i >= 0; i--)
+        tr_lot_destroy(lots[i]);
+    return st < 0 ? st : e->products.status;
+}
+
+/* An adapter without dropout in the place of one with it: the input gradient takes along all columns, more than those
+ * without dropout have together. */
+static void test_evictions(void **state)
+{
+    static eviction_t e;
+    const train_case_t c = {.spec = &spec,
+                            .weight_seed = 2,
+                            .dtype = KERN_BF16,
+                            .device = BASE_DEVICE_CPU,
+                            .num_adapters = NUM_EVICTING,
+                            .adapters = evicting,
+                            .rank_columns = EVICTING_COLUMNS,
+                            .tokens_per_trainer = 600,
+                            .longest = 90,
+                            .body = evict,
+                            .user = &e};
+
+    (void)state;
+    model_documents_random(
+        &(model_documents_options_t){
+            .seed = 3, .count = 2, .vocab = VOCAB, .adapters = 1, .min_rows = 40, .max_rows = 90},
+        &e.documents);
+    train_case_run(&c);
+    model_documents_free(&e.documents);
+    assert_int_equal(e.column, EVICTING_COLUMNS - evicting[Y].rank);
+    assert_int_equal(e.products.unknown, 0);
+}
+
 /* ==== steps of K ==== */
 
 static void test_depths(void **state)
@@ -234,6 +321,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_waits),
         cmocka_unit_test(test_waits_are_counted),
+        cmocka_unit_test(test_evictions),
         cmocka_unit_test(test_depths),
     };
 
