@@ -84,35 +84,16 @@ static base_status_t search(const tr_graph_t *g, const kern_gemm_t *gemm)
     return kern_gemm_run(g->stream, gemm);
 }
 
-/* y of x and what lies beside it, for each choice that so many columns can need. */
-static base_status_t search_forward(const tr_graph_t *g, const linear_slots_t *l, int64_t rows,
-                                    kern_mat_t w)
+/* For each choice that K of the weight, and so many columns more, can need. */
+static base_status_t search_depths(const tr_graph_t *g, kern_gemm_t *gemm, columns_t columns)
 {
-    const columns_t columns = adapter_columns(g, l->linear, 0);
-    const int64_t least = w.cols + columns.least;
-    kern_gemm_t gemm = {.a = slot(g, l->x, rows), .c = slot(g, l->y, rows), .transpose_b = 1};
+    int64_t *b_depth = gemm->transpose_b ? &gemm->b.cols : &gemm->b.rows;
+    const int64_t depth = *b_depth, least = depth + columns.least;
 
-    BASE_TRY(take_values(g, &w, &gemm.a));
-    for (int64_t k = w.cols + columns.most; k >= least && k > 0; k = kern_gemm_depth_below(k)) {
-        gemm.a.cols = w.cols = k;
-        gemm.b = w;
-        BASE_TRY(search(g, &gemm));
-    }
-    return BASE_OK;
-}
-
-static base_status_t search_backward(const tr_graph_t *g, const linear_slots_t *l, int64_t rows,
-                                     kern_mat_t w)
-{
-    const columns_t columns = adapter_columns(g, l->linear, 1);
-    const int64_t least = w.rows + columns.least;
-    kern_gemm_t gemm = {.a = slot(g, l->dy, rows), .c = slot(g, l->dx, rows)};
-
-    BASE_TRY(take_values(g, &w, &gemm.a));
-    for (int64_t k = w.rows + columns.most; k >= least && k > 0; k = kern_gemm_depth_below(k)) {
-        gemm.a.cols = w.rows = k;
-        gemm.b = w;
-        BASE_TRY(search(g, &gemm));
+    BASE_TRY(take_values(g, &gemm->b, &gemm->a));
+    for (int64_t k = depth + columns.most; k >= least && k > 0; k = kern_gemm_depth_below(k)) {
+        gemm->a.cols = *b_depth = k;
+        BASE_TRY(search(g, gemm));
     }
     return BASE_OK;
 }
@@ -121,22 +102,21 @@ static base_status_t search_backward(const tr_graph_t *g, const linear_slots_t *
 static base_status_t search_linear(const tr_graph_t *g, const linear_slots_t *l, int64_t rows)
 {
     const kern_mat_t w = tr_weights_mat(g->weights, tr_model_weight(g->model, l->weight, 0));
+    kern_gemm_t forward = {
+        .a = slot(g, l->x, rows), .b = w, .c = slot(g, l->y, rows), .transpose_b = 1};
+    kern_gemm_t backward = {.a = slot(g, l->dy, rows), .b = w, .c = slot(g, l->dx, rows)};
 
-    BASE_TRY(search_forward(g, l, rows, w));
-    return search_backward(g, l, rows, w);
+    BASE_TRY(search_depths(g, &forward, adapter_columns(g, l->linear, 0)));
+    return search_depths(g, &backward, adapter_columns(g, l->linear, 1));
 }
 
 static base_status_t search_head(const tr_graph_t *g, int64_t rows)
 {
-    const kern_mat_t w =
-        tr_weights_mat(g->weights, tr_model_weight(g->model, TR_WEIGHT_LM_HEAD, -1));
     tr_head_products_t products;
 
     tr_head_products(g->head, g->weights, rows, &products);
-    BASE_TRY(take_values(g, &w, &products.logits.a));
-    BASE_TRY(search(g, &products.logits));
-    BASE_TRY(take_values(g, &w, &products.dx.a));
-    return search(g, &products.dx);
+    BASE_TRY(search_depths(g, &products.logits, (columns_t){0, 0}));
+    return search_depths(g, &products.dx, (columns_t){0, 0});
 }
 
 int tr_product_has_choice(const tr_graph_t *graph)
