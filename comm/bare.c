@@ -1,6 +1,7 @@
 #include "comm/bare.h"
 
 #include "base/clock.h"
+#include "comm/copy_engine.h"
 #include "comm/transport.h"
 
 base_status_t comm_bare_run(comm_group_t *group, const comm_bare_t *bare, int64_t *ns_p)
@@ -19,8 +20,7 @@ static base_range_t piece(const comm_bare_t *bare, base_mem_t first, int i)
                           .pitch = bare->bytes};
 }
 
-/* What a copy that is told goes through: as in copy_engine_pump.c, streams in turn, and two counters behind each copy. */
-#define LANES 2
+/* What a copy that is told goes through: as with copy engines, streams in turn, and two counters behind each copy. */
 typedef struct bare_lane {
     base_stream_t *stream;
     base_counter_t *here, *there;
@@ -52,8 +52,8 @@ static base_status_t give(const comm_bare_t *bare, base_mem_t from, const bare_l
 base_status_t comm_bare_copies(comm_group_t *group, const comm_bare_t *bare, base_mem_t from,
                                int64_t *ns_p)
 {
-    const int lanes = bare->told ? LANES : 1;
-    bare_lane_t lane[LANES] = {0};
+    const int lanes = bare->told ? COMM_COPY_LANES : 1;
+    bare_lane_t lane[COMM_COPY_LANES] = {0};
     base_status_t st = BASE_OK;
 
     for (int k = 0; k < lanes && st >= 0; k++)

@@ -13,8 +13,8 @@
  * Every rank has a *desk*, host memory that the ranks of its host read: what it lists for whom in its
  * open exchanges, with its buffers as exports; and a bank of counters (base/device/device.h): READY, of each slot
  * which exchange is ready, and for each peer CONSUMED, how far that peer has read them. A thread, the
- * *pump*, looks for exchanges that a peer has ready and gives their copies to ASYNC streams, two a channel in turn; behind
- * them their stream raises the counters for which the two ranks' streams wait. The device thus waits for
+ * *pump*, looks for exchanges that a peer has ready and gives their copies to ASYNC streams, COMM_COPY_LANES a channel in
+ * turn; behind them their stream raises the counters for which the two ranks' streams wait. The device thus waits for
  * counters only where the caller's streams do, never in front of a copy, so that a late peer holds up
  * nobody else's data; and every failure is found by the pump. */
 #ifndef CADRE_COMM_COPY_ENGINE_H
@@ -25,6 +25,11 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* Streams that the exchanges of a channel take in turn. Between a copy and the counters behind it, and between
+ * those and the next copy, a GPU's stream goes from one engine to another, 2 us each way; meanwhile the other
+ * stream copies. Divides COMM_MAX_OPEN_EXCHANGES. */
+#define COMM_COPY_LANES 2
 
 /* Has `g` carry data by copies from now on. Collective, before the first exchange; g's ranks have
  * opened their devices with base_device_share. Everything that is needed of devices is tried (copy_engine_check.c); when

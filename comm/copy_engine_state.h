@@ -17,11 +17,7 @@
 
 #include "base/shared_memory.h"
 
-#define COMM_COPY_MAGIC UINT64_C(0x6361647264657333)
-/* Streams that the exchanges of a channel take in turn. Between a copy and the counters behind it, and between
- * those and the next copy, a GPU's stream goes from one engine to another, 2 us each way; meanwhile the other
- * stream copies. Divides COMM_MAX_OPEN_EXCHANGES. */
-#define COMM_COPY_LANES       2
+#define COMM_COPY_MAGIC       UINT64_C(0x6361647264657333)
 #define COMM_COPY_MAX_BUFFERS 1024 /* of a rank, in the life of a group */
 #define COMM_COPY_MAX_RANGES                                                                       \
     262144 /* that a rank sends in one exchange; room that is not used costs nothing */
