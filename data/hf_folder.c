@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "data/hf_config.h"
 #include "data/hf_shards.h"
 #include "data/json_read.h"
@@ -101,13 +102,6 @@ static base_status_t check_tied_head(const data_hf_folder_t *folder, place_t hea
     return BASE_OK;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text), m = strlen(end);
-
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 static base_status_t check_extra(const data_hf_folder_t *folder, base_error_list_t *errors)
 {
     for (int64_t f = 0; f < folder->shards.count; f++) {
@@ -117,7 +111,7 @@ static base_status_t check_extra(const data_hf_folder_t *folder, base_error_list
             const data_safetensors_entry_t *entry = data_safetensors_entry(file, i);
 
             if (data_model_spec_find(&folder->spec, entry->name) >= 0) continue;
-            if (ends_with(entry->name, INV_FREQ)) continue;
+            if (base_text_ends_in(entry->name, INV_FREQ)) continue;
             if (folder->spec.tied && strcmp(entry->name, LM_HEAD) == 0)
                 BASE_TRY(check_tied_head(folder, (place_t){file, entry}, errors));
             else

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "data/hf_shards.h"
 #include "data/json_read.h"
 #include "lora/adapter_folder.h"
@@ -48,13 +49,14 @@ const char *lora_targets_text(uint32_t targets, char *text, size_t bytes)
 /* Takes PREFIX and SUFFIX off a name; false: it has not both. */
 static bool strip(const char *name, const char *suffix, char *module)
 {
-    const size_t head = strlen(LORA_TENSOR_PREFIX), tail = strlen(suffix), length = strlen(name);
+    const size_t head = strlen(LORA_TENSOR_PREFIX);
 
-    if (length <= head + tail || strncmp(name, LORA_TENSOR_PREFIX, head) != 0) return false;
-    if (strcmp(name + length - tail, suffix) != 0) return false;
-    if (length - head - tail >= DATA_MODEL_NAME_BYTES - 8) return false;
-    memcpy(module, name + head, length - head - tail);
-    module[length - head - tail] = '\0';
+    if (strncmp(name, LORA_TENSOR_PREFIX, head) != 0 || !base_text_ends_in(name + head, suffix))
+        return false;
+    const size_t length = strlen(name + head) - strlen(suffix);
+    if (length >= DATA_MODEL_NAME_BYTES - 8) return false;
+    memcpy(module, name + head, length);
+    module[length] = '\0';
     return true;
 }
 

@@ -1,6 +1,7 @@
 #include "base/config/value.h"
 
 #include "base/config/suggest.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -202,13 +203,6 @@ static bool parse_targets(const base_schema_key_t *key, const base_yaml_node_t *
     return true;
 }
 
-static bool ends_in(const char *text, const char *end)
-{
-    const size_t bytes = strlen(text), end_bytes = strlen(end);
-
-    return bytes > end_bytes && strcmp(text + bytes - end_bytes, end) == 0;
-}
-
 static bool parse_text(const base_schema_key_t *key, const base_yaml_node_t *node,
                        base_value_t *value)
 {
@@ -219,7 +213,7 @@ static bool parse_text(const base_schema_key_t *key, const base_yaml_node_t *nod
         return false;
     value->text = node->text;
     if (key->type == BASE_SCHEMA_DOCUMENTS)
-        return ends_in(node->text, ".jsonl") || ends_in(node->text, ".h5");
+        return base_text_ends_in(node->text, ".jsonl") || base_text_ends_in(node->text, ".h5");
     if (key->type != BASE_SCHEMA_WORD_OR_PATH) return true;
     return strchr(node->text, '/') != NULL || parse_word(key->words, node->text, &word);
 }
