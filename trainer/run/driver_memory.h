@@ -13,7 +13,7 @@
  *   nccl     buffers of its communicators (comm/nccl_memory.h)
  *
  * All measured on H200s (132 processors), CUDA 13.0, NCCL 2.28; on other GPUs stacks go with the number of processors.
- * Not foretold: NCCL's staging (comm/nccl_state.h), 0.15 to 0.26 GB there. */
+ * Not foretold: NCCL's staging (comm/nccl_state.h), 0.14 to 0.26 GB there. */
 #ifndef CADRE_TRAINER_RUN_DRIVER_MEMORY_H
 #define CADRE_TRAINER_RUN_DRIVER_MEMORY_H
 
