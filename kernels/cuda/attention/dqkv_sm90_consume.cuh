@@ -130,7 +130,6 @@ __device__ __forceinline__ void consume_dk_first(const bwd_sm90_params &p, const
     kern_ptx::wgmma_settle(dk);
     kern_ptx::wgmma_settle(dv);
     kern_ptx::wgmma_settle(dq);
-    store_gradients<D>(p, w, w.first_key + group_warp_key, dk, dv);
     if (count > 1) leave<D>(p, a, w, count - 2, staged, consumer, consumer_thread, dq);
     const int buffer = (count - 1) % 2;
     kern_ptx::barrier_wait(a.own_barrier(DS_FULL + buffer), (count - 1) / 2 & 1);
@@ -140,6 +139,7 @@ __device__ __forceinline__ void consume_dk_first(const bwd_sm90_params &p, const
     kern_ptx::wgmma_wait<0>();
     kern_ptx::wgmma_settle(dq);
     leave<D>(p, a, w, count - 1, staged, consumer, consumer_thread, dq);
+    store_gradients<D>(p, w, w.first_key + group_warp_key, dk, dv); /* while the last dq is added */
 }
 
 template <int D>
@@ -229,7 +229,6 @@ __device__ __forceinline__ void consume_dq_first(const bwd_sm90_params &p, const
     kern_ptx::wgmma_wait<0>();
     kern_ptx::wgmma_settle(dk);
     kern_ptx::wgmma_settle(dv);
-    store_gradients<D>(p, w, w.first_key + group_warp_key, dk, dv);
     const int buffer = (count - 1) % 2;
     kern_ptx::barrier_wait(a.own_barrier(DS_FULL + buffer), (count - 1) / 2 & 1);
     kern_ptx::wgmma_fence();
@@ -238,6 +237,7 @@ __device__ __forceinline__ void consume_dq_first(const bwd_sm90_params &p, const
     kern_ptx::wgmma_wait<0>();
     kern_ptx::wgmma_settle(dq);
     leave<D>(p, a, w, count - 1, staged, consumer, consumer_thread, dq);
+    store_gradients<D>(p, w, w.first_key + group_warp_key, dk, dv); /* while the last dq is added */
 }
 
 /* What each of the two does. */

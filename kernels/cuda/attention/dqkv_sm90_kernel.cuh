@@ -21,6 +21,8 @@ template <int D> __device__ __forceinline__ void dqkv_block(const bwd_sm90_param
     extern __shared__ __align__(1024) uint8_t shared[];
     const dqkv_arena<D> a = arena_in<dqkv_arena<D>>(shared);
     key_item &w = *reinterpret_cast<key_item *>(shared + (a.own_barrier(ITEM) - a.base));
+    const int item =
+        threadIdx.x == 0 ? atomicAdd(p.turns, 1) : 0; /* on its way under the barriers */
     begin_stages<D>(p, a);
     if (threadIdx.x == 0) {
         for (int i = 0; i < 2; i++) {
@@ -32,8 +34,8 @@ template <int D> __device__ __forceinline__ void dqkv_block(const bwd_sm90_param
         kern_ptx::barrier_begin(a.own_barrier(STAGE_EMPTY), 1);
         if constexpr (FETCH<D>) kern_ptx::barrier_begin(a.own_barrier(SUM_EMPTY), CONSUMER_THREADS);
         kern_ptx::barriers_begun();
-        w = key_item_of(p, atomicAdd(p.turns, 1));
-        while (kern_ptx::load_acquire(p.turns) < w.drawn)
+        w = key_item_of(p, item);
+        for (int drawn = item + 1; drawn < w.drawn; drawn = kern_ptx::load_acquire(p.turns))
             __nanosleep(200);
     }
     __syncthreads();
