@@ -34,6 +34,9 @@ DEFAULT_STREAM = re.compile(
     r"cudaMemset(?:2D|3D)?|cudaLaunchHostFunc)\s*\("
 )
 LAUNCH = re.compile(r"<<<(.*?)>>>", re.DOTALL)
+# Who trains does not learn on what: these folders get a device and ask kernels/ what it has (docs/design.md).
+NO_DEVICE_PLACES = ("lora/", "attention_server/", "trainer/model/", "trainer/loop/")
+DEVICE = re.compile(r"\b(BASE_DEVICE_(?:CPU|STRICT|CUDA)|base_stream_native|\w*cuda\w*)\b", re.IGNORECASE)
 BANNED = re.compile(r"(?<![\w.>])(" + "|".join(NOWHERE) + r")\s*\(")
 
 
@@ -72,6 +75,9 @@ def check(root):
             match = DEFAULT_STREAM.search(line)
             if match and not path.startswith("tests/"):
                 findings.append(f"{place}: {match[1]}: work is given to a stream, and waits have a deadline (base/device)")
+            match = DEVICE.search(line)
+            if match and path.startswith(NO_DEVICE_PLACES):
+                findings.append(f"{place}: {match[1]}: {', '.join(NO_DEVICE_PLACES)} do not know which device they run on")
             match = MEMORY.search(line)
             if match and not path.startswith(MEMORY_PLACES):
                 findings.append(f"{place}: {match[1]}: memory comes from base/memory.h")
@@ -100,6 +106,10 @@ CASES = [
     ({"kernels/cuda/a.cu": "cudaMemcpy(a, b, n, k);\n"}, "cudaMemcpy: work is given to a stream"),
     ({"base/device/a.c": "e = cudaDeviceSynchronize();\n"}, "cudaDeviceSynchronize: work is given"),
     ({"tests/gpu/a.cu": "k<<<1, 1>>>(); cudaDeviceSynchronize();\n"}, None),
+    ({"lora/a.c": "/* as cuda does */ st = kern_gemm_run(s, &a); /* BASE_DEVICE_CUDA */\n"}, None),
+    ({"trainer/run/a.c": "if (kind == BASE_DEVICE_CUDA) return 1;\n"}, None),
+    ({"trainer/loop/a.c": "if (kind == BASE_DEVICE_CUDA) return 1;\n"}, "BASE_DEVICE_CUDA: lora/"),
+    ({"attention_server/a.c": "kern_cuda_gemm(s, &a);\n"}, "kern_cuda_gemm: lora/"),
     ({"trainer/cli/a.c": '/* text\n */ char c = \'"\'; strcpy(a, b); char d = \'"\';\n'}, "a.c:2: strcpy"),
 ]
 
