@@ -154,6 +154,9 @@ err "use_dora"
 expect 3 train full.yaml --set output=runs/new --set train.dtype=bf16
 err "DEV-01"
 err "train.mode: full"
+expect 3 train full.yaml --set output=runs/new --set train.device=cuda
+err "DEV-01"
+err "train.mode: full does not train on a GPU yet"
 if "$cadre" --version | grep -q "^cuda  *not in this build"; then
     expect 3 train llama.yaml --set output=runs/new --set train.device=cuda
     err "DEV-01"

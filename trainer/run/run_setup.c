@@ -51,13 +51,13 @@ base_status_t tr_setup_check(base_ctx_t *ctx, const base_config_t *config)
 {
     const int full = config->train.mode == BASE_CONFIG_MODE_FULL;
 
-    if (tr_setup_device(config) == BASE_DEVICE_CUDA && kern_ops_of(BASE_DEVICE_CUDA) == NULL)
-        return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
-                         "train.device: this program was built without CUDA (preset cuda has it)");
     if (full && tr_setup_device(config) == BASE_DEVICE_CUDA)
         return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
                          "train.mode: full does not train on a GPU yet; with train.device: cpu it "
                          "does");
+    if (tr_setup_device(config) == BASE_DEVICE_CUDA && kern_ops_of(BASE_DEVICE_CUDA) == NULL)
+        return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
+                         "train.device: this program was built without CUDA (preset cuda has it)");
     if (full && tr_setup_dtype(config) == KERN_BF16)
         return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
                          "train.dtype: with train.mode: full the weights are their own masters, in "
