@@ -64,8 +64,7 @@ typedef struct kern_gemm {
 base_status_t kern_gemm_search(base_stream_t *s, const kern_gemm_t *args) BASE_MUST_CHECK;
 
 /* With `on` every product of this stream, also those inside other ops, is searched when its shape is
- * first met, unless it accumulates: that call waits for the device, the first microbatch mostly. Off
- * at first. */
+ * first met, unless it accumulates: that call waits for the device. Off at first. */
 base_status_t kern_gemm_search_new(base_stream_t *s, int on) BASE_MUST_CHECK;
 
 /* What searches of this stream have found, so that a later run can begin with it: *bytes of `room`
@@ -83,8 +82,7 @@ typedef struct kern_add {
     kern_mat_t a, b, out;
 } kern_add_t;
 
-/* out = a converted to out's dtype, round to nearest even; NaN stays NaN. F32, F64, BF16 in any
- * pair. */
+/* out = a in out's dtype, round to nearest even; NaN stays NaN. F32, F64, BF16 in any pair. */
 typedef struct kern_convert {
     kern_mat_t a, out;
 } kern_convert_t;
@@ -584,6 +582,7 @@ typedef struct kern_ops {
 #define X(op) base_status_t (*op)(base_stream_t * s, const kern_##op##_t *args);
     KERN_OP_MAP(X)
 #undef X
+    int (*attention_has_head_dim)(int64_t head_dim); /* NULL: up to KERN_ATTENTION_MAX_HEAD_DIM */
     base_status_t (*gemm_search)(base_stream_t *s, const kern_gemm_t *args);
     base_status_t (*gemm_search_new)(base_stream_t *s, int on);
     base_status_t (*gemm_choices_save)(base_stream_t *s, void *to, int64_t room, int64_t *bytes);
@@ -591,8 +590,9 @@ typedef struct kern_ops {
                                        int64_t *taken);
 } kern_ops_t;
 
-const kern_ops_t *
-kern_ops_of(base_device_kind_t kind); /* NULL: no ops for that device in this build */
+const kern_ops_t *kern_ops_of(base_device_kind_t kind); /* NULL: none in this build */
+/* Whether attention takes heads of that many lanes there; where not, it is BASE_ERR_UNSUPPORTED. */
+int kern_attention_has_head_dim(base_device_kind_t kind, int64_t head_dim);
 
 #ifdef __cplusplus
 }

@@ -45,6 +45,14 @@ static base_status_t fail_missing(base_stream_t *s, const char *op, kern_dtype_t
 KERN_OP_MAP(X)
 #undef X
 
+int kern_attention_has_head_dim(base_device_kind_t kind, int64_t head_dim)
+{
+    const kern_ops_t *ops = kern_ops_of(kind);
+
+    if (ops == NULL || head_dim < 1 || head_dim > KERN_ATTENTION_MAX_HEAD_DIM) return 0;
+    return ops->attention_has_head_dim == NULL || ops->attention_has_head_dim(head_dim);
+}
+
 base_status_t kern_gemm_search(base_stream_t *s, const kern_gemm_t *args)
 {
     base_device_t *dev = base_stream_device(s);

@@ -3,6 +3,12 @@
 
 using namespace kern_attention;
 
+extern "C" int kern_cuda_attention_has_head_dim(int64_t head_dim)
+{
+    return head_dim <= KERN_ATTENTION_MAX_HEAD_DIM &&
+           mma_has_head_dim(static_cast<int32_t>(head_dim));
+}
+
 extern "C" base_status_t kern_cuda_attention_fwd(base_stream_t *s, const kern_attention_fwd_t *args)
 {
     const cudaStream_t stream = static_cast<cudaStream_t>(base_stream_native(s));

@@ -35,6 +35,7 @@ static const kern_ops_t CUDA_OPS = {
     .gemm_search_new = kern_cuda_gemm_search_new,
     .gemm_choices_save = kern_cuda_gemm_choices_save,
     .gemm_choices_load = kern_cuda_gemm_choices_load,
+    .attention_has_head_dim = kern_cuda_attention_has_head_dim,
     .attention_fwd = kern_cuda_attention_fwd,
     .attention_bwd = kern_cuda_attention_bwd,
     .attention_delta = kern_cuda_attention_delta,

@@ -20,6 +20,7 @@ const kern_ops_t *kern_cuda_ops(void); /* NULL in builds without CUDA */
 /* Head dims 64 and 128, others BASE_ERR_UNSUPPORTED. Addresses and strides of q, k, v, o, d_o, dq,
  * dk, dv are multiples of 16 bytes; q_row0 + q_rows and q_rows R are at most 2^31 - 4097; else
  * BASE_ERR_ARG. */
+int kern_cuda_attention_has_head_dim(int64_t head_dim);
 base_status_t kern_cuda_attention_fwd(base_stream_t *s, const kern_attention_fwd_t *args);
 base_status_t kern_cuda_attention_bwd(base_stream_t *s, const kern_attention_bwd_t *args);
 

@@ -69,6 +69,16 @@ static base_status_t check_longest(base_ctx_t *ctx, const tr_build_t *build,
                                  lots->plans.tokens_per_trainer));
 }
 
+/* Before anything is made: in a layer it would be an error of ours. */
+static base_status_t check_heads(base_ctx_t *ctx, const base_device_t *dev,
+                                 const data_model_spec_t *spec)
+{
+    if (kern_attention_has_head_dim(base_device_kind(dev), spec->head_dim)) return BASE_OK;
+    return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01,
+                     "model: its heads have %d lanes, which attention does not take on %s",
+                     (int)spec->head_dim, base_device_name(dev));
+}
+
 /* Raises config->recompute until the arena fits. */
 static base_status_t choose_recompute(base_ctx_t *ctx, base_device_t *dev, comm_group_t *group,
                                       const tr_build_t *build, tr_trainer_config_t *config)
@@ -112,6 +122,7 @@ base_status_t tr_build_trainer(base_ctx_t *ctx, base_device_t *dev, comm_group_t
     uint32_t targets = 0;
     base_status_t st;
 
+    BASE_TRY(check_heads(ctx, dev, build->spec));
     tr_hf_model_config(build->spec, build->dtype, build->longest, inv_freq, &config.model);
     config.model.frozen = !build->full || !build->optimizer;
     for (int32_t a = 0; with_adapters && a < build->num_adapters; a++)

@@ -44,7 +44,8 @@ typedef struct tr_build {
 tr_lot_options_t tr_build_lots(const tr_build_t *build, const tr_model_t *model, int tokens);
 
 /* Weights are undefined until they are written. The caller frees *trainer_p with
- * tr_trainer_destroy. PLAN-01 when `longest` does not fit. */
+ * tr_trainer_destroy. PLAN-01 when `longest` does not fit, DEV-01 when attention has no such heads on
+ * the device. */
 base_status_t tr_build_trainer(base_ctx_t *ctx, base_device_t *dev, comm_group_t *group,
                                const tr_build_t *build, tr_lot_options_t *lots,
                                tr_trainer_t **trainer_p) BASE_MUST_CHECK;

@@ -251,6 +251,18 @@ static void test_attention_shape(void **state)
     rig_close(&rig);
 }
 
+static void test_head_dims(void **state)
+{
+    (void)state;
+    for (int64_t dim = 0; dim <= KERN_ATTENTION_MAX_HEAD_DIM + 1; dim++) {
+        const int possible = dim >= 1 && dim <= KERN_ATTENTION_MAX_HEAD_DIM;
+
+        assert_int_equal(kern_attention_has_head_dim(BASE_DEVICE_CPU, dim), possible);
+        assert_int_equal(kern_attention_has_head_dim(BASE_DEVICE_CUDA, dim),
+                         kern_ops_of(BASE_DEVICE_CUDA) != NULL && (dim == 64 || dim == 128));
+    }
+}
+
 static void test_heads(void **state)
 {
     rig_t rig = rig_open(state);
@@ -298,6 +310,7 @@ int main(void)
         cmocka_unit_test(test_tokens_must_be_integers),
         cmocka_unit_test(test_attention_tasks),
         cmocka_unit_test(test_attention_shape),
+        cmocka_unit_test(test_head_dims),
         cmocka_unit_test(test_heads),
         cmocka_unit_test(test_tables),
     };
