@@ -101,6 +101,7 @@ struct ops_summary {
 const std::vector<ops_summary> &ops_bench_summary(const ops_bench *bench);
 
 void ops_check_dense(ops_bench *bench);
+void ops_check_products(ops_bench *bench);
 void ops_check_rows(ops_bench *bench);
 void ops_check_lora(ops_bench *bench);
 void ops_check_step(ops_bench *bench);

@@ -1,5 +1,5 @@
-/* ops_check [--json FILE] [SECTION...]: the CUDA ops against the CPU ops (dense rows step lora),
- * and their speed (timing gemm linear). All of them without a section. */
+/* ops_check [--json FILE] [SECTION...]: the CUDA ops against the CPU ops (dense products rows step
+ * lora), and their speed (timing gemm pitch linear). All of them without a section. */
 #include "tests/gpu/ops_case.cuh"
 #include "tests/gpu/ops_timing.cuh"
 
@@ -30,10 +30,11 @@ struct section {
     void (*time)(gpu_fixture *fx, FILE *json);
 };
 const section SECTIONS[] = {
-    {"dense", ops_check_dense, nullptr},  {"rows", ops_check_rows, nullptr},
-    {"step", ops_check_step, nullptr},    {"lora", ops_check_lora, nullptr},
-    {"timing", nullptr, ops_timing},      {"gemm", nullptr, ops_timing_gemm},
-    {"pitch", nullptr, ops_timing_pitch}, {"linear", nullptr, ops_timing_linear},
+    {"dense", ops_check_dense, nullptr},    {"products", ops_check_products, nullptr},
+    {"rows", ops_check_rows, nullptr},      {"step", ops_check_step, nullptr},
+    {"lora", ops_check_lora, nullptr},      {"timing", nullptr, ops_timing},
+    {"gemm", nullptr, ops_timing_gemm},     {"pitch", nullptr, ops_timing_pitch},
+    {"linear", nullptr, ops_timing_linear},
 };
 
 } // namespace
@@ -76,7 +77,8 @@ int main(int argc, char **argv)
     }
     gpu_close(&fx);
     if (chosen == 0)
-        gpu_fail(__FILE__, __LINE__, "sections", "dense rows step lora timing gemm pitch linear");
+        gpu_fail(__FILE__, __LINE__, "sections",
+                 "dense products rows step lora timing gemm pitch linear");
     printf("%s\n", failed ? "FAILED" : "ok");
     return failed;
 }

@@ -163,10 +163,45 @@ void adamw_hard(ops_bench *b, int64_t step, int64_t shift)
     run_adamw(c, tensors, step, 0);
 }
 
+/* Both add in fp32 and in the order listed, so the bits are the same. in_place: the sum replaces the
+ * last part. */
+void vector_sum(ops_bench *b, int64_t count, int num_parts, int64_t shift, bool in_place)
+{
+    ops_case c(b,
+               "vector_sum " + std::to_string(count) + " " + std::to_string(num_parts) + " " +
+                   std::to_string(shift) + (in_place ? " in place" : ""),
+               oracle::f32);
+    std::vector<ops_tensor> parts;
+    for (int i = 0; i < num_parts; i++) {
+        const ops_value normal = c.normal(1 + i % 5);
+        const auto value = [&](int64_t row, int64_t col) {
+            return i == 0 && col % 61 == 7 ? -INFINITY : normal(row, col);
+        };
+        const bool result = in_place && i == num_parts - 1;
+        parts.push_back(result ? c.inout(1, count, 0, shift, KERN_F32, EXACT, value)
+                               : c.input(1, count, 0, shift, KERN_F32, value));
+    }
+    const ops_tensor dst = in_place ? parts.back() : c.output(1, count, 0, shift, KERN_F32, EXACT);
+    const auto args = [&](ops_side d) {
+        kern_vector_sum_t a = {};
+        a.dst = dst(d);
+        a.num_parts = num_parts;
+        for (int i = 0; i < num_parts; i++)
+            a.parts[i] = parts[static_cast<size_t>(i)](d).mem;
+        return a;
+    };
+    OPS_RUN(c, vector_sum, args);
+}
+
 } // namespace
 
 void ops_check_step(ops_bench *b)
 {
+    for (const int num_parts : {1, 2, 3, KERN_VECTOR_SUM_MAX_PARTS})
+        for (const int64_t count : {1, 5, 4099, 70001})
+            for (const int64_t shift : {0, 1})
+                vector_sum(b, count, num_parts, shift, num_parts % 2 == 0);
+    vector_sum(b, 1100003, 2, 0, false); /* more than one turn of a thread */
     for (size_t list = 0; list < sizeof LISTS / sizeof LISTS[0]; list++) {
         norms(b, list, false);
         norms(b, list, true);
