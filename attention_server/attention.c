@@ -131,25 +131,6 @@ void as_attention_destroy(as_attention_t *at)
     base_free(at->ctx, at);
 }
 
-/* The host waits for an event: only here, for the microbatch before the last, which is normally
- * long over. */
-static base_status_t wait_on_host(as_attention_t *at, base_event_t *event)
-{
-    const int64_t limit = base_clock_ns() + base_ctx_deadline_ms(at->ctx) * 1000000;
-    for (;;) {
-        const base_status_t st = base_event_query(event);
-        if (st != BASE_PENDING) return st;
-        if (base_ctx_stop_requested(at->ctx))
-            return BASE_FAIL(at->ctx, BASE_ERR_PEER, BASE_MSG_COMM_01,
-                             "microbatch %lld: asked to stop", (long long)at->installed);
-        if (base_clock_ns() > limit)
-            return BASE_FAIL(at->ctx, BASE_ERR_TIMEOUT, BASE_MSG_COMM_02,
-                             "microbatch %lld: the one before the last is not over",
-                             (long long)at->installed);
-        base_clock_sleep_ns(50000);
-    }
-}
-
 base_status_t as_attention_drain(as_attention_t *at)
 {
     for (int half = 0; half < DATA_NUM_HALVES; half++) {
@@ -197,7 +178,8 @@ base_status_t as_attention_microbatch(as_attention_t *at, const data_batch_t *ba
         as_slot(at)->done_recorded = 1;
     }
     as_slot_t *slot = &at->slots[at->installed & 1];
-    if (slot->done_recorded) BASE_TRY(wait_on_host(at, slot->done));
+    if (slot->done_recorded) /* normally long over */
+        BASE_TRY(base_event_wait(slot->done, "attention: the microbatch before the last"));
     const int32_t trainer = at->topology->rank_trainer[base_ctx_rank(at->ctx)];
     if (trainer >= 0 && batch->trainer_rows[trainer] > at->config.max_rows)
         return BASE_FAIL(at->ctx, BASE_ERR_ARG, BASE_MSG_INT_01,

@@ -59,12 +59,18 @@ void base_device_init_common(base_device_t *dev, const base_device_ops_t *ops, b
     atomic_init(&dev->shares, false);
     atomic_init(&dev->num_buffers, 0);
     atomic_init(&dev->waits, 0);
+    atomic_init(&dev->event_waits, 0);
     snprintf(dev->name, sizeof dev->name, "%s", name);
 }
 
 int64_t base_device_waits(const base_device_t *dev)
 {
     return atomic_load_explicit(&dev->waits, memory_order_relaxed);
+}
+
+int64_t base_device_event_waits(const base_device_t *dev)
+{
+    return atomic_load_explicit(&dev->event_waits, memory_order_relaxed);
 }
 
 int64_t base_device_free_bytes(base_device_t *dev)

@@ -100,6 +100,8 @@ int64_t base_device_free_bytes(base_device_t *dev);
 int64_t base_device_used_bytes(base_device_t *dev);
 /* How often the host has waited for a stream so far: base_stream_sync, and copies that do as it does. */
 int64_t base_device_waits(const base_device_t *dev);
+/* How often base_event_wait has found its event pending. */
+int64_t base_device_event_waits(const base_device_t *dev);
 /* strict: the interleavings of streams created from now on; others: ignored. */
 void base_device_set_seed(base_device_t *dev, uint64_t seed);
 

@@ -105,6 +105,7 @@ struct base_device {
     _Atomic uint64_t seed;
     atomic_bool shares;           /* new DEVICE buffers can be exported */
     _Atomic int64_t waits;        /* base_device_waits */
+    _Atomic int64_t event_waits;  /* base_device_event_waits */
     _Atomic uint64_t num_buffers; /* made so far */
     char name[BASE_DEVICE_NAME_BYTES];
 };

@@ -195,9 +195,10 @@ base_status_t base_event_wait(base_event_t *e, const char *what)
     const int64_t deadline_ms = base_ctx_deadline_ms(ctx);
     const int64_t end = base_clock_ns() + deadline_ms * 1000000;
 
-    for (;;) {
+    for (bool first = true;; first = false) {
         const base_status_t st = base_event_query(e);
         if (st != BASE_PENDING) return st;
+        if (first) (void)atomic_fetch_add_explicit(&e->dev->event_waits, 1, memory_order_relaxed);
         if (base_ctx_stop_requested(ctx))
             return BASE_FAIL(ctx, BASE_ERR_PEER, BASE_MSG_COMM_01, "%s: asked to stop", what);
         if (base_clock_ns() > end)

@@ -151,13 +151,14 @@ base_status_t tr_microbatch_run(tr_trainer_t *trainer, const data_batch_t *batch
 {
     const base_device_t *dev = base_stream_device(trainer->stream);
     const base_memory_t *memory = base_ctx_memory(trainer->ctx);
-    const int64_t waits = base_device_waits(dev), calls = base_memory_calls(memory);
+    const int64_t waits = base_device_waits(dev) + base_device_event_waits(dev),
+                  calls = base_memory_calls(memory);
     tr_stalls_t *stalls = &trainer->stalls;
 
     BASE_TRY(install(trainer, batch, plans, 0));
     BASE_TRY(run_program(trainer, batch, 0));
     if (stalls->microbatches++ < TR_WARM_MICROBATCHES) return BASE_OK;
-    stalls->waits += base_device_waits(dev) - waits;
+    stalls->waits += base_device_waits(dev) + base_device_event_waits(dev) - waits;
     stalls->allocations += base_memory_calls(memory) - calls;
     return BASE_OK;
 }

@@ -143,6 +143,16 @@ static int64_t waits_so_far(const tr_train_t *t)
     return base_device_waits(base_stream_device(t->trainer->stream));
 }
 
+static int64_t result_waits(const tr_train_t *t)
+{
+    return t->results != NULL ? tr_step_results_waits(t->results) : 0;
+}
+
+static int64_t slot_waits(const tr_train_t *t)
+{
+    return base_device_event_waits(base_stream_device(t->trainer->stream)) - result_waits(t);
+}
+
 /* What an event does with a gradient is no wait of the loop's. */
 static base_status_t show_gradient(void *user, int32_t job)
 {
@@ -228,11 +238,6 @@ static base_status_t take_results(tr_train_t *t, int64_t up_to)
     return BASE_OK;
 }
 
-static int64_t result_waits(const tr_train_t *t)
-{
-    return t->results != NULL ? tr_step_results_waits(t->results) : 0;
-}
-
 base_status_t tr_train_settle(tr_train_t *train)
 {
     const int64_t waits = result_waits(train);
@@ -282,7 +287,7 @@ static base_status_t run_training(tr_train_t *t, tr_lot_t *lot, const tr_entry_t
     /* An end takes effect in planning where it does here. */
     for (int32_t i = 0; i < entry->num_parts; i++)
         assert(t->jobs[entry->parts[i].job]->state == TR_JOB_RUNNING);
-    const int64_t waits = waits_so_far(t);
+    const int64_t waits = waits_so_far(t), slots = slot_waits(t);
     mute(t, lot->batch);
     BASE_TRY(tr_microbatch_run(t->trainer, lot->batch, tr_lot_plans(lot)));
     t->microbatch++;
@@ -297,6 +302,7 @@ static base_status_t run_training(tr_train_t *t, tr_lot_t *lot, const tr_entry_t
     for (int32_t i = 0; i < entry->num_parts; i++)
         if (entry->parts[i].completes) BASE_TRY(step(t, &entry->parts[i]));
     t->waits.all += waits_so_far(t) - waits;
+    t->waits.slots += slot_waits(t) - slots;
     return BASE_OK;
 }
 
@@ -304,12 +310,13 @@ static base_status_t run_evaluation(tr_train_t *t, tr_lot_t *lot, const tr_entry
 {
     base_trace_t *trace = base_ctx_trace(t->ctx);
 
-    const int64_t waits = waits_so_far(t);
+    const int64_t waits = waits_so_far(t), slots = slot_waits(t);
     base_trace_begin(trace, BASE_LANE_HOST, "evaluation");
     BASE_TRY(tr_microbatch_evaluate(t->trainer, lot->batch, tr_lot_plans(lot)));
     t->microbatch++;
     BASE_TRY(take_results(t, t->microbatch - 1 - TR_STEP_RESULTS_AFTER));
     t->waits.all += waits_so_far(t) - waits;
+    t->waits.slots += slot_waits(t) - slots;
     if (entry->parts[0].completes) BASE_TRY(evaluated(t, entry->parts[0].job));
     base_trace_end(trace, BASE_LANE_HOST);
     return BASE_OK;

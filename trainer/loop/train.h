@@ -64,6 +64,9 @@ typedef struct tr_train_waits {
     /* For such a result where it is wanted at once and so has to be waited for: at a save, an evaluation
      * and the end (tr_train_settle). */
     int64_t settled;
+    /* For the microbatch before the last, whose schedule and staging are used again: the device has work
+     * all the while. 0 where a microbatch is more work than the host may run ahead (device_cuda.h). */
+    int64_t slots;
 } tr_train_waits_t;
 
 typedef struct tr_train {

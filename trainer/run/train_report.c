@@ -339,11 +339,12 @@ static base_status_t print_results(tr_train_report_t *r)
         (void)fputs("\nwhere the time went:\n", r->out);
         tr_run_table_split(r->out, r->splits, r->num_splits);
     }
-    (void)fprintf(r->out,
-                  "\nhost waits between microbatches: %lld; for late results: %lld; for results at "
-                  "saves, evaluations and the end: %lld\n",
-                  (long long)r->waits.all, (long long)r->waits.results,
-                  (long long)r->waits.settled);
+    (void)fprintf(
+        r->out,
+        "\nhost waits between microbatches: %lld; for late results: %lld; for results at "
+        "saves, evaluations and the end: %lld; for the microbatch before the last: %lld\n",
+        (long long)r->waits.all, (long long)r->waits.results, (long long)r->waits.settled,
+        (long long)r->waits.slots);
     base_free(r->ctx, rows);
     return BASE_OK;
 }

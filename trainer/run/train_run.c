@@ -454,6 +454,7 @@ static base_status_t share_waits(run_t *r)
         sum.all += all[i].all;
         sum.results += all[i].results;
         sum.settled += all[i].settled;
+        sum.slots += all[i].slots;
     }
     if (r->leader) tr_train_report_waits(r->report, &sum);
     base_free(r->ctx, all);

@@ -1,5 +1,7 @@
 #include "tests/unit/device/device_cases.h"
 
+#include "base/clock.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -180,6 +182,38 @@ static void event_recorded_again(device_env_t *env)
     base_counter_destroy(first);
     base_counter_destroy(second);
     base_stream_destroy(b);
+}
+
+static void *raise_later(void *counter)
+{
+    base_clock_sleep_ns(20 * 1000000);
+    base_counter_raise(counter, 1);
+    return NULL;
+}
+
+/* Waits for events that are pending are counted, others not. */
+static void event_waits(device_env_t *env)
+{
+    base_stream_t *s = env_stream(env, BASE_STREAM_ASYNC);
+    base_counter_t *gate;
+    base_event_t *e;
+    pthread_t thread;
+
+    OK(base_counter_create(env->dev, &gate));
+    OK(base_event_create(env->dev, &e));
+    OK(base_stream_wait_counter(s, gate, 1));
+    OK(base_event_record(e, s));
+    EXPECT(base_event_query(e), BASE_PENDING);
+    const int64_t before = base_device_event_waits(env->dev);
+    assert_int_equal(pthread_create(&thread, NULL, raise_later, gate), 0);
+    OK(base_event_wait(e, "later"));
+    assert_int_equal(base_device_event_waits(env->dev), before + 1);
+    OK(base_event_wait(e, "over"));
+    assert_int_equal(base_device_event_waits(env->dev), before + 1);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    base_stream_destroy(s);
+    base_event_destroy(e);
+    base_counter_destroy(gate);
 }
 
 /* ==== counters ==== */
@@ -384,6 +418,7 @@ const device_case_t device_cases_order[] = {
     {"event_never_recorded", ON_ALL, event_never_recorded},
     {"event_of_other_device", ON_ALL, event_of_other_device},
     {"event_recorded_again", ON_ALL, event_recorded_again},
+    {"event_waits", ON_ALL, event_waits},
     {"counters_between_devices", ON_ALL, counters_between_devices},
     {"counters_between_threads", ON_ALL, counters_between_threads},
     {"counter_goes_back", ON_ALL, counter_goes_back},

@@ -222,6 +222,7 @@ static void test_host_does_not_wait(void **state)
     assert_int_equal(now.logs[0].waits.all, 0);
     assert_int_equal(late.logs[0].waits.all, 0);
     assert_int_equal(now.logs[0].waits.results, 0);
+    assert_int_equal(now.logs[0].waits.slots, 0);
     for (int32_t j = 0; j < NUM; j++) {
         assert_int_equal(late.logs[j].steps, 6);
         assert_memory_equal(now.logs[j].loss, late.logs[j].loss, sizeof now.logs[j].loss);
