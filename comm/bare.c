@@ -20,7 +20,8 @@ static base_range_t piece(const comm_bare_t *bare, base_mem_t first, int i)
                           .pitch = bare->bytes};
 }
 
-/* What a copy that is told goes through: as with copy engines, streams in turn, and two counters behind each copy. */
+/* What copies that are told go through: as with copy engines, streams in turn, and two counters behind each copy, or
+ * behind the last of some. */
 typedef struct bare_lane {
     base_stream_t *stream;
     base_counter_t *here, *there;
@@ -46,13 +47,15 @@ static base_status_t give(const comm_bare_t *bare, base_mem_t from, const bare_l
     const base_signal_t signals[] = {{l->there, (uint64_t)i + 1}, {l->here, (uint64_t)i + 1}};
 
     BASE_TRY(base_copy(l->stream, &dst, &src));
-    return bare->told ? base_stream_signal_all(l->stream, signals, 2) : BASE_OK;
+    if (bare->told == 0 || (i + 1) % bare->told != 0) return BASE_OK;
+    return base_stream_signal_all(l->stream, signals, 2);
 }
 
 base_status_t comm_bare_copies(comm_group_t *group, const comm_bare_t *bare, base_mem_t from,
                                int64_t *ns_p)
 {
-    const int lanes = bare->told ? COMM_COPY_LANES : 1;
+    const int lanes = bare->told > 0 ? COMM_COPY_LANES : 1,
+              in_a_row = bare->told > 0 ? bare->told : 1;
     bare_lane_t lane[COMM_COPY_LANES] = {0};
     base_status_t st = BASE_OK;
 
@@ -62,7 +65,7 @@ base_status_t comm_bare_copies(comm_group_t *group, const comm_bare_t *bare, bas
     BASE_TRY_GOTO(comm_barrier(group), st, out);
     const int64_t start_ns = base_clock_ns();
     for (int i = 0; i < bare->repeat && bare->from >= 0 && st >= 0; i++)
-        st = give(bare, from, &lane[i % lanes], i);
+        st = give(bare, from, &lane[i / in_a_row % lanes], i);
     for (int k = 0; k < lanes && st >= 0; k++)
         st = base_stream_sync(lane[k].stream);
     *ns_p = base_clock_ns() - start_ns;

@@ -14,8 +14,9 @@ typedef struct comm_bare {
     base_mem_t send, recv; /* `depth` pieces of `bytes` bytes each, taken in turn */
     int64_t bytes;
     int depth, repeat; /* the same on all ranks, as is bytes */
-    /* Each transfer raises a counter, as one that somebody waits for has to; copies raise two, and are on two
-     * streams in turn, as the pump of copy engines gives them. */
+    /* 1: each transfer raises a counter, as one that somebody waits for has to; copies raise two, and are on two
+     * streams in turn, as the pump of copy engines gives them. n: the last of every n does, for all of them, and
+     * so many in a row share a stream. 0: none. */
     int told;
 } comm_bare_t;
 

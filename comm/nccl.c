@@ -183,7 +183,8 @@ static base_status_t nccl_bare(comm_group_t *group, const comm_bare_t *bare, int
             pieces[num++] =
                 (comm_nccl_piece_t){bare->from, 0, base_mem_at(bare->recv, at), bare->bytes};
         st = comm_nccl_link_move(c->link, c->move, pieces, num);
-        if (st >= 0 && bare->told) st = base_stream_signal(c->move, done, (uint64_t)i + 1);
+        if (st >= 0 && bare->told > 0 && (i + 1) % bare->told == 0)
+            st = base_stream_signal(c->move, done, (uint64_t)i + 1);
     }
     const base_status_t end =
         base_stream_sync(c->move); /* else signals to `done` may be under way */

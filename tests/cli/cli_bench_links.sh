@@ -26,6 +26,9 @@ rows 3 threads
 words="bench links on 2 processes"
 "$mpiexec" --oversubscribe -n 2 "$cadre" bench links "${small[@]}" --json >out 2>err || fail "exit code $?"
 rows 2 mpi copy_engine
+"$mpiexec" --oversubscribe -n 2 "$cadre" bench links "${small[@]}" --transport copy_engine --tell-every 2 --json >out 2>err ||
+    fail "--tell-every: exit code $?"
+grep -q '"told_every":2' out || fail "--tell-every"
 # Nothing copies this fast.
 expect 1 bench links --threads 2 --max-mib 64 --rounds 1 --round-ms 1 --want-gb 100000
 out '^threads +cpu +2 both +67108864 .* LESS THAN 100000 GB/s$'

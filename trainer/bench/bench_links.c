@@ -148,7 +148,7 @@ static base_status_t measure_rest(const tr_bench_links_t *b, lane_t *l, const pa
     int64_t alone_ns[TR_LINKS_ROUNDS], told_ns[TR_LINKS_ROUNDS];
 
     for (int i = 0; i < b->rounds; i++) {
-        BASE_TRY(run_bare(l, p, row, told, 1, &told_ns[i]));
+        BASE_TRY(run_bare(l, p, row, told, b->tell_every, &told_ns[i]));
         BASE_TRY(run_exchanges(l, 1, alone, &alone_ns[i]));
         BASE_TRY(slowest(l, &alone_ns[i]));
     }
@@ -230,6 +230,7 @@ static base_status_t say(tr_bench_links_t *b, const lane_t *l, base_device_t *de
     base_json_put_int(&j, "alone_ns", row->alone_ns);
     base_json_put_int(&j, "bare_ns", row->bare_ns);
     base_json_put_int(&j, "bare_told_ns", row->told_ns);
+    base_json_put_int(&j, "told_every", b->tell_every);
     base_json_put_double(&j, "gb_per_s", gb);
     base_json_put_double(&j, "bare_gb_per_s", bare);
     base_json_put_double(&j, "share", gb / bare);

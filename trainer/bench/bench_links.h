@@ -8,7 +8,8 @@
  * A figure is the bytes that a rank receives by the time of the slowest rank; medians of rounds in which
  * bare and exchange take turns. Beside it stands how long an exchange takes alone: each is begun when
  * the one before is complete on the device, so that nothing hides what leads up to it; and, as `told`, how long a bare
- * transfer takes that says when it is done (comm/bare.h), as every exchange has to. */
+ * transfer takes that says when it is done (comm/bare.h), as every exchange has to, or when the last of `tell_every`
+ * says so for all. */
 #ifndef CADRE_TRAINER_BENCH_BENCH_LINKS_H
 #define CADRE_TRAINER_BENCH_BENCH_LINKS_H
 
@@ -25,8 +26,9 @@ typedef struct tr_bench_links {
     int64_t max_bytes; /* of an exchange; from TR_LINKS_MIN_BYTES on by fours */
     int64_t round_ms;  /* about how long a round lasts */
     int32_t rounds;
-    double want_share; /* of bare, from 1 MiB on; 0: whatever it is */
-    double want_gb;    /* GB/s, from 64 MiB on */
+    int32_t tell_every; /* 1: each */
+    double want_share;  /* of bare, from 1 MiB on; 0: whatever it is */
+    double want_gb;     /* GB/s, from 64 MiB on */
     bool json;
     FILE *out; /* rank 0 writes */
     bool met;  /* rank 0's, written: taken back when something falls short */

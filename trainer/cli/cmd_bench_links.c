@@ -25,6 +25,8 @@ static const char PAGE[] =
     "  --round-ms N       about how long a round lasts (100)\n"
     "  --want-share N     per cent of bare that exchanges of 1 MiB and more must reach (0)\n"
     "  --want-gb N        GB/s that exchanges of 64 MiB and more must reach (0)\n"
+    "  --tell-every N     only every Nth of the told transfers says that it and those before are "
+    "done (1)\n"
     "  --json             one object a line\n\n"
     "Exchanges follow each other, several on their way, as do bare transfers; `alone us` is one "
     "that "
@@ -42,19 +44,16 @@ enum {
     ROUND_MS,
     WANT_SHARE,
     WANT_GB,
+    TELL_EVERY,
     JSON,
     NUM_SPECS
 };
 static const tr_option_spec_t SPECS[NUM_SPECS] = {
-    [TRANSPORT] = {"--transport", true},
-    [DEVICE] = {"--device", true},
-    [THREADS] = {"--threads", true},
-    [MAX_MIB] = {"--max-mib", true},
-    [ROUNDS] = {"--rounds", true},
-    [ROUND_MS] = {"--round-ms", true},
-    [WANT_SHARE] = {"--want-share", true},
-    [WANT_GB] = {"--want-gb", true},
-    [JSON] = {"--json", false},
+    [TRANSPORT] = {"--transport", true},   [DEVICE] = {"--device", true},
+    [THREADS] = {"--threads", true},       [MAX_MIB] = {"--max-mib", true},
+    [ROUNDS] = {"--rounds", true},         [ROUND_MS] = {"--round-ms", true},
+    [WANT_SHARE] = {"--want-share", true}, [WANT_GB] = {"--want-gb", true},
+    [TELL_EVERY] = {"--tell-every", true}, [JSON] = {"--json", false},
 };
 
 typedef struct links_call {
@@ -92,7 +91,7 @@ static base_status_t take(base_ctx_t *ctx, const tr_options_t *o, links_call_t *
 {
     tr_bench_links_t *b = &call->bench;
     const char *device = o->values[DEVICE];
-    int64_t mib, rounds = 5, share = 0, gb = 0;
+    int64_t mib, rounds = 5, share = 0, gb = 0, every = 1;
     const struct {
         int64_t *to, min, max;
     } numbers[] = {
@@ -101,6 +100,7 @@ static base_status_t take(base_ctx_t *ctx, const tr_options_t *o, links_call_t *
         [ROUND_MS] = {&b->round_ms, 1, 10000},
         [WANT_SHARE] = {&share, 0, 200},
         [WANT_GB] = {&gb, 0, 100000},
+        [TELL_EVERY] = {&every, 1, 16},
     };
 
     if (device != NULL && strcmp(device, "cpu") != 0 && strcmp(device, "cuda") != 0)
@@ -109,12 +109,13 @@ static base_status_t take(base_ctx_t *ctx, const tr_options_t *o, links_call_t *
     call->device =
         device != NULL && strcmp(device, "cuda") == 0 ? BASE_DEVICE_CUDA : BASE_DEVICE_CPU;
     mib = call->device == BASE_DEVICE_CUDA ? 1024 : 64;
-    for (int i = MAX_MIB; i <= WANT_GB; i++)
+    for (int i = MAX_MIB; i <= TELL_EVERY; i++)
         if (o->values[i] != NULL)
             BASE_TRY(tr_options_number(ctx, SPECS[i].name, o->values[i], numbers[i].min,
                                        numbers[i].max, numbers[i].to));
     b->max_bytes = mib << 20;
     b->rounds = (int32_t)rounds;
+    b->tell_every = (int32_t)every;
     b->want_share = (double)share / 100;
     b->want_gb = (double)gb;
     b->json = o->values[JSON] != NULL;
