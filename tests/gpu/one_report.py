@@ -81,6 +81,14 @@ def say_ops(one):
         print(f"  {op['op']:34} {op['calls']:5} {op['ns'] / 1e6:9.2f} ms {100 * op['ns'] / ops:5.1f} % {rate}")
 
 
+def say_long_peer(peer):
+    """Whether transformers + PEFT train the long document at all, which decides nothing here."""
+    for variant in peer["variants"]:
+        found = "out of memory" if "out_of_memory" in variant else f"{variant['tokens_per_s']:.0f} tokens/s"
+        print(f"transformers + PEFT, {peer['documents']} document of {peer['rows']}, {'with' if variant['checkpointing'] else 'without'} "
+              f"checkpointing: {found}")
+
+
 def group_of(op):
     return next(name for name, begins in GROUPS if op["op"].startswith(begins))
 
@@ -128,6 +136,9 @@ def main():
         report.check("beside the better of transformers + PEFT", ratio, WANTED_RATIO)
     else:
         print("transformers + PEFT did not run")
+    long_peer = read(folder, "peer_65536")
+    if long_peer is not None:
+        say_long_peer(long_peer)
     for name in ("documents_4x4096", "adapters_4", "recompute_block", "document_65536", "document_131072", "small"):
         say_run(report, read(folder, name), name)
     if one is not None:
