@@ -34,25 +34,35 @@ DEFAULT_STREAM = re.compile(
     r"cudaMemset(?:2D|3D)?|cudaLaunchHostFunc)\s*\("
 )
 LAUNCH = re.compile(r"<<<(.*?)>>>", re.DOTALL)
+ASYNC = re.compile(r"(?<![\w.>])(cuda(?:Memcpy|Memset)(?:2D)?Async)\s*\(")
+ASYNC_ARGUMENTS = {"cudaMemcpyAsync": 5, "cudaMemcpy2DAsync": 8, "cudaMemsetAsync": 4, "cudaMemset2DAsync": 6}
+NO_STREAM = ("0", "NULL", "nullptr", "cudaStreamLegacy", "cudaStreamPerThread")  # the default one
 # Who trains does not learn on what: these folders get a device and ask kernels/ what it has (docs/design.md).
 NO_DEVICE_PLACES = ("lora/", "attention_server/", "trainer/model/", "trainer/loop/")
 DEVICE = re.compile(r"\b(BASE_DEVICE_(?:CPU|STRICT|CUDA)|base_stream_native|\w*cuda\w*)\b", re.IGNORECASE)
 BANNED = re.compile(r"(?<![\w.>])(" + "|".join(NOWHERE) + r")\s*\(")
 
 
-def num_arguments(text):
-    depth = commas = 0
-    for c in text:
+def arguments(text):
+    """Of a call or launch, from behind its bracket to where that closes."""
+    depth, begin, found = 0, 0, []
+    for at, c in enumerate(text):
+        if c in ")]}" and depth == 0:
+            return found + [text[begin:at].strip()]
         depth += (c in "([{") - (c in ")]}")
-        commas += c == "," and depth == 0
-    return commas + 1
+        if c == "," and depth == 0:
+            found.append(text[begin:at].strip())
+            begin = at + 1
+    return found + [text[begin:].strip()]
 
 
 def check_launches(path, code):
-    for match in LAUNCH.finditer(code):
-        if num_arguments(match[1]) != 4:
+    calls = [(m, arguments(m[1]), 4, "a launch") for m in LAUNCH.finditer(code)]
+    calls += [(m, arguments(code[m.end() :]), ASYNC_ARGUMENTS[m[1]], m[1]) for m in ASYNC.finditer(code)]
+    for match, found, wanted, what in calls:
+        if len(found) != wanted or found[-1] in NO_STREAM:
             number = code.count("\n", 0, match.start()) + 1
-            yield f"{path}:{number}: a launch without a stream: <<<blocks, threads, shared bytes, stream>>>"
+            yield f"{path}:{number}: {what} without a stream, so on the default one, for which other streams wait"
 
 
 def check(root):
@@ -101,8 +111,11 @@ CASES = [
     ({"data/a.h": "free (p);\n"}, "free: memory comes from"),
     ({"comm/a.c": "s = strdup(t);\n"}, "strdup: memory comes from"),
     ({"kernels/cuda/a.cu": "cudaMallocAsync(&p, n, s);\n"}, "cudaMallocAsync: memory comes from"),
-    ({"kernels/cuda/a.cu": "k<<<f(a, b), 256, 0,\n    s>>>(p); cudaMemcpyAsync(a, b, n, k, s); cudaMemset2DAsync(a, s);\n"}, None),
+    ({"kernels/cuda/a.cu": "k<<<f(a, b), 256, 0,\n    s>>>(p); cudaMemcpyAsync(a, b(1, 2), n, k, s); cudaMemset2DAsync(a, p, 0, w, h, s);\n"}, None),
     ({"kernels/cuda/a.cu": "\nk<<<blocks,\n 256>>>(p);\n"}, "a.cu:2: a launch without a stream"),
+    ({"kernels/cuda/a.cu": "k<<<blocks, 256, 0, nullptr>>>(p);\n"}, "a.cu:1: a launch without a stream"),
+    ({"base/device/a.c": "e = cudaMemcpyAsync(a, b, n, k);\n"}, "a.c:1: cudaMemcpyAsync without a stream"),
+    ({"base/device/a.c": "e = cudaMemsetAsync(a, f(0, 1), n, 0);\n"}, "a.c:1: cudaMemsetAsync without a stream"),
     ({"kernels/cuda/a.cu": "cudaMemcpy(a, b, n, k);\n"}, "cudaMemcpy: work is given to a stream"),
     ({"base/device/a.c": "e = cudaDeviceSynchronize();\n"}, "cudaDeviceSynchronize: work is given"),
     ({"tests/gpu/a.cu": "k<<<1, 1>>>(); cudaDeviceSynchronize();\n"}, None),
