@@ -2,7 +2,9 @@
  * square distance of losses and of what training added to A and B from the own fp32 run, 10 steps of
  * three adapters in one job, Llama and Qwen3, 4 seeds. At most 1.3 times theirs (bf16_peer.py).
  *
- *   golden.bf16 [--device cpu|cuda] [--models DIR --peer FILE]     other models than the golden ones
+ *   golden.bf16 [--device cpu|cuda] [--models DIR --peer FILE] [--json FILE]
+ *
+ * With --models and --peer other models than the golden ones; the distances go to --json too.
  *
  * The problem: adapter a begins as train_values(layout, 1000 seed + a, 0.08). Document d of adapter a
  * has 8 + word 0 of philox(16 seed + a, {0, d, 1, 'P'}) mod 113 rows; token t is 3 + word 0 of
@@ -37,7 +39,8 @@ static const lora_adapter_options_t adapters[NUM] = {
 
 typedef struct options {
     base_device_kind_t device; /* of the bf16 run */
-    char models[1024], peer[1024];
+    char models[1024], peer[1024], json[1024];
+    json_t *found; /* what --json gets */
 } options_t;
 
 typedef struct run {
@@ -192,14 +195,27 @@ static void check_problem(const run_t *wide, const json_t *theirs)
         }
 }
 
-static void check_ratio(const char *family, const char *what, const squares_t *ours,
-                        const json_t *peer)
+/* Before it is judged, and all of it each time: a failure ends the program. */
+static void keep(const options_t *o, const char *family, const char *what, double ours,
+                 double theirs)
+{
+    if (o->json[0] == '\0') return;
+    json_t *row = json_pack("{s:s, s:s, s:f, s:f, s:f}", "family", family, "what", what, "ours",
+                            ours, "theirs", theirs, "ratio", ours / theirs);
+    if (row == NULL || json_array_append_new(o->found, row) < 0 ||
+        json_dump_file(o->found, o->json, JSON_INDENT(1)) < 0)
+        fail_msg("%s: cannot be written", o->json);
+}
+
+static void check_ratio(const options_t *o, const char *family, const char *what,
+                        const squares_t *ours, const json_t *peer)
 {
     const double distance = sqrt(ours->off / ours->whole);
     const double theirs = json_real_value(json_object_get(peer, what));
 
     print_message("%s: %s: %.3e, transformers and PEFT %.3e: %.2f of theirs\n", family, what,
                   distance, theirs, distance / theirs);
+    keep(o, family, what, distance, theirs);
     assert_true(theirs > 0.0 && distance > 0.0); /* bf16 was at work in both */
     if (!(distance <= RATIO * theirs))
         fail_msg("%s: %s: %.2f of the peer's, want at most %.2f", family, what, distance / theirs,
@@ -225,8 +241,8 @@ static void check_family(const options_t *o, const json_t *peers, const char *fa
         free_run(&wide);
         free_run(&narrow);
     }
-    check_ratio(family, "losses", &losses, peer);
-    check_ratio(family, "deltas", &deltas, peer);
+    check_ratio(o, family, "losses", &losses, peer);
+    check_ratio(o, family, "deltas", &deltas, peer);
 }
 
 static void test_parity(void **state)
@@ -256,6 +272,8 @@ static options_t read_options(int argc, char **argv)
             (void)snprintf(o.models, sizeof o.models, "%s", value);
         else if (strcmp(argv[i], "--peer") == 0)
             (void)snprintf(o.peer, sizeof o.peer, "%s", value);
+        else if (strcmp(argv[i], "--json") == 0)
+            (void)snprintf(o.json, sizeof o.json, "%s", value);
         else if (strcmp(argv[i], "--device") != 0 || strcmp(value, "cpu") != 0) {
             (void)fprintf(stderr, "%s: not understood: %s %s\n", argv[0], argv[i], value);
             exit(2);
@@ -269,5 +287,8 @@ int main(int argc, char **argv)
     options_t o = read_options(argc, argv);
     const struct CMUnitTest tests[] = {cmocka_unit_test_prestate(test_parity, &o)};
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    o.found = json_array();
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    json_decref(o.found);
+    return failed;
 }
