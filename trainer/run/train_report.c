@@ -27,7 +27,8 @@ struct tr_train_report {
     tr_run_table_split_t *splits;       /* [num_splits] of the ranks, at the end */
     int64_t num_splits;
     tr_train_waits_t waits;
-    char **folders; /* [num_jobs] where it was exported, or NULL */
+    int64_t device_bytes; /* 0: not known */
+    char **folders;       /* [num_jobs] where it was exported, or NULL */
 };
 
 static double seconds(int64_t ns)
@@ -317,6 +318,11 @@ void tr_train_report_waits(tr_train_report_t *report, const tr_train_waits_t *wa
     report->waits = *waits;
 }
 
+void tr_train_report_device(tr_train_report_t *report, int64_t used_bytes)
+{
+    report->device_bytes = used_bytes;
+}
+
 static base_status_t print_results(tr_train_report_t *r)
 {
     const tr_inputs_t *in = r->inputs;
@@ -345,6 +351,10 @@ static base_status_t print_results(tr_train_report_t *r)
         "saves, evaluations and the end: %lld; for the microbatch before the last: %lld\n",
         (long long)r->waits.all, (long long)r->waits.results, (long long)r->waits.settled,
         (long long)r->waits.slots);
+    if (r->device_bytes > 0)
+        (void)fprintf(r->out,
+                      "device memory in use by the driver's count: %.1f MiB at most on a rank\n",
+                      (double)r->device_bytes / (1 << 20));
     base_free(r->ctx, rows);
     return BASE_OK;
 }

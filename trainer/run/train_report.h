@@ -36,6 +36,9 @@ base_status_t tr_train_report_split(tr_train_report_t *report, const tr_run_tabl
 /* How often the hosts of all ranks waited between microbatches, likewise. */
 void tr_train_report_waits(tr_train_report_t *report, const tr_train_waits_t *waits);
 
+/* What the driver counts as taken on the device of the rank where that is most, likewise; 0: not known. */
+void tr_train_report_device(tr_train_report_t *report, int64_t used_bytes);
+
 /* For a checkpoint: how far the run is now. Makes the metrics last. The array is the report's. */
 base_status_t tr_train_report_clock(tr_train_report_t *report,
                                     tr_checkpoint_clock_t *clock) BASE_MUST_CHECK;

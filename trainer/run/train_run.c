@@ -461,6 +461,23 @@ static base_status_t share_waits(run_t *r)
     return st;
 }
 
+/* While all of the run's memory is there. */
+static base_status_t share_device(run_t *r, base_device_t *dev)
+{
+    const int size = comm_group_size(r->group);
+    const int64_t mine = base_device_used_bytes(dev);
+    int64_t most = 0;
+
+    int64_t *all = base_calloc(r->ctx, size, sizeof *all, "device memory");
+    if (all == NULL) return BASE_ERR_NOMEM;
+    const base_status_t st = comm_allgather(r->group, &mine, (int64_t)sizeof mine, all);
+    for (int i = 0; i < size; i++)
+        if (all[i] > most) most = all[i];
+    if (r->leader) tr_train_report_device(r->report, most);
+    base_free(r->ctx, all);
+    return st;
+}
+
 static base_status_t run_all(run_t *r, base_device_t *dev)
 {
     tr_checkpoint_clock_t past;
@@ -485,6 +502,7 @@ static base_status_t run_all(run_t *r, base_device_t *dev)
     BASE_TRY(tr_train_run(r->train));
     BASE_TRY(share_split(r));
     BASE_TRY(share_waits(r));
+    BASE_TRY(share_device(r, dev));
     return tr_train_checkpoints_end(&r->checkpoints);
 }
 
