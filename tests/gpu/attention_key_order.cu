@@ -74,9 +74,8 @@ bool complete(const std::vector<wanted_task> &tasks)
     return true;
 }
 
-/* A block that waits for others to be drawn waits for the end of its group, all of whose blocks wait for the same. Then the first
- * block that has not ended is in no group that is still incomplete, or all that have begun are in it: fewer than there are
- * processors, so that the next one is drawn. `late`: how many wait. */
+/* A block that waits for others to be drawn waits for the end of its group, all of whose blocks wait for the same, and which is
+ * within one task; that it comes, attention_key_walk.cu says. `late`: how many wait. */
 bool can_begin(const items_t &items, int *late)
 {
     const int count = static_cast<int>(items.size());

@@ -8,7 +8,13 @@
  *
  * Blocks of a chain that begin together walk the same rows a tile apart, so that these are in L2. Those of the second round over the
  * processors begin one by one instead, whenever a block of the first is done with its rows, and follow each other 128 keys apart: what lies
- * between them is soon more than L2 holds. So they wait for each other, in groups of up to three of each chain. */
+ * between them is soon more than L2 holds. So they wait for each other, in groups of up to three of each chain.
+ *
+ * A launch ends if it has as many processors as its largest group has blocks, and hangs on fewer. Of the blocks that have begun and
+ * not ended, the first one waits for no turn, since all before it in its chain have ended; if it waits for its group, then only blocks
+ * of this group hold processors, fewer than it has, and the next one is drawn. On 132 processors a group has 14 blocks at most: two
+ * in each chain of a section of 7 heads (tests/gpu/attention_key_walk.cu; 8 with 8 heads). So whatever runs beside a launch and waits
+ * for its end must leave it 14 processors, and of launches beside each other (streams) ten cannot hang: 13 blocks of each may wait. */
 #ifndef CADRE_KERNELS_CUDA_ATTENTION_BWD_SM90_ITEMS_CUH
 #define CADRE_KERNELS_CUDA_ATTENTION_BWD_SM90_ITEMS_CUH
 
@@ -71,7 +77,8 @@ __host__ __device__ __forceinline__ int late_blocks(const bwd_sm90_task &t, int 
 }
 
 /* Of a section of `heads` heads, which begins with item 0: items drawn before the block of `item` begins. It waits for blocks of its
- * group only, which are behind each other, and no block before the group waits for these: so those end, and the group is drawn. */
+ * group only, which are behind each other, and no block before the group waits for these: so those end, and the group is drawn. The
+ * last group of a section may be smaller: behind a launch's last item nobody would come. */
 __host__ __device__ __forceinline__ int drawn_before(const bwd_sm90_params &p,
                                                      const bwd_sm90_task &t, int item, int heads)
 {
