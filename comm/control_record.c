@@ -6,6 +6,7 @@
 #include "base/memory.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 
 #define RING        (COMM_CONTROL_MAX_LOOK_AHEAD + 1)
 #define ENTRY_BYTES 4096 /* apart, since the strict device protects pages */
@@ -109,6 +110,12 @@ void comm_control_destroy(comm_control_t *control)
     base_free(control->ctx, control);
 }
 
+/* A rank alone has nobody to tell, and waits for no stream. */
+static bool is_alone(const comm_control_t *c)
+{
+    return comm_group_size(c->group) == 1;
+}
+
 static base_status_t give(comm_control_t *c, control_entry_t *e, const comm_control_record_t *mine)
 {
     const comm_exchange_t ex = {.tag = {.microbatch = c->calls, .layer = -1, .kind = KIND_CONTROL},
@@ -118,6 +125,7 @@ static base_status_t give(comm_control_t *c, control_entry_t *e, const comm_cont
                                 .after = c->stream};
 
     e->mine = *mine;
+    if (is_alone(c)) return BASE_OK;
     BASE_TRY(base_upload(c->stream, e->send.mem, &e->mine, (int64_t)sizeof e->mine));
     return comm_exchange_begin(c->group, COMM_CHANNEL_PING, &ex, &e->ticket);
 }
@@ -147,6 +155,10 @@ static base_status_t take(comm_control_t *c, control_entry_t *e, int64_t index)
     const int size = comm_group_size(c->group), me = comm_group_rank(c->group);
     const base_mem_t all = base_mem(c->buffer, index * c->entry_bytes + ENTRY_BYTES);
 
+    if (is_alone(c)) {
+        c->all[0] = e->mine;
+        return BASE_OK;
+    }
     BASE_TRY(comm_exchange_complete(c->group, e->ticket, c->stream)); /* the entry is used again */
     BASE_TRY(base_download(c->stream, c->all, all, size * (int64_t)sizeof *c->all));
     BASE_TRY(base_stream_sync(c->stream));
@@ -170,9 +182,9 @@ base_status_t comm_control_exchange(comm_control_t *control, const comm_control_
 
 base_status_t comm_control_finish(comm_control_t *control)
 {
-    for (int i = 0; i < RING; i++)
+    for (int i = 0; i < RING && !is_alone(control); i++)
         BASE_TRY(comm_exchange_complete(control->group, control->ring[i].ticket, control->stream));
-    BASE_TRY(base_stream_sync(control->stream));
+    if (!is_alone(control)) BASE_TRY(base_stream_sync(control->stream));
     control->finished = control->calls;
     return BASE_OK;
 }

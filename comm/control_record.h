@@ -49,8 +49,8 @@ void comm_control_destroy(comm_control_t *control);
 
 /* Collective in order. Gives this rank's record; *all_p is the records of all ranks of the
  * microbatch look_ahead calls ago, [size], valid until the next call, or NULL when there is none
- * yet. Waits, with the deadline of every wait, for records that have not come. BASE_ERR_MISMATCH
- * (COMM-03) names two ranks whose microbatch or plan differ. */
+ * yet. Waits, with the deadline of every wait, for records that have not come; a rank alone waits for
+ * nothing. BASE_ERR_MISMATCH (COMM-03) names two ranks whose microbatch or plan differ. */
 base_status_t comm_control_exchange(comm_control_t *control, const comm_control_record_t *mine,
                                     const comm_control_record_t **all_p) BASE_MUST_CHECK;
 /* Waits until what was given has been fetched by all. Collective; records not yet given out are

@@ -30,11 +30,11 @@ static int told(const comm_control_record_t *record, int rank, int64_t microbatc
 
 /* Rank 1 (0 alone) wants to end at a microbatch of its own choice; all end look_ahead + 1 later. */
 static base_status_t loop(rank_case_t *run, comm_group_t *group, base_ctx_t *ctx,
-                          comm_control_t *control)
+                          base_device_t *dev, comm_control_t *control)
 {
     control_case_t *c = run->user;
     const int me = comm_group_rank(group), size = comm_group_size(group);
-    const int64_t wanted_end = 17;
+    const int64_t wanted_end = 17, waits = base_device_waits(dev);
     int64_t calls = 0;
 
     for (int64_t n = 0; n < MICROBATCHES; n++) {
@@ -68,7 +68,10 @@ static base_status_t loop(rank_case_t *run, comm_group_t *group, base_ctx_t *ctx
     RANK_CHECK(run, me, base_memory_calls(base_ctx_memory(ctx)) == calls,
                "%d allocations after the warm-up",
                (int)(base_memory_calls(base_ctx_memory(ctx)) - calls));
-    return comm_control_finish(control);
+    BASE_TRY(comm_control_finish(control));
+    RANK_CHECK(run, me, size > 1 || base_device_waits(dev) == waits, "%d waits of a rank alone",
+               (int)(base_device_waits(dev) - waits));
+    return BASE_OK;
 }
 
 static base_status_t control_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
@@ -79,7 +82,7 @@ static base_status_t control_rank(comm_group_t *group, base_ctx_t *ctx, base_dev
     comm_control_t *control = NULL;
     base_status_t st = comm_control_create(group, dev, c->look_ahead, &control);
 
-    if (st >= 0) st = loop(run, group, ctx, control);
+    if (st >= 0) st = loop(run, group, ctx, dev, control);
     if (st < 0) comm_group_stop(group, NULL);
     c->st[comm_group_rank(group)] = st;
     comm_control_destroy(control);
