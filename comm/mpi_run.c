@@ -22,7 +22,8 @@
 
 typedef struct runner {
     comm_mpi_t *mpi;
-    int is_auto; /* the transport was chosen here: another may take its place */
+    int is_auto;         /* the transport was chosen here: another may take its place */
+    base_status_t found; /* what went wrong before the ranks met: this one fails when they have */
     comm_mpi_group_t *g;
     comm_rank_fn fn;
     void *user;
@@ -156,7 +157,8 @@ static void *rank_main(void *arg)
     comm_mpi_group_t *g = run->g;
     comm_group_t *group = &g->group;
 
-    run->status = open_carrier(g, run->is_auto);
+    run->status = run->found;
+    if (run->status >= 0) run->status = open_carrier(g, run->is_auto);
     if (run->status >= 0) run->status = run->fn(group, group->ctx, group->dev, run->user);
     end_rank(run);
     if (g->carrier != NULL) g->carrier->destroy(g->carrier);
@@ -188,10 +190,10 @@ static base_status_t run_thread(runner_t *run, base_ctx_t *ctx)
 
 /* ==== a group ==== */
 
-static base_status_t run_group(comm_mpi_t *mpi, comm_mpi_group_t *g, int is_auto, comm_rank_fn fn,
-                               void *user, base_error_t *error)
+static base_status_t run_group(runner_t *run, base_error_t *error)
 {
-    runner_t run = {.mpi = mpi, .is_auto = is_auto, .g = g, .fn = fn, .user = user};
+    comm_mpi_t *mpi = run->mpi;
+    comm_mpi_group_t *g = run->g;
     const int64_t limit_ns = base_ctx_deadline_ms(g->group.ctx) * 1000000;
     base_status_t st;
 
@@ -203,7 +205,7 @@ static base_status_t run_group(comm_mpi_t *mpi, comm_mpi_group_t *g, int is_auto
         if (error != NULL) comm_watch_error(mpi->ctx, st, error);
         return st;
     }
-    st = run_thread(&run, g->group.ctx);
+    st = run_thread(run, g->group.ctx);
     (void)pthread_mutex_lock(&mpi->mutex); /* news may still come in */
     if (g->has_failed) {
         st = g->error.status;
@@ -234,26 +236,35 @@ static void load_kernels_early(base_device_kind_t device)
     if (device == BASE_DEVICE_CUDA) (void)setenv("CUDA_MODULE_LOADING", "EAGER", 0);
 }
 
+/* A rank whose device cannot be opened, such as one more than there are GPUs, meets the others all the same, on the CPU:
+ * they wait for it, and only then can it tell them. *found: why; it is recorded. */
+static base_status_t open_device(const comm_mpi_t *mpi, const comm_mpi_options_t *options,
+                                 base_ctx_t *ctx, base_device_t **dev_p, base_status_t *found)
+{
+    const int index = options->device == BASE_DEVICE_CUDA ? number_on_host(mpi) : 0;
+
+    *found = base_device_open(ctx, options->device, index, dev_p);
+    return *found < 0 ? base_device_open(ctx, BASE_DEVICE_CPU, 0, dev_p) : BASE_OK;
+}
+
 static base_status_t run_member(comm_mpi_t *mpi, const comm_mpi_options_t *options, int is_auto,
                                 int size, comm_rank_fn fn, void *user, base_ctx_t *ctx,
                                 base_error_t *error)
 {
     comm_mpi_group_t *g = base_calloc(mpi->ctx, 1, sizeof *g, "MPI transport");
+    runner_t run = {.mpi = mpi, .is_auto = is_auto, .g = g, .fn = fn, .user = user};
     base_device_t *dev = NULL;
     base_status_t st = BASE_ERR_NOMEM;
 
     if (g == NULL) return st;
     if (options->deadline_ms > 0) base_ctx_set_deadline_ms(ctx, options->deadline_ms);
     if (size > 1) load_kernels_early(options->device);
-    BASE_TRY_GOTO(base_device_open(ctx, options->device,
-                                   options->device == BASE_DEVICE_CUDA ? number_on_host(mpi) : 0,
-                                   &dev),
-                  st, out_free);
+    BASE_TRY_GOTO(open_device(mpi, options, ctx, &dev, &run.found), st, out_free);
     if (options->transport == COMM_TRANSPORT_COPY_ENGINE) base_device_share(dev);
     base_device_set_seed(dev, options->seed * 1000003u + (uint64_t)mpi->rank + 1);
     BASE_TRY_GOTO(comm_mpi_group_init(g, mpi, options, ctx, dev, size), st, out_device);
     mpi->group = g;
-    st = run_group(mpi, g, is_auto, fn, user, error);
+    st = run_group(&run, error);
     if (mpi->stuck) return st; /* the progress thread still uses it all; the process ends now */
     mpi->group = NULL;
     comm_group_destroy(&g->group);

@@ -128,6 +128,38 @@ static void a_rank_speaks_for_another(comm_mpi_t *mpi)
     assert_int_equal(comm_mpi_speaker(mpi), comm_mpi_rank(mpi));
 }
 
+/* ==== a rank without its device ==== */
+
+static int has_no_device; /* of this process */
+
+base_status_t __real_base_device_open(base_ctx_t *ctx, base_device_kind_t kind, int index,
+                                      base_device_t **dev_p);
+base_status_t __wrap_base_device_open(base_ctx_t *ctx, base_device_kind_t kind, int index,
+                                      base_device_t **dev_p);
+base_status_t __wrap_base_device_open(base_ctx_t *ctx, base_device_kind_t kind, int index,
+                                      base_device_t **dev_p)
+{
+    if (has_no_device && kind == BASE_DEVICE_STRICT)
+        return BASE_FAIL(ctx, BASE_ERR_UNSUPPORTED, BASE_MSG_DEV_01, "strict:1: no such GPU");
+    return __real_base_device_open(ctx, kind, index, dev_p);
+}
+
+/* As on a host that has fewer GPUs than ranks: the others do not wait for it, and are told why. */
+static void expect_no_device(comm_mpi_t *mpi, int rank, comm_transport_t transport)
+{
+    const comm_mpi_options_t options = {
+        .device = BASE_DEVICE_STRICT, .transport = transport, .deadline_ms = 20000};
+    seen_t seen = {0};
+    base_error_t error;
+
+    has_no_device = rank == 1;
+    assert_int_equal(comm_mpi_run(mpi, &options, look, &seen, &error), BASE_ERR_UNSUPPORTED);
+    has_no_device = 0;
+    assert_int_equal(error.rank, 1);
+    assert_string_equal(base_message_id(error.message), "DEV-01");
+    assert_string_equal(error.text, "strict:1: no such GPU");
+}
+
 #define REPORT "mpi_process.report"
 #define AT_IT_NS                                                                                   \
     INT64_C(3000000000) /* longer than ranks wait for others that have no news to tell */
@@ -242,6 +274,8 @@ static void test_process(void **state)
     assert_int_equal(comm_mpi_run(mpi, &alike, look, &seen, &error), BASE_OK);
     assert_string_equal(seen.transport, "copy_engine");
     test_fall_back(mpi, rank);
+    expect_no_device(mpi, rank, COMM_TRANSPORT_MPI);
+    expect_no_device(mpi, rank, COMM_TRANSPORT_AUTO);
     expect_report(mpi);
     assert_int_equal(comm_mpi_speaker(mpi), 0);
     if (rank == 0) (void)unlink(DONE);
