@@ -389,14 +389,14 @@ base_status_t comm_copy_engine_open(comm_mpi_group_t *g)
     comm_copy_engine_t *e = base_calloc(ctx, 1, sizeof *e, "copy engines");
     base_status_t st;
 
-    if (e == NULL) return BASE_ERR_NOMEM;
+    if (e == NULL) return comm_mpi_agree(g, BASE_ERR_NOMEM);
     e->carrier = (comm_carrier_t){
         .ops = &copy_ops, .check_complete = check_complete, .end = end, .destroy = destroy};
     e->g = g;
     if (!init_sync(e)) {
         base_free(ctx, e);
-        return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "rank %d: copy engines: no mutex",
-                         g->group.rank);
+        return comm_mpi_agree(g, BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01,
+                                           "rank %d: copy engines: no mutex", g->group.rank));
     }
     st = comm_mpi_agree(g, comm_copy_init(e, g));
     if (st >= 0) st = comm_copy_connect(e);

@@ -114,8 +114,8 @@ base_status_t comm_copy_check(comm_copy_engine_t *e)
     }
     if (st >= 0) st = comm_mpi_agree(e->g, read_all(&c));
     if (st >= 0) st = comm_mpi_agree(e->g, hear_all(&c));
+    base_stream_destroy(c.stream); /* first: after a failure it may still copy */
     base_buffer_free(c.theirs);
-    base_stream_destroy(c.stream);
     base_buffer_free(c.copy);
     base_buffer_free(c.mine);
     base_free(group->ctx, c.host);

@@ -173,7 +173,7 @@ base_status_t comm_copy_connect(comm_copy_engine_t *e)
     card_t *all = base_calloc(group->ctx, group->size, sizeof *all, WHAT);
     base_status_t st;
 
-    if (all == NULL) return BASE_ERR_NOMEM;
+    if (all == NULL) return comm_mpi_give_up(e->g, BASE_ERR_NOMEM, COMM_MPI_CONCERNS_NONE);
     base_counter_bank_export(e->bank, &mine.bank);
     BASE_TRY_GOTO(comm_mpi_allgather(group, &mine, sizeof mine, all), st, out);
     for (int r = 0; r < group->size && st >= 0; r++)

@@ -33,14 +33,6 @@ typedef struct position {
 
 /* ==== failure ==== */
 
-static base_status_t fail(comm_copy_engine_t *e, base_status_t st, int concerns)
-{
-    (void)pthread_mutex_lock(&e->g->process->mutex);
-    st = comm_mpi_forward(e->g, st, concerns);
-    (void)pthread_mutex_unlock(&e->g->process->mutex);
-    return st;
-}
-
 static base_status_t fail_mismatch(const position_t *at, const char *what)
 {
     comm_copy_engine_t *e = at->e;
@@ -49,7 +41,7 @@ static base_status_t fail_mismatch(const position_t *at, const char *what)
                   "rank %d: channel %s, exchange %" PRIu64 ": %s", e->g->group.rank,
                   comm_channel_name(at->channel), at->slot->sequence, what);
 
-    return fail(e, st, at->peer);
+    return comm_mpi_give_up(e->g, st, at->peer);
 }
 
 static int peer_has_begun(const position_t *at)
@@ -94,23 +86,24 @@ static base_status_t check_late(const position_t *at, int64_t now)
     if (!has_left && now - since_ns <= comm_watch_limit_ns(ctx) + e->g->delay_ns) return BASE_OK;
     comm_tag_text(&at->slot->tag, tag);
     if (has_left)
-        return fail(e,
-                    BASE_FAIL(ctx, BASE_ERR_PEER, BASE_MSG_COMM_01,
-                              "rank %d: channel %s, exchange %" PRIu64
-                              " (%s): %s rank %d: it has ended without beginning it",
-                              e->g->group.rank, comm_channel_name(at->channel), at->slot->sequence,
-                              tag, what, at->peer),
-                    COMM_MPI_CONCERNS_NONE);
-    return fail(e,
-                BASE_FAIL(ctx, BASE_ERR_TIMEOUT, BASE_MSG_COMM_02,
-                          "rank %d: channel %s, exchange %" PRIu64 " (%s): %s rank %d in %" PRId64
-                          " ms: %s",
-                          e->g->group.rank, comm_channel_name(at->channel), at->slot->sequence, tag,
-                          what, at->peer, (now - since_ns) / 1000000,
-                          !peer_has_begun(at)  ? "it has not begun it"
-                          : !peer_is_ready(at) ? "it has begun it, but its data is not ready"
-                                               : "it has begun it, and the data is on its way"),
-                COMM_MPI_CONCERNS_NONE);
+        return comm_mpi_give_up(e->g,
+                                BASE_FAIL(ctx, BASE_ERR_PEER, BASE_MSG_COMM_01,
+                                          "rank %d: channel %s, exchange %" PRIu64
+                                          " (%s): %s rank %d: it has ended without beginning it",
+                                          e->g->group.rank, comm_channel_name(at->channel),
+                                          at->slot->sequence, tag, what, at->peer),
+                                COMM_MPI_CONCERNS_NONE);
+    return comm_mpi_give_up(
+        e->g,
+        BASE_FAIL(ctx, BASE_ERR_TIMEOUT, BASE_MSG_COMM_02,
+                  "rank %d: channel %s, exchange %" PRIu64 " (%s): %s rank %d in %" PRId64
+                  " ms: %s",
+                  e->g->group.rank, comm_channel_name(at->channel), at->slot->sequence, tag, what,
+                  at->peer, (now - since_ns) / 1000000,
+                  !peer_has_begun(at)  ? "it has not begun it"
+                  : !peer_is_ready(at) ? "it has begun it, but its data is not ready"
+                                       : "it has begun it, and the data is on its way"),
+        COMM_MPI_CONCERNS_NONE);
 }
 
 /* ==== comparing ==== */
@@ -400,7 +393,7 @@ static void *pump_main(void *arg)
         const base_status_t st = look(e, &busy, &open);
 
         if (st < 0) {
-            (void)fail(e, st, COMM_MPI_CONCERNS_NONE);
+            (void)comm_mpi_give_up(e->g, st, COMM_MPI_CONCERNS_NONE);
         } else if (busy) {
             sleep_ns = SLEEP_MIN_NS;
             busy_ns = base_clock_ns();

@@ -82,15 +82,23 @@ typedef struct verdict {
     char text[BASE_ERROR_TEXT_BYTES];
 } verdict_t;
 
+base_status_t comm_mpi_give_up(comm_mpi_group_t *g, base_status_t st, int concerns)
+{
+    (void)pthread_mutex_lock(&g->process->mutex);
+    st = comm_mpi_forward(g, st, concerns);
+    (void)pthread_mutex_unlock(&g->process->mutex);
+    return st;
+}
+
 base_status_t comm_mpi_agree(comm_mpi_group_t *g, base_status_t st)
 {
     base_ctx_t *ctx = g->group.ctx;
     const int size = g->group.size;
     verdict_t mine = {.status = st};
     verdict_t *all = base_calloc(ctx, size, sizeof *all, "verdicts");
-    base_status_t asked = BASE_ERR_NOMEM;
+    base_status_t asked, agreed = BASE_OK;
 
-    if (all == NULL) return asked;
+    if (all == NULL) return comm_mpi_give_up(g, BASE_ERR_NOMEM, COMM_MPI_CONCERNS_NONE);
     if (st < 0) {
         base_error_t error;
 
@@ -102,6 +110,7 @@ base_status_t comm_mpi_agree(comm_mpi_group_t *g, base_status_t st)
     for (int r = 0; r < size && asked >= 0; r++) {
         const verdict_t *v = &all[r];
 
+        if (v->status == BASE_PENDING) agreed = BASE_PENDING;
         if (v->status >= 0) continue;
         base_ctx_clear_error(ctx);
         asked = strncmp(v->text, "rank ", 5) == 0
@@ -109,5 +118,5 @@ base_status_t comm_mpi_agree(comm_mpi_group_t *g, base_status_t st)
                     : BASE_FAIL(ctx, v->status, v->message, "rank %d: %s", r, v->text);
     }
     base_free(ctx, all);
-    return asked;
+    return asked < 0 ? asked : agreed;
 }

@@ -170,7 +170,8 @@ static base_status_t start(comm_mpi_group_t *g, comm_mpi_collective_t collective
     if (bytes > COMM_MPI_INLINE_BYTES && g->group.size * bytes > c->payload_room) {
         char *payload = base_alloc(g->group.ctx, (size_t)(g->group.size * bytes), "all-gather");
 
-        if (payload == NULL) return BASE_ERR_NOMEM;
+        /* The others come, and would wait for this rank. */
+        if (payload == NULL) return comm_mpi_forward(g, BASE_ERR_NOMEM, COMM_MPI_CONCERNS_NONE);
         base_free(g->group.ctx, c->payload);
         c->payload = payload;
         c->payload_room = g->group.size * bytes;

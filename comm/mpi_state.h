@@ -278,8 +278,11 @@ base_status_t comm_mpi_wait_counters(comm_mpi_group_t *g, base_stream_t *stream,
 /* What a call returns that was refused because the group has stopped: what stopped it. */
 base_status_t comm_mpi_outcome(comm_mpi_group_t *g, base_status_t st) BASE_MUST_CHECK;
 
-/* Collective: BASE_OK when all ranks bring that, else on all ranks the first failed one's status and error; it
- * is the context's then, also where it was another rank's. */
+/* comm_mpi_forward for who does not hold the mutex. */
+base_status_t comm_mpi_give_up(comm_mpi_group_t *g, base_status_t st, int concerns);
+/* Collective: on all ranks the first failed one's status and error, which is the context's then, also where it was
+ * another rank's. None has failed: BASE_PENDING if any rank brings that, else BASE_OK. Who has no memory to ask the
+ * others gives the group up: what it would do now they would not. */
 base_status_t comm_mpi_agree(comm_mpi_group_t *g, base_status_t st) BASE_MUST_CHECK;
 
 /* ==== mpi_bare.c ==== */

@@ -274,6 +274,13 @@ static void free_staging(comm_nccl_staging_t *staging)
     base_buffer_free(staging->buffer);
 }
 
+static void free_greeting(base_ctx_t *ctx, comm_nccl_greeting_t *greeting)
+{
+    base_buffer_free(greeting->buffer);
+    base_free(ctx, greeting->heard);
+    *greeting = (comm_nccl_greeting_t){0};
+}
+
 static void destroy(comm_carrier_t *carrier)
 {
     comm_nccl_t *n = (comm_nccl_t *)carrier;
@@ -287,6 +294,7 @@ static void destroy(comm_carrier_t *carrier)
             base_free(ctx, c->slots[k].peers);
         free_staging(&c->in);
         free_staging(&c->out);
+        free_greeting(ctx, &c->greeting);
         base_event_destroy(c->given);
         base_counter_destroy(c->done);
         for (int k = 0; k < COMM_MAX_OPEN_EXCHANGES; k++)
@@ -298,14 +306,10 @@ static void destroy(comm_carrier_t *carrier)
 
 /* ==== open ==== */
 
-typedef struct greeting {
-    base_buffer_t *buffer; /* a byte from every rank, and the one that this rank sends */
-    unsigned char *heard;  /* [size] */
-} greeting_t;
-
-static base_status_t prepare_greeting(comm_nccl_t *n, comm_nccl_channel_t *c, greeting_t *greeting)
+static base_status_t prepare_greeting(comm_nccl_t *n, comm_nccl_channel_t *c)
 {
     comm_group_t *group = &n->g->group;
+    comm_nccl_greeting_t *greeting = &c->greeting;
     const int size = group->size;
 
     greeting->heard = base_calloc(group->ctx, size, 1, WHAT);
@@ -320,9 +324,10 @@ static base_status_t prepare_greeting(comm_nccl_t *n, comm_nccl_channel_t *c, gr
 /* One byte from everyone to everyone. NCCL connects two ranks when they first exchange something, which takes
  * the hosts of both at the same time: later the pump of one could be at the first exchange of ping and that
  * of the other at pong's, for ever. And it shows that data arrives. */
-static base_status_t greet(comm_nccl_t *n, comm_nccl_channel_t *c, const greeting_t *greeting)
+static base_status_t greet(comm_nccl_t *n, comm_nccl_channel_t *c)
 {
     comm_group_t *group = &n->g->group;
+    const comm_nccl_greeting_t *greeting = &c->greeting;
     const int size = group->size, me = group->rank;
     int num = 0;
 
@@ -345,14 +350,12 @@ static base_status_t greet(comm_nccl_t *n, comm_nccl_channel_t *c, const greetin
 /* Behind a check that all ranks have come so far: connecting has no deadline. */
 static base_status_t meet(comm_nccl_t *n, comm_nccl_channel_t *c, base_status_t opened)
 {
-    greeting_t greeting = {0};
     base_status_t st = opened;
 
-    if (st >= 0) st = prepare_greeting(n, c, &greeting);
+    if (st >= 0) st = prepare_greeting(n, c);
     st = comm_mpi_agree(n->g, st);
-    if (st >= 0) st = greet(n, c, &greeting);
-    base_buffer_free(greeting.buffer);
-    base_free(n->g->group.ctx, greeting.heard);
+    if (st >= 0) st = greet(n, c);
+    if (st >= 0) free_greeting(n->g->group.ctx, &c->greeting);
     return st;
 }
 
@@ -381,21 +384,6 @@ static base_status_t open_channel(comm_nccl_t *n, int number, const comm_nccl_id
                                &c->link);
 }
 
-/* Any rank's word. */
-static base_status_t any_says(comm_nccl_t *n, int yes, int *any)
-{
-    comm_group_t *group = &n->g->group;
-    int *all = base_calloc(group->ctx, group->size, sizeof *all, WHAT);
-
-    if (all == NULL) return BASE_ERR_NOMEM;
-    const base_status_t st = comm_mpi_allgather(group, &yes, sizeof yes, all);
-    *any = 0;
-    for (int r = 0; r < group->size; r++)
-        *any |= all[r];
-    base_free(group->ctx, all);
-    return st;
-}
-
 static base_status_t open_as_met(comm_nccl_t *n, comm_nccl_channel_t *c)
 {
     comm_group_t *group = &n->g->group;
@@ -403,7 +391,7 @@ static base_status_t open_as_met(comm_nccl_t *n, comm_nccl_channel_t *c)
     comm_nccl_id_t *all = base_calloc(group->ctx, group->size, sizeof mine, WHAT);
     base_status_t st = BASE_OK;
 
-    if (all == NULL) return BASE_ERR_NOMEM;
+    if (all == NULL) return comm_mpi_give_up(n->g, BASE_ERR_NOMEM, COMM_MPI_CONCERNS_NONE);
     comm_nccl_link_abort(c->link);
     comm_nccl_link_close(c->link);
     c->link = NULL;
@@ -420,12 +408,9 @@ static base_status_t open_as_met(comm_nccl_t *n, comm_nccl_channel_t *c)
 /* All ranks exchange by the same way: when any has no direct link, none uses its own. */
 static base_status_t open_for_all(comm_nccl_t *n, int number, const comm_nccl_id_t *id)
 {
-    const base_status_t st = open_channel(n, number, id);
-    int any = 0;
+    const base_status_t st = comm_mpi_agree(n->g, open_channel(n, number, id));
 
-    BASE_TRY(comm_mpi_agree(n->g, st));
-    BASE_TRY(any_says(n, st == BASE_PENDING, &any));
-    return any ? open_as_met(n, &n->channels[number]) : BASE_OK;
+    return st == BASE_PENDING ? open_as_met(n, &n->channels[number]) : st;
 }
 
 static base_status_t open_links(comm_nccl_t *n)

@@ -27,16 +27,6 @@ typedef struct position {
     comm_nccl_slot_t *slot;
 } position_t;
 
-/* ==== failure ==== */
-
-static base_status_t fail(comm_nccl_t *n, base_status_t st)
-{
-    (void)pthread_mutex_lock(&n->g->process->mutex);
-    st = comm_mpi_forward(n->g, st, COMM_MPI_CONCERNS_NONE);
-    (void)pthread_mutex_unlock(&n->g->process->mutex);
-    return st;
-}
-
 /* ==== giving an exchange to the stream ==== */
 
 static base_status_t make_room(comm_nccl_t *n, comm_nccl_staging_t *staging, int64_t bytes)
@@ -310,7 +300,7 @@ static void *pump_main(void *arg)
         const base_status_t st = look(n, &busy);
 
         if (st < 0)
-            (void)fail(n, st);
+            (void)comm_mpi_give_up(n->g, st, COMM_MPI_CONCERNS_NONE);
         else if (busy)
             busy_ns = base_clock_ns();
         else if (!on_host && base_clock_ns() - busy_ns < GPU_SPIN_NS)

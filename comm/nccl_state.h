@@ -28,6 +28,13 @@ typedef struct comm_nccl_staging {
     int num_outgrown;
 } comm_nccl_staging_t;
 
+/* By which ranks are connected at the start (nccl.c). The channel's until its streams have ended, since a GPU may still
+ * work with it after a failure. */
+typedef struct comm_nccl_greeting {
+    base_buffer_t *buffer; /* a byte from every rank, and the one that this rank sends */
+    unsigned char *heard;  /* [size] */
+} comm_nccl_greeting_t;
+
 /* What the pump says of an exchange that it has given. */
 typedef struct comm_nccl_moved {
     comm_tag_t tag;
@@ -43,6 +50,7 @@ typedef struct comm_nccl_channel {
     base_counter_t *done;
     base_event_t *given;         /* behind all, when the group stops */
     comm_nccl_staging_t in, out; /* the pump's */
+    comm_nccl_greeting_t greeting;
     comm_nccl_slot_t slots[COMM_MAX_OPEN_EXCHANGES];
     uint64_t begun;   /* atomic builtins */
     uint64_t moved;   /* the pump's: last exchange that is given to the stream */

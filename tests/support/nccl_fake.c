@@ -11,7 +11,7 @@
 
 #define MAX_RANKS 8
 #define BOX_BYTES 4096 /* of one message's part: small, so that messages take many */
-#define MAX_LINKS 64   /* that rank 0 has made and not opened yet */
+#define MAX_LINKS 64   /* that rank 0 has made last */
 #define NAP_NS    20000
 #define LOOKS     3 /* for which a non-blocking communicator is in progress */
 
@@ -42,11 +42,12 @@ struct comm_nccl_link {
     post_office_t *office;
 };
 
-/* is_spent: its ranks have met, and none has a link. */
+/* What rank 0 has made and no link has taken. Nobody says that none will: what is older than MAX_LINKS is forgotten. */
 static struct made {
-    base_shared_t *memory;
-    int is_spent;
-} made[MAX_LINKS];
+    base_ctx_t *ctx; /* outlives all groups, as what NCCL keeps of an id does */
+    base_shared_t *of[MAX_LINKS];
+    int num;
+} made;
 
 void nccl_fake_link(void)
 {
@@ -59,18 +60,14 @@ int comm_nccl_link_carries(base_device_kind_t kind)
 
 base_status_t comm_nccl_link_id(base_ctx_t *ctx, comm_nccl_id_t *id)
 {
-    int i = 0;
+    base_shared_t **memory = &made.of[made.num++ % MAX_LINKS];
 
-    for (int k = 0; k < MAX_LINKS; k++) {
-        if (!made[k].is_spent) continue;
-        base_shared_close(made[k].memory);
-        made[k] = (struct made){NULL, 0};
-    }
-    while (i < MAX_LINKS && made[i].memory != NULL)
-        i++;
-    if (i == MAX_LINKS) return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "fake: links");
-    BASE_TRY(base_shared_create(ctx, sizeof(post_office_t), NULL, "fake", &made[i].memory));
-    const base_shared_name_t name = base_shared_name(made[i].memory);
+    (void)ctx;
+    if (made.ctx == NULL && base_ctx_create(0, 1, NULL, &made.ctx) < 0) abort();
+    base_shared_close(*memory);
+    *memory = NULL;
+    BASE_TRY(base_shared_create(made.ctx, sizeof(post_office_t), NULL, "fake", memory));
+    const base_shared_name_t name = base_shared_name(*memory);
     memset(id, 0, sizeof *id);
     memcpy(id->bytes, &name, sizeof name);
     return BASE_OK;
@@ -154,18 +151,13 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
 
 /* ==== a link ==== */
 
-/* Rank 0 keeps what it has made as long as the link, or, without one, until all ranks have come so far. */
-static void take_made(comm_nccl_link_t *link, const base_shared_name_t *name, base_status_t st)
+/* Rank 0 keeps what it has made as long as the link. */
+static void take_made(comm_nccl_link_t *link, const base_shared_name_t *name)
 {
     for (int i = 0; i < MAX_LINKS && link->who.rank == 0; i++) {
-        if (made[i].memory == NULL || base_shared_name(made[i].memory).inode != name->inode)
-            continue;
-        if (st != BASE_OK) {
-            made[i].is_spent = 1;
-            continue;
-        }
-        link->made = made[i].memory;
-        made[i].memory = NULL;
+        if (made.of[i] == NULL || base_shared_name(made.of[i]).inode != name->inode) continue;
+        link->made = made.of[i];
+        made.of[i] = NULL;
     }
 }
 
@@ -181,8 +173,8 @@ base_status_t comm_nccl_link_open(base_device_t *dev, int rank, int size, const 
     memcpy(&name, id->bytes, sizeof name);
     base_status_t st = base_shared_open(ctx, &name, NULL, "fake", &link->memory);
     if (st >= 0) st = comm_nccl_meet(&link->who, size, id, way, &link->comm);
-    take_made(link, &name, st);
     if (st == BASE_OK) {
+        take_made(link, &name);
         link->office = base_shared_address(link->memory);
         *link_p = link;
     } else {
