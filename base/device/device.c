@@ -60,6 +60,7 @@ void base_device_init_common(base_device_t *dev, const base_device_ops_t *ops, b
     atomic_init(&dev->num_buffers, 0);
     atomic_init(&dev->waits, 0);
     atomic_init(&dev->event_waits, 0);
+    atomic_init(&dev->kept, NULL);
     snprintf(dev->name, sizeof dev->name, "%s", name);
 }
 
@@ -147,6 +148,7 @@ void base_buffer_init_common(base_buffer_t *buf, base_device_t *dev, base_memory
     buf->imported = buf->exported = false;
     buf->own_bytes = 0;
     buf->shared = NULL;
+    buf->note = NULL;
     snprintf(buf->name, sizeof buf->name, "%s", name);
 }
 

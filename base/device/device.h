@@ -207,9 +207,9 @@ typedef struct base_export {
 /* DEVICE buffers allocated from now on can be exported: cpu and strict take them from memory that
  * processes share, cuda gives each blocks of the driver's for itself. */
 void base_device_share(base_device_t *dev);
-/* BASE_ERR_STATE for a buffer that is not shared, BASE_ERR_UNSUPPORTED for a pinned one. The
- * memory lives while some process has it open; on cuda, where that is not so, base_buffer_free keeps
- * an exported buffer's until the device is closed. */
+/* BASE_ERR_STATE for a buffer that is not shared, BASE_ERR_UNSUPPORTED for a pinned one. From
+ * then on base_buffer_free keeps the memory until the device is closed: who was given it may open it, or on cuda have
+ * it open, after that. */
 base_status_t base_buffer_export(base_buffer_t *buf, base_export_t *out) BASE_MUST_CHECK;
 /* The buffer of another process as one of `dev`, of the same kind. COMM-05 when it cannot be
  * reached. Not counted in base_ctx_memory; base_buffer_free ends it. */

@@ -20,6 +20,7 @@
 
 static void cpu_close(base_device_t *dev)
 {
+    base_host_free_kept(dev);
     base_free(dev->ctx, dev);
 }
 
@@ -56,7 +57,7 @@ out:
 static void cpu_buffer_free(base_buffer_t *buf)
 {
     if (buf->shared != NULL)
-        base_shared_close(buf->shared);
+        base_host_close_shared(buf);
     else
         free(buf->address);
     base_free(buf->dev->ctx, buf);

@@ -103,10 +103,11 @@ struct base_device {
     base_device_kind_t kind;
     int index;
     _Atomic uint64_t seed;
-    atomic_bool shares;           /* new DEVICE buffers can be exported */
-    _Atomic int64_t waits;        /* base_device_waits */
-    _Atomic int64_t event_waits;  /* base_device_event_waits */
-    _Atomic uint64_t num_buffers; /* made so far */
+    atomic_bool shares;                  /* new DEVICE buffers can be exported */
+    _Atomic int64_t waits;               /* base_device_waits */
+    _Atomic int64_t event_waits;         /* base_device_event_waits */
+    _Atomic uint64_t num_buffers;        /* made so far */
+    struct base_host_kept *_Atomic kept; /* CPU family: memory that other processes may open */
     char name[BASE_DEVICE_NAME_BYTES];
 };
 
@@ -119,6 +120,7 @@ struct base_buffer {
     bool imported, exported;
     int64_t own_bytes;     /* cuda, pinned: of memory of ours (cuda_pinned.h); 0: the driver's */
     base_shared_t *shared; /* CPU family: the memory, when other processes can reach it */
+    struct base_host_kept *note; /* with which it is kept; NULL until it is exported */
     char name[BASE_DEVICE_NAME_BYTES];
 };
 

@@ -36,6 +36,7 @@ typedef struct strict_buffer {
 
 static void strict_close(base_device_t *dev)
 {
+    base_host_free_kept(dev);
     base_free(dev->ctx, dev);
 }
 
@@ -119,7 +120,7 @@ static void strict_buffer_free(base_buffer_t *buf)
                           (long long)buf->bytes);
                 break;
             }
-    base_shared_close(buf->shared);
+    base_host_close_shared(buf);
     munmap(b->map, b->map_bytes);
     pthread_mutex_destroy(&b->mutex);
     base_free(ctx, b->uses);

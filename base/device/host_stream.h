@@ -27,6 +27,9 @@ void base_host_counter_destroy(base_counter_t *c);
 base_status_t base_host_stream_signal(base_stream_t *s, base_counter_t *c, uint64_t value);
 base_status_t base_host_stream_wait_counter(base_stream_t *s, base_counter_t *c, uint64_t value);
 /* host_share.c */
+/* Closes a shared buffer's memory, or keeps it until base_host_free_kept when it was exported. */
+void base_host_close_shared(base_buffer_t *buf);
+void base_host_free_kept(base_device_t *dev);
 base_status_t base_host_buffer_export(base_buffer_t *buf, base_export_fields_t *fields);
 base_status_t base_host_counter_at(base_device_t *dev, _Atomic uint64_t *word,
                                    base_counter_t **c_p);

@@ -208,8 +208,8 @@ static void exports_are_checked(device_env_t *env)
 /* The strict device closes what was imported like its own, and what is shared like what is not. */
 static void shared_memory_is_plain_memory(device_env_t *env)
 {
-    base_export_t e;
-    base_buffer_t *view = NULL;
+    base_export_t e, none;
+    base_buffer_t *view = NULL, *late = NULL;
     unsigned char got[4] = {0};
 
     base_device_share(env->dev);
@@ -217,7 +217,7 @@ static void shared_memory_is_plain_memory(device_env_t *env)
     base_stream_t *s = env_stream(env, BASE_STREAM_COMPUTE);
     OK(base_buffer_export(buf, &e));
     OK(base_buffer_import(env->dev, &e, "a second view", &view));
-    EXPECT(base_buffer_export(view, &e), BASE_ERR_STATE);
+    EXPECT(base_buffer_export(view, &none), BASE_ERR_STATE);
     env_expect_error(env, BASE_ERR_STATE, BASE_MSG_INT_01, "imported");
     const base_range_t all = range_of(buf, 0, BYTES, 1, BYTES);
     OK(base_fill(s, &all, 0x77));
@@ -225,11 +225,15 @@ static void shared_memory_is_plain_memory(device_env_t *env)
     OK(base_stream_sync(s));
     for (int i = 0; i < 4; i++)
         assert_int_equal(got[i], 0x77);
-    base_buffer_free(buf); /* the view's memory stays */
-    OK(base_download(s, got, base_mem(view, 0), 4));
+    base_buffer_free(buf); /* the view's memory stays, and can be opened still */
+    OK(base_buffer_import(env->dev, &e, "a late view", &late));
+    OK(base_download(s, got, base_mem(view, 0), 2));
+    OK(base_download(s, got + 2, base_mem(late, BYTES - 2), 2));
     OK(base_stream_sync(s));
-    assert_int_equal(got[0], 0x77);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(got[i], 0x77);
     base_stream_destroy(s);
+    base_buffer_free(late);
     base_buffer_free(view);
 }
 
