@@ -165,11 +165,9 @@ static base_status_t nccl_complete(comm_group_t *group, comm_ticket_t ticket, ba
 static base_status_t nccl_bare(comm_group_t *group, const comm_bare_t *bare, int64_t *ns_p)
 {
     comm_nccl_channel_t *c = &nccl_of(group)->channels[COMM_CHANNEL_PING];
-    base_counter_t *done = NULL;
     base_status_t st = BASE_OK;
 
-    BASE_TRY(base_counter_create(group->dev, &done));
-    BASE_TRY_GOTO(comm_mpi_barrier(group), st, out);
+    BASE_TRY(comm_mpi_barrier(group));
     const int64_t start_ns = base_clock_ns();
     for (int i = 0; i < bare->repeat && st >= 0; i++) {
         const int64_t at = i % bare->depth * bare->bytes;
@@ -184,16 +182,11 @@ static base_status_t nccl_bare(comm_group_t *group, const comm_bare_t *bare, int
                 (comm_nccl_piece_t){bare->from, 0, base_mem_at(bare->recv, at), bare->bytes};
         st = comm_nccl_link_move(c->link, c->move, pieces, num);
         if (st >= 0 && bare->told > 0 && (i + 1) % bare->told == 0)
-            st = base_stream_signal(c->move, done, (uint64_t)i + 1);
+            st = base_stream_signal(c->move, c->told, ++c->num_told);
     }
-    const base_status_t end =
-        base_stream_sync(c->move); /* else signals to `done` may be under way */
-    if (st >= 0) st = end;
+    if (st >= 0) st = base_stream_sync(c->move);
     *ns_p = base_clock_ns() - start_ns;
-    if (st >= 0) st = comm_mpi_barrier(group);
-out:
-    base_counter_destroy(done);
-    return st;
+    return st < 0 ? st : comm_mpi_barrier(group);
 }
 
 /* ==== stop, end ==== */
@@ -297,6 +290,7 @@ static void destroy(comm_carrier_t *carrier)
         free_greeting(ctx, &c->greeting);
         base_event_destroy(c->given);
         base_counter_destroy(c->done);
+        base_counter_destroy(c->told);
         for (int k = 0; k < COMM_MAX_OPEN_EXCHANGES; k++)
             base_counter_destroy(c->ready[k]);
     }
@@ -375,6 +369,7 @@ static base_status_t open_channel(comm_nccl_t *n, int number, const comm_nccl_id
     BASE_TRY(base_buffer_alloc(group->dev, BASE_MEMORY_DEVICE, COMM_NCCL_STAGING_BYTES,
                                "NCCL staging", &c->out.buffer));
     BASE_TRY(base_counter_create(group->dev, &c->done));
+    BASE_TRY(base_counter_create(group->dev, &c->told));
     BASE_TRY(base_event_create(group->dev, &c->given));
     (void)snprintf(name, sizeof name, "post %s", comm_channel_name(number));
     BASE_TRY(base_stream_create(group->dev, BASE_STREAM_ASYNC, name, &c->post));

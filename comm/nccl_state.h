@@ -48,6 +48,8 @@ typedef struct comm_nccl_channel {
     base_counter_t *
         ready[COMM_MAX_OPEN_EXCHANGES]; /* of a slot, as what raises it are streams of the caller */
     base_counter_t *done;
+    base_counter_t *told; /* by bare transfers */
+    uint64_t num_told;
     base_event_t *given;         /* behind all, when the group stops */
     comm_nccl_staging_t in, out; /* the pump's */
     comm_nccl_greeting_t greeting;

@@ -174,12 +174,27 @@ static base_status_t threads_sent(comm_group_t *group, comm_ticket_t ticket, bas
 
 /* ==== bare ==== */
 
+/* comm_group_stop of the rank that is read waits until nobody reads it. */
+static void count_active(comm_threads_member_t *from, int change)
+{
+    (void)pthread_mutex_lock(&from->world->mutex);
+    from->num_active += change;
+    (void)pthread_cond_signal(&from->wake[COMM_THREADS_HOST]);
+    (void)pthread_mutex_unlock(&from->world->mutex);
+}
+
 static base_status_t threads_bare(comm_group_t *group, const comm_bare_t *bare, int64_t *ns_p)
 {
+    comm_threads_member_t *m = (comm_threads_member_t *)group;
+    comm_threads_member_t *from = bare->from >= 0 ? &m->world->members[bare->from] : NULL;
     base_mem_t all[COMM_THREADS_MAX_RANKS]; /* places of one process */
 
-    BASE_TRY(comm_threads_allgather(group, &bare->send, sizeof bare->send, all));
-    return comm_bare_copies(group, bare, bare->from >= 0 ? all[bare->from] : bare->recv, ns_p);
+    if (from != NULL) count_active(from, 1); /* before it can know that this rank has come */
+    base_status_t st = comm_threads_allgather(group, &bare->send, sizeof bare->send, all);
+    if (st >= 0)
+        st = comm_bare_copies(group, bare, from != NULL ? all[bare->from] : bare->recv, ns_p);
+    if (from != NULL) count_active(from, -1);
+    return st;
 }
 
 /* ==== stop, destroy ==== */

@@ -37,7 +37,7 @@ struct ncclComm {
 struct comm_nccl_link {
     comm_nccl_caller_t who;
     ncclComm_t comm;
-    int aborted;                  /* atomic builtins */
+    int aborted, hangs;           /* atomic builtins */
     base_shared_t *memory, *made; /* made: rank 0's own */
     post_office_t *office;
 };
@@ -49,8 +49,15 @@ static struct made {
     int num;
 } made;
 
+static nccl_fake_moves_t moves; /* atomic builtins */
+
 void nccl_fake_link(void)
 {
+}
+
+void nccl_fake_moves(nccl_fake_moves_t how)
+{
+    __atomic_store_n(&moves, how, __ATOMIC_RELEASE);
 }
 
 int comm_nccl_link_carries(base_device_kind_t kind)
@@ -233,10 +240,11 @@ static base_status_t group_work(void *args)
     int left = 1;
 
     while (left && st >= 0) {
+        const int hangs = __atomic_load_n(&g->link->hangs, __ATOMIC_ACQUIRE);
         int moved = 0;
 
-        left = 0;
-        for (int i = 0; i < g->num; i++) {
+        left = hangs;
+        for (int i = 0; i < g->num && !hangs; i++) {
             if (g->at[i] == g->pieces[i].bytes) continue;
             if (!is_behind(g, i)) moved |= step(g->link, &g->pieces[i], &g->at[i]);
             left |= g->at[i] < g->pieces[i].bytes;
@@ -257,6 +265,10 @@ base_status_t comm_nccl_link_move(comm_nccl_link_t *link, base_stream_t *stream,
     if (num == 0) return BASE_OK;
     if (link->comm == NULL)
         return comm_nccl_failed(&link->who, ncclInvalidArgument, "comm argument is NULL");
+    if (__atomic_load_n(&moves, __ATOMIC_ACQUIRE) == NCCL_FAKE_REFUSES)
+        return comm_nccl_failed(&link->who, ncclSystemError, "ncclGroupEnd");
+    if (__atomic_load_n(&moves, __ATOMIC_ACQUIRE) == NCCL_FAKE_HANGS)
+        __atomic_store_n(&link->hangs, 1, __ATOMIC_RELEASE);
     g.pieces = malloc((size_t)num * sizeof *pieces);
     g.at = calloc((size_t)num, sizeof *g.at);
     if (g.pieces == NULL || g.at == NULL) abort();
@@ -266,8 +278,9 @@ base_status_t comm_nccl_link_move(comm_nccl_link_t *link, base_stream_t *stream,
 
 base_status_t comm_nccl_link_check(comm_nccl_link_t *link)
 {
-    (void)link;
-    return BASE_OK;
+    return __atomic_load_n(&link->hangs, __ATOMIC_ACQUIRE)
+               ? comm_nccl_failed(&link->who, ncclSystemError, "a transfer")
+               : BASE_OK;
 }
 
 void comm_nccl_link_abort(comm_nccl_link_t *link)

@@ -8,4 +8,12 @@
 /* Called by whoever wants the fake linked. */
 void nccl_fake_link(void);
 
+/* What moves of this process do from now on. */
+typedef enum nccl_fake_moves {
+    NCCL_FAKE_WORKS,
+    NCCL_FAKE_REFUSES, /* the call fails */
+    NCCL_FAKE_HANGS /* until it is aborted; NCCL's own thread knows of the failure, and says so when asked */
+} nccl_fake_moves_t;
+void nccl_fake_moves(nccl_fake_moves_t how);
+
 #endif

@@ -150,6 +150,7 @@ static base_status_t run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_
     base_status_t st = make_trainer(&s, dev, group);
     for (int64_t m = 0; m < 2 && st >= 0; m++)
         st = run_step(&s, group, m, &ns);
+    if (st < 0) comm_group_stop(group, NULL); /* before what its exchanges name goes */
     if (base_ctx_rank(ctx) == 0) s.run->step_ns = ns;
     for (int i = 1; i >= 0; i--)
         tr_lot_destroy(s.lots[i]);

@@ -347,6 +347,7 @@ base_status_t tr_bench_placement_rank(comm_group_t *group, base_ctx_t *ctx, base
     if (st >= 0 && comm_group_rank(group) == 0)
         st = tr_bench_placement_report(ctx, p.args, p.result);
 out:
+    if (st < 0) comm_group_stop(group, NULL); /* before what its exchanges name goes */
     for (int i = 1; i >= 0; i--)
         tr_lot_destroy(p.lots[i]);
     tr_trainer_destroy(p.trainer);
