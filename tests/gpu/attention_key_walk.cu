@@ -1,6 +1,6 @@
 /* That all blocks of a launch of the five-product backward end, on the host: blocks wait for blocks before them in their chain and, in the
  * second round, for the rest of their group (bwd_sm90_items.cuh), which begins only when processors are free. A walk of processors over
- * whole launches, described as the op describes them. */
+ * whole launches, described as the op describes them; here nobody gives up waiting for a group (GROUP_POLLS), since no wait should need it. */
 #include "kernels/cuda/attention/bwd_sm90.cu" /* describe_tasks, which nothing else may call */
 
 #include <algorithm>

@@ -10,11 +10,11 @@
  * processors begin one by one instead, whenever a block of the first is done with its rows, and follow each other 128 keys apart: what lies
  * between them is soon more than L2 holds. So they wait for each other, in groups of up to three of each chain.
  *
- * A launch ends if it has as many processors as its largest group has blocks, and hangs on fewer. Of the blocks that have begun and
+ * That ends if the launch has as many processors as its largest group has blocks. Of the blocks that have begun and
  * not ended, the first one waits for no turn, since all before it in its chain have ended; if it waits for its group, then only blocks
  * of this group hold processors, fewer than it has, and the next one is drawn. On 132 processors a group has 14 blocks at most: two
- * in each chain of a section of 7 heads (tests/gpu/attention_key_walk.cu; 8 with 8 heads). So whatever runs beside a launch and waits
- * for its end must leave it 14 processors, and of launches beside each other (streams) ten cannot hang: 13 blocks of each may wait. */
+ * in each chain of a section of 7 heads (tests/gpu/attention_key_walk.cu; 8 with 8 heads). Where others hold so many processors that
+ * fewer are left, a block gives up after a while (GROUP_POLLS in dqkv_sm90_kernel.cuh): a group is about time only. */
 #ifndef CADRE_KERNELS_CUDA_ATTENTION_BWD_SM90_ITEMS_CUH
 #define CADRE_KERNELS_CUDA_ATTENTION_BWD_SM90_ITEMS_CUH
 

@@ -16,6 +16,10 @@ namespace kern_attention
 namespace bwd_keys
 {
 
+/* Of about a microsecond each, for the rest of a group: some fifty times as many as it takes to come. Then a block begins without it,
+ * so that a launch also ends where others hold the processors that the group needs. */
+constexpr int GROUP_POLLS = 4096;
+
 template <int D> __device__ __forceinline__ void dqkv_block(const bwd_sm90_params &p)
 {
     extern __shared__ __align__(1024) uint8_t shared[];
@@ -35,8 +39,11 @@ template <int D> __device__ __forceinline__ void dqkv_block(const bwd_sm90_param
         if constexpr (FETCH<D>) kern_ptx::barrier_begin(a.own_barrier(SUM_EMPTY), CONSUMER_THREADS);
         kern_ptx::barriers_begun();
         w = key_item_of(p, item);
-        for (int drawn = item + 1; drawn < w.drawn; drawn = kern_ptx::load_acquire(p.turns))
+        int drawn = item + 1;
+        for (int polls = 0; drawn < w.drawn && polls < GROUP_POLLS; polls++) {
             __nanosleep(200);
+            drawn = kern_ptx::load_acquire(p.turns);
+        }
     }
     __syncthreads();
     /* The same for all threads of a warp, and the compiler should know it. */

@@ -47,6 +47,11 @@ constexpr bool mma_has_head_dim(int32_t head_dim)
  * is empty. One file of instances/ has each. */
 template <int D> cudaError_t launch_fwd_mma(fwd_params &p, cudaStream_t stream);
 template <int D> cudaError_t launch_bwd_mma(bwd_params &p, cudaStream_t stream);
+/* Not also in the files that have the other head dim and see the kernel. */
+extern template cudaError_t launch_fwd_mma<64>(fwd_params &, cudaStream_t);
+extern template cudaError_t launch_fwd_mma<128>(fwd_params &, cudaStream_t);
+extern template cudaError_t launch_bwd_mma<64>(bwd_params &, cudaStream_t);
+extern template cudaError_t launch_bwd_mma<128>(bwd_params &, cudaStream_t);
 
 inline cudaError_t launch_fwd_mma(fwd_params &p, int32_t head_dim, cudaStream_t stream)
 {
