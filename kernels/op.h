@@ -221,7 +221,7 @@ typedef struct kern_swiglu_bwd {
  *
  * q, k, v, lse, d_o, delta of different tasks may overlap. o and lse (forward), dq, dk, dv of
  * different tasks are disjoint and overlap no input. q_row0 + q_rows < 2^31 and q_rows R < 2^31.
- * CUDA: BF16, head dims 64 and 128, any R; addresses of q, k, v, o, d_o, dq, dk, dv and all strides
+ * CUDA: BF16, head dims that are multiples of 8 (64 and 128 fast), any R; addresses of q, k, v, o, d_o, dq, dk, dv and all strides
  * given for them are multiples of 16 bytes, lse and delta of 4 (else BASE_ERR_ARG names task and
  * operand). */
 typedef struct kern_attention_task {

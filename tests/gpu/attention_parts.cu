@@ -202,8 +202,8 @@ int refusals(gpu_fixture *fx)
     task.q_rows = 1 << 20;
     wrong += expect(fx, checked_attention_fwd(fx->s, &args), BASE_ERR_ARG, "beyond the buffer");
     task.q_rows = 4;
-    args.head_dim = 96;
-    wrong += expect(fx, checked_attention_fwd(fx->s, &args), BASE_ERR_UNSUPPORTED, "head dim 96");
+    args.head_dim = 100;
+    wrong += expect(fx, checked_attention_fwd(fx->s, &args), BASE_ERR_UNSUPPORTED, "head dim 100");
     args.head_dim = 128;
     args.dtype = KERN_F32;
     wrong += expect(fx, checked_attention_fwd(fx->s, &args), BASE_ERR_UNSUPPORTED, "fp32");

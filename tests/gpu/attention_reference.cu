@@ -7,7 +7,8 @@
 namespace
 {
 
-constexpr int THREADS = 128, MAX_DIM = 128;
+constexpr int MAX_DIM =
+    256; /* and threads of a block: one for each element of a row, 128 at least */
 
 __device__ double value(const __nv_bfloat16 *p)
 {
@@ -31,7 +32,7 @@ __device__ double dot(const double *a, const __nv_bfloat16 *b, int n)
 
 __device__ void load(double *to, const __nv_bfloat16 *from, int n)
 {
-    for (int i = threadIdx.x; i < n; i += THREADS)
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
         to[i] = value(from + i);
 }
 
@@ -53,14 +54,14 @@ __device__ int64_t first_key(const reference_doc &doc, int64_t row)
 
 __global__ void forward(reference_doc doc)
 {
-    __shared__ double q[MAX_DIM], part[THREADS], lse;
-    const int h = blockIdx.y, t = threadIdx.x;
+    __shared__ double q[MAX_DIM], part[MAX_DIM], lse;
+    const int h = blockIdx.y, t = threadIdx.x, threads = blockDim.x;
     const row_place at = place_of(doc, blockIdx.x, h);
     const __nv_bfloat16 *k = doc.k + h * doc.T * doc.D, *v = doc.v + h * doc.T * doc.D;
     load(q, doc.q + at.q, doc.D);
     __syncthreads();
     double max = -INFINITY, sum = 0;
-    for (int64_t j = first_key(doc, at.row) + t; j <= at.row; j += THREADS) {
+    for (int64_t j = first_key(doc, at.row) + t; j <= at.row; j += threads) {
         const double s = doc.scale * dot(q, k + j * doc.D, doc.D), bigger = fmax(max, s);
         sum = sum * exp(max - bigger) + exp(s - bigger);
         max = bigger;
@@ -69,7 +70,7 @@ __global__ void forward(reference_doc doc)
     __syncthreads();
     if (t == 0) {
         double all = part[0];
-        for (int i = 1; i < THREADS; i++) {
+        for (int i = 1; i < threads; i++) {
             const double big = fmax(all, part[i]);
             if (big > -INFINITY) all = big + log(exp(all - big) + exp(part[i] - big));
         }
@@ -77,13 +78,13 @@ __global__ void forward(reference_doc doc)
     }
     __syncthreads();
     double o = 0;
-    for (int64_t j0 = first_key(doc, at.row); j0 <= at.row; j0 += THREADS) {
+    for (int64_t j0 = first_key(doc, at.row); j0 <= at.row; j0 += threads) {
         const int64_t j = j0 + t;
         __syncthreads();
         part[t] = j <= at.row ? exp(doc.scale * dot(q, k + j * doc.D, doc.D) - lse) : 0;
         __syncthreads();
         if (t < doc.D)
-            for (int i = 0; i < THREADS && j0 + i <= at.row; i++)
+            for (int i = 0; i < threads && j0 + i <= at.row; i++)
                 o += part[i] * value(v + (j0 + i) * doc.D + t);
     }
     __syncthreads();
@@ -105,15 +106,15 @@ __device__ double delta_of(const reference_doc &doc, const float *given, int64_t
 
 __global__ void rows_backward(reference_doc doc, const float *given)
 {
-    __shared__ double q[MAX_DIM], d_o[MAX_DIM], ds[THREADS];
-    const int h = blockIdx.y, t = threadIdx.x;
+    __shared__ double q[MAX_DIM], d_o[MAX_DIM], ds[MAX_DIM];
+    const int h = blockIdx.y, t = threadIdx.x, threads = blockDim.x;
     const row_place at = place_of(doc, blockIdx.x, h);
     const __nv_bfloat16 *k = doc.k + h * doc.T * doc.D, *v = doc.v + h * doc.T * doc.D;
     load(q, doc.q + at.q, doc.D);
     load(d_o, doc.d_o + at.o, doc.D);
     const double delta = delta_of(doc, given, at.stat);
     double dq = 0;
-    for (int64_t j0 = first_key(doc, at.row); j0 <= at.row; j0 += THREADS) {
+    for (int64_t j0 = first_key(doc, at.row); j0 <= at.row; j0 += threads) {
         const int64_t j = j0 + t;
         __syncthreads();
         ds[t] = j <= at.row ? exp(doc.scale * dot(q, k + j * doc.D, doc.D) - doc.lse[at.stat]) *
@@ -121,7 +122,7 @@ __global__ void rows_backward(reference_doc doc, const float *given)
                             : 0;
         __syncthreads();
         if (t < doc.D)
-            for (int i = 0; i < THREADS && j0 + i <= at.row; i++)
+            for (int i = 0; i < threads && j0 + i <= at.row; i++)
                 dq += ds[i] * value(k + (j0 + i) * doc.D + t);
     }
     if (t < doc.D) doc.dq[at.q + t] = doc.scale * dq;
@@ -129,8 +130,8 @@ __global__ void rows_backward(reference_doc doc, const float *given)
 
 __global__ void keys_backward(reference_doc doc, const float *given)
 {
-    __shared__ double k[MAX_DIM], v[MAX_DIM], p[THREADS], ds[THREADS];
-    const int h = blockIdx.y, t = threadIdx.x;
+    __shared__ double k[MAX_DIM], v[MAX_DIM], p[MAX_DIM], ds[MAX_DIM];
+    const int h = blockIdx.y, t = threadIdx.x, threads = blockDim.x;
     const int64_t j = blockIdx.x, kv = (h * doc.T + j) * doc.D;
     const int64_t begin = (j > doc.q_begin ? j - doc.q_begin : 0) * doc.R;
     const int64_t last = doc.window > 0 && j + doc.window < doc.T ? j + doc.window : doc.T;
@@ -138,7 +139,7 @@ __global__ void keys_backward(reference_doc doc, const float *given)
     load(k, doc.k + kv, doc.D);
     load(v, doc.v + kv, doc.D);
     double dk = 0, dv = 0;
-    for (int64_t p0 = begin; p0 < end; p0 += THREADS) {
+    for (int64_t p0 = begin; p0 < end; p0 += threads) {
         __syncthreads();
         p[t] = ds[t] = 0;
         if (p0 + t < end) {
@@ -148,7 +149,7 @@ __global__ void keys_backward(reference_doc doc, const float *given)
         }
         __syncthreads();
         if (t < doc.D)
-            for (int i = 0; i < THREADS && p0 + i < end; i++) {
+            for (int i = 0; i < threads && p0 + i < end; i++) {
                 const row_place at = place_of(doc, p0 + i, h);
                 dv += p[i] * value(doc.d_o + at.o + t);
                 dk += ds[i] * value(doc.q + at.q + t);
@@ -162,6 +163,11 @@ __global__ void keys_backward(reference_doc doc, const float *given)
 
 } // namespace
 
+static int threads_of(const reference_doc &doc)
+{
+    return doc.D > 128 ? MAX_DIM : 128;
+}
+
 static dim3 blocks_of(const reference_doc &doc, int64_t count)
 {
     return dim3(static_cast<unsigned>(count), static_cast<unsigned>(doc.G));
@@ -170,7 +176,7 @@ static dim3 blocks_of(const reference_doc &doc, int64_t count)
 void attention_reference_forward(const reference_doc &doc, cudaStream_t stream)
 {
     const int64_t packed = (doc.T - doc.q_begin) * doc.R;
-    if (packed > 0) forward<<<blocks_of(doc, packed), THREADS, 0, stream>>>(doc);
+    if (packed > 0) forward<<<blocks_of(doc, packed), threads_of(doc), 0, stream>>>(doc);
     GPU_CUDA(cudaGetLastError());
 }
 
@@ -178,7 +184,9 @@ void attention_reference_backward(const reference_doc &doc, const float *given_d
                                   cudaStream_t stream)
 {
     const int64_t packed = (doc.T - doc.q_begin) * doc.R;
-    if (packed > 0) rows_backward<<<blocks_of(doc, packed), THREADS, 0, stream>>>(doc, given_delta);
-    if (doc.T > 0) keys_backward<<<blocks_of(doc, doc.T), THREADS, 0, stream>>>(doc, given_delta);
+    if (packed > 0)
+        rows_backward<<<blocks_of(doc, packed), threads_of(doc), 0, stream>>>(doc, given_delta);
+    if (doc.T > 0)
+        keys_backward<<<blocks_of(doc, doc.T), threads_of(doc), 0, stream>>>(doc, given_delta);
     GPU_CUDA(cudaGetLastError());
 }

@@ -2,6 +2,7 @@
 #ifndef CADRE_KERNELS_CUDA_ATTENTION_BWD_CALL_CUH
 #define CADRE_KERNELS_CUDA_ATTENTION_BWD_CALL_CUH
 
+#include "kernels/cuda/attention/any_dim.cuh"
 #include "kernels/cuda/attention/mma_launch.cuh"
 #include "kernels/cuda/attention/task_batches.cuh"
 #include "kernels/cuda/cuda_ops.h"
@@ -14,7 +15,8 @@ template <class Launch>
 base_status_t run_bwd(base_stream_t *s, const kern_attention_bwd_t *args, bool summed,
                       Launch launch)
 {
-    if (args->dtype != KERN_BF16 || !mma_has_head_dim(args->head_dim)) return BASE_ERR_UNSUPPORTED;
+    if (args->dtype != KERN_BF16 || !any_dim_has_head_dim(args->head_dim))
+        return BASE_ERR_UNSUPPORTED;
     bwd_params p;
     p.q = kern_cuda_pointer<const __nv_bfloat16>(args->q);
     p.k = kern_cuda_pointer<const __nv_bfloat16>(args->k);
