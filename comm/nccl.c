@@ -379,6 +379,12 @@ static base_status_t open_channel(comm_nccl_t *n, int number, const comm_nccl_id
                                &c->link);
 }
 
+/* The others are in NCCL by now, where they wait for this rank and agree on nothing: only a stop reaches them. */
+static base_status_t give_up(comm_nccl_t *n, base_status_t st)
+{
+    return comm_mpi_give_up(n->g, st, COMM_MPI_CONCERNS_NONE);
+}
+
 static base_status_t open_as_met(comm_nccl_t *n, comm_nccl_channel_t *c)
 {
     comm_group_t *group = &n->g->group;
@@ -386,7 +392,7 @@ static base_status_t open_as_met(comm_nccl_t *n, comm_nccl_channel_t *c)
     comm_nccl_id_t *all = base_calloc(group->ctx, group->size, sizeof mine, WHAT);
     base_status_t st = BASE_OK;
 
-    if (all == NULL) return comm_mpi_give_up(n->g, BASE_ERR_NOMEM, COMM_MPI_CONCERNS_NONE);
+    if (all == NULL) return give_up(n, BASE_ERR_NOMEM);
     comm_nccl_link_abort(c->link);
     comm_nccl_link_close(c->link);
     c->link = NULL;
@@ -397,14 +403,16 @@ static base_status_t open_as_met(comm_nccl_t *n, comm_nccl_channel_t *c)
         st = comm_nccl_link_open(group->dev, group->rank, group->size, &all[0], COMM_NCCL_AS_MET,
                                  &c->link);
     base_free(group->ctx, all);
-    return st;
+    return st < 0 ? give_up(n, st) : st;
 }
 
 /* All ranks exchange by the same way: when any has no direct link, none uses its own. */
 static base_status_t open_for_all(comm_nccl_t *n, int number, const comm_nccl_id_t *id)
 {
-    const base_status_t st = comm_mpi_agree(n->g, open_channel(n, number, id));
+    base_status_t st = open_channel(n, number, id);
 
+    if (st < 0) return give_up(n, st);
+    st = comm_mpi_agree(n->g, st);
     return st == BASE_PENDING ? open_as_met(n, &n->channels[number]) : st;
 }
 

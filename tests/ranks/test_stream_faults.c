@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/device/device_host.h"
 #include "comm/bare.h"
+#include "comm/mpi.h"
 #include "tests/support/nccl_fake.h"
 
 #define RANKS       3
@@ -319,6 +320,31 @@ static void test_dies_owing(void **state)
     }
 }
 
+/* ==== a rank for which NCCL makes no communicator ==== */
+
+/* The others wait for it within NCCL, which tells them nothing. */
+static void test_nccl_refuses(void **state)
+{
+    const nccl_fake_meets_t ways[] = {NCCL_FAKE_REFUSES_TO, NCCL_FAKE_BREAKS};
+    int rank = 0, size = 0;
+
+    (void)state;
+    (void)comm_mpi_launched(&rank, &size);
+    for (int i = 0; i < 2 && has_transport("nccl"); i++) {
+        fault_t fault = {0};
+        rank_case_t run;
+
+        if (rank == VICTIM) nccl_fake_meets(ways[i]);
+        const int64_t begin_ns = base_clock_ns();
+        run_case(after, &fault, BASE_DEVICE_CPU, &run);
+        const int64_t ms = (base_clock_ns() - begin_ns) / 1000000;
+        nccl_fake_meets(NCCL_FAKE_MEETS);
+        assert_in_range(ms, 0, LONG_MS / 2); /* their deadline is LONG_MS, less a second */
+        rank_case_assert_error(&run.error, BASE_ERR_COMM, "COMM-04",
+                               "rank 1: ncclCommInitRankConfig", NULL);
+    }
+}
+
 /* ==== bare transfers, round the ranks ==== */
 
 static base_status_t bare_geared(rank_case_t *run, comm_group_t *group, base_ctx_t *ctx, rig_t *rig)
@@ -382,6 +408,7 @@ int main(void)
                                        cmocka_unit_test(test_move_refused),
                                        cmocka_unit_test(test_move_hangs),
                                        cmocka_unit_test(test_dies_owing),
+                                       cmocka_unit_test(test_nccl_refuses),
                                        cmocka_unit_test(test_bare)};
 
     return RANK_CASE_MAIN("stream_faults", tests);

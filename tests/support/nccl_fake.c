@@ -6,6 +6,7 @@
 #include "base/shared_memory.h"
 #include "comm/nccl_meet.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,11 +24,14 @@ typedef struct box {
 } box_t;
 
 typedef struct post_office {
+    int joined;                        /* atomic builtins: ranks that have come to meet */
     box_t boxes[MAX_RANKS][MAX_RANKS]; /* [from][to] */
 } post_office_t;
 
 struct ncclComm {
-    int looks;              /* that are left of those for which it is in progress */
+    int looks;             /* that are left of those for which it is in progress */
+    post_office_t *office; /* it is in progress until `size` ranks have come; NULL: one alone */
+    int size;
     ncclResult_t last;      /* what it says then */
     ncclComm_t child;       /* that is being split off */
     ncclComm_t *child_to;   /* where its handle is written at the end */
@@ -53,6 +57,20 @@ static nccl_fake_moves_t moves; /* atomic builtins */
 
 void nccl_fake_link(void)
 {
+}
+
+static nccl_fake_meets_t meets;
+static post_office_t *meeting; /* of the link that is being opened */
+static int alive;
+
+void nccl_fake_meets(nccl_fake_meets_t how)
+{
+    meets = how;
+}
+
+int nccl_fake_alive(void)
+{
+    return __atomic_load_n(&alive, __ATOMIC_ACQUIRE);
 }
 
 void nccl_fake_moves(nccl_fake_moves_t how)
@@ -99,7 +117,15 @@ static ncclComm_t new_comm(int looks)
 
     if (comm == NULL) abort();
     comm->looks = looks;
+    (void)__atomic_add_fetch(&alive, 1, __ATOMIC_ACQ_REL);
     return comm;
+}
+
+static void free_comm(ncclComm_t comm)
+{
+    if (comm == NULL) return;
+    (void)__atomic_sub_fetch(&alive, 1, __ATOMIC_ACQ_REL);
+    free(comm);
 }
 
 ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm_p, int size, ncclUniqueId id, int rank,
@@ -107,7 +133,12 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm_p, int size, ncclUniqueId i
 {
     (void)id;
     if (size > MAX_RANKS || rank >= size || config->blocking != 0) return ncclInvalidArgument;
-    *comm_p = new_comm(LOOKS);
+    if (meets == NCCL_FAKE_REFUSES_TO) return ncclSystemError;
+    *comm_p = new_comm(meets == NCCL_FAKE_WAITS ? INT_MAX : LOOKS);
+    (*comm_p)->office = meeting;
+    (*comm_p)->size = size;
+    if (meeting != NULL) (void)__atomic_add_fetch(&meeting->joined, 1, __ATOMIC_ACQ_REL);
+    (*comm_p)->last = meets == NCCL_FAKE_BREAKS ? ncclSystemError : ncclSuccess;
     return ncclInProgress;
 }
 
@@ -130,6 +161,10 @@ ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t *comm
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *r)
 {
+    *r = ncclInProgress;
+    if (comm->office != NULL &&
+        __atomic_load_n(&comm->office->joined, __ATOMIC_ACQUIRE) < comm->size)
+        return ncclSuccess;
     if (comm->looks > 0 && --comm->looks == 0 && comm->child != NULL) {
         *comm->child_to = comm->child; /* also when it failed */
         comm->last = comm->child_end;
@@ -144,15 +179,15 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
     if (comm == NULL) return ncclSuccess;
     if (comm->looks > 0) return ncclInvalidArgument;
-    free(comm);
+    free_comm(comm);
     return ncclSuccess;
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t comm)
 {
     if (comm == NULL) return ncclSuccess;
-    free(comm->child);
-    free(comm);
+    free_comm(comm->child);
+    free_comm(comm);
     return ncclSuccess;
 }
 
@@ -179,7 +214,11 @@ base_status_t comm_nccl_link_open(base_device_t *dev, int rank, int size, const 
     link->who = (comm_nccl_caller_t){.ctx = ctx, .rank = rank};
     memcpy(&name, id->bytes, sizeof name);
     base_status_t st = base_shared_open(ctx, &name, NULL, "fake", &link->memory);
-    if (st >= 0) st = comm_nccl_meet(&link->who, size, id, way, &link->comm);
+    if (st >= 0) {
+        meeting = base_shared_address(link->memory);
+        st = comm_nccl_meet(&link->who, size, id, way, &link->comm);
+        meeting = NULL;
+    }
     if (st == BASE_OK) {
         take_made(link, &name);
         link->office = base_shared_address(link->memory);

@@ -16,4 +16,15 @@ typedef enum nccl_fake_moves {
 } nccl_fake_moves_t;
 void nccl_fake_moves(nccl_fake_moves_t how);
 
+/* What the next communicators of this process do that ranks meet in. */
+typedef enum nccl_fake_meets {
+    NCCL_FAKE_MEETS,
+    NCCL_FAKE_REFUSES_TO, /* the call fails */
+    NCCL_FAKE_BREAKS,     /* it fails while it is in progress */
+    NCCL_FAKE_WAITS       /* it is in progress for ever: not all ranks have come */
+} nccl_fake_meets_t;
+void nccl_fake_meets(nccl_fake_meets_t how);
+/* Communicators of this process that are alive. */
+int nccl_fake_alive(void);
+
 #endif
