@@ -160,6 +160,57 @@ static void expect_no_device(comm_mpi_t *mpi, int rank, comm_transport_t transpo
     assert_string_equal(error.text, "strict:1: no such GPU");
 }
 
+/* ==== memory of another rank that cannot be read ==== */
+
+static enum { READS, READS_ZEROS, REFUSES } check_does; /* copies and downloads of this process */
+
+base_status_t __real_base_copy(base_stream_t *s, const base_range_t *dst, const base_range_t *src);
+base_status_t __wrap_base_copy(base_stream_t *s, const base_range_t *dst, const base_range_t *src);
+base_status_t __wrap_base_copy(base_stream_t *s, const base_range_t *dst, const base_range_t *src)
+{
+    return check_does == READS_ZEROS ? base_fill(s, dst, 0) : __real_base_copy(s, dst, src);
+}
+
+base_status_t __real_base_download(base_stream_t *s, void *dst, base_mem_t src, int64_t bytes);
+base_status_t __wrap_base_download(base_stream_t *s, void *dst, base_mem_t src, int64_t bytes);
+base_status_t __wrap_base_download(base_stream_t *s, void *dst, base_mem_t src, int64_t bytes)
+{
+    if (check_does == REFUSES)
+        return BASE_FAIL(base_device_ctx(base_stream_device(s)), BASE_ERR_DEVICE, BASE_MSG_INT_01,
+                         "check: the copy is refused");
+    return __real_base_download(s, dst, src, bytes);
+}
+
+/* As between GPUs that see each other's memory and read something else, or whose copy fails (it is still under way then): `auto`
+ * takes another transport, on all ranks, and says why; who asked for copy engines is told. */
+static void expect_unreadable(comm_mpi_t *mpi, int rank, int refuses, uint64_t seed)
+{
+    const char *why = refuses ? "rank 1: check: the copy is refused"
+                              : "rank 1: memory of rank 0: "; /* how many of which bytes */
+    const base_status_t wanted = refuses ? BASE_ERR_DEVICE : BASE_ERR_COMM;
+    base_log_t *log = NULL;
+    said_t said = {0};
+    seen_t seen = {0};
+    base_error_t error;
+
+    assert_int_equal(base_log_create(BASE_LOG_INFO, &log), BASE_OK);
+    base_log_set_terminal(log, keep_text, &said, 0);
+    const comm_mpi_options_t automatic = {
+        .device = BASE_DEVICE_STRICT, .transport = COMM_TRANSPORT_AUTO, .seed = seed, .log = log};
+    const comm_mpi_options_t asked = {.device = BASE_DEVICE_STRICT,
+                                      .transport = COMM_TRANSPORT_COPY_ENGINE};
+    if (rank == 1) check_does = refuses ? REFUSES : READS_ZEROS;
+    assert_int_equal(comm_mpi_run(mpi, &automatic, look, &seen, &error), BASE_OK);
+    assert_string_equal(seen.transport, "mpi");
+    assert_non_null(strstr(said.text, "transport mpi instead of copy_engine: "));
+    assert_non_null(strstr(said.text, why));
+    assert_int_equal(comm_mpi_run(mpi, &asked, look, &seen, &error), wanted);
+    assert_string_equal(base_message_id(error.message), refuses ? "INT-01" : "COMM-05");
+    assert_ptr_equal(strstr(error.text, why), error.text);
+    check_does = READS;
+    base_log_destroy(log);
+}
+
 #define REPORT "mpi_process.report"
 #define AT_IT_NS                                                                                   \
     INT64_C(3000000000) /* longer than ranks wait for others that have no news to tell */
@@ -276,6 +327,9 @@ static void test_process(void **state)
     test_fall_back(mpi, rank);
     expect_no_device(mpi, rank, COMM_TRANSPORT_MPI);
     expect_no_device(mpi, rank, COMM_TRANSPORT_AUTO);
+    expect_unreadable(mpi, rank, 0, 1);
+    for (uint64_t seed = 1; seed <= 16; seed++) /* copies begin sooner or later */
+        expect_unreadable(mpi, rank, 1, seed);
     expect_report(mpi);
     assert_int_equal(comm_mpi_speaker(mpi), 0);
     if (rank == 0) (void)unlink(DONE);
