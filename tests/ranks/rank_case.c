@@ -29,9 +29,9 @@ static base_status_t noted(comm_group_t *group, base_ctx_t *ctx, base_device_t *
     v->status = run->fn(group, ctx, dev, run);
     v->ended_ns = base_clock_ns();
     v->has_error = base_ctx_error(ctx, &v->error);
-    if (live_objects(ctx) != live && v->wrong[0] == '\0')
-        (void)snprintf(v->wrong, sizeof v->wrong, "%lld objects remain",
-                       (long long)(live_objects(ctx) - live));
+    const int64_t left = live_objects(ctx) - live;
+    if ((left < 0 || left > run->keeps) && v->wrong[0] == '\0')
+        (void)snprintf(v->wrong, sizeof v->wrong, "%lld objects remain", (long long)left);
     return v->status;
 }
 

@@ -39,8 +39,9 @@ typedef struct rank_case {
     void *user;        /* the test's own */
     size_t user_bytes; /* of it, when ranks share it: memory of all processes meanwhile; else 0 */
     int64_t chunk_bytes, direct_bytes; /* over MPI: comm/mpi.h */
-    base_status_t status;              /* of comm_threads_run, or rank 0's of comm_mpi_run */
-    base_error_t error;                /* likewise */
+    int64_t keeps; /* buffers that the transport makes meanwhile and keeps for what comes later */
+    base_status_t status; /* of comm_threads_run, or rank 0's of comm_mpi_run */
+    base_error_t error;   /* likewise */
     rank_verdict_t of[RANKS_MAX];
     comm_rank_fn fn;
 } rank_case_t;

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/device/device_host.h"
+#include "base/memory.h"
 
 #include <stdlib.h>
 
@@ -412,6 +413,83 @@ static void test_delay(void **state)
     }
 }
 
+/* ==== more in one exchange than a transport has room for at first: messages, and bytes to pack ==== */
+
+#define LONG_LIST 600
+#define WIDE_ROWS 700
+#define WIDE_BYTES                                                                                 \
+    (WIDE_ROWS * (int64_t)BYTES) /* of which half are sent, so that they are packed */
+#define DIRECT_BYTES 256
+
+typedef struct long_lists {
+    base_range_t out[LONG_LIST + 1], in[LONG_LIST + 1];
+} long_lists_t;
+
+static void make_long(long_lists_t *l, base_buffer_t *buffer)
+{
+    const base_range_t wide = {base_mem(buffer, 0), BYTES / 2, WIDE_ROWS, BYTES};
+    const int64_t half =
+        WIDE_BYTES + LONG_LIST * DIRECT_BYTES; /* what is received lies behind it */
+
+    for (int i = 0; i < LONG_LIST; i++) {
+        l->out[i] = rank_range(buffer, WIDE_BYTES + i * DIRECT_BYTES, DIRECT_BYTES);
+        l->in[i] = rank_range(buffer, half + WIDE_BYTES + i * DIRECT_BYTES, DIRECT_BYTES);
+    }
+    l->out[LONG_LIST] = l->in[LONG_LIST] = wide;
+    l->in[LONG_LIST].mem.offset = half;
+}
+
+static base_status_t long_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev, void *user)
+{
+    rank_case_t *run = user;
+    const int me = comm_group_rank(group);
+    const int64_t half = WIDE_BYTES + LONG_LIST * DIRECT_BYTES;
+    long_lists_t *l = base_calloc(ctx, 1, sizeof *l, "lists");
+    unsigned char *got = base_calloc(ctx, half, 1, "what came");
+    rank_gear_t gear = {0};
+    comm_ticket_t ticket;
+    base_status_t st = BASE_ERR_NOMEM;
+
+    if (l == NULL || got == NULL) goto out;
+    BASE_TRY_GOTO(rank_gear_open(&gear, dev, BASE_STREAM_ASYNC, 2 * half), st, out);
+    make_long(l, gear.buffer);
+    for (int64_t i = 0; i < half; i++)
+        got[i] = (unsigned char)(i / 64 * 7 + i + me);
+    BASE_TRY_GOTO(base_upload(gear.stream, base_mem(gear.buffer, 0), got, half), st, out);
+    const comm_peer_t peer = {1 - me, LONG_LIST + 1, LONG_LIST + 1, l->out, l->in};
+    const comm_exchange_t ex = {.num_peers = 1, .peers = &peer, .after = gear.stream};
+    BASE_TRY_GOTO(comm_exchange_begin(group, COMM_CHANNEL_PING, &ex, &ticket), st, out);
+    BASE_TRY_GOTO(comm_exchange_complete(group, ticket, gear.stream), st, out);
+    BASE_TRY_GOTO(base_download(gear.stream, got, base_mem(gear.buffer, half), half), st, out);
+    BASE_TRY_GOTO(base_stream_sync(gear.stream), st, out);
+    for (int64_t i = 0; i < half; i++)
+        if (i >= WIDE_BYTES || i % BYTES < BYTES / 2)
+            RANK_CHECK(run, me, got[i] == (unsigned char)(i / 64 * 7 + i + 1 - me), "byte %lld",
+                       (long long)i);
+    st = comm_barrier(group);
+out:
+    if (st < 0) comm_group_stop(group, NULL);
+    rank_gear_close(&gear);
+    base_free(ctx, got);
+    base_free(ctx, l);
+    return st;
+}
+
+static void test_long_lists(void **state)
+{
+    const base_device_kind_t devices[] = {BASE_DEVICE_CPU, BASE_DEVICE_STRICT};
+
+    (void)state;
+    for (int d = 0; d < 2; d++) {
+        rank_case_t run = order_case(2, devices[d], NULL);
+
+        run.direct_bytes = DIRECT_BYTES;
+        run.keeps = strcmp(rank_case_transport(), "nccl") == 0 ? 2 : 0; /* larger staging */
+        rank_case_run(&run, long_rank);
+        rank_case_assert_ok(&run);
+    }
+}
+
 /* ==== a rank alone, on every device: positions, events and tickets, and nothing to wait for ==== */
 
 static base_status_t alone_geared(rank_case_t *run, comm_group_t *group, base_device_t *dev,
@@ -474,7 +552,7 @@ int main(void)
         cmocka_unit_test(test_begin_returns), cmocka_unit_test(test_per_peer),
         cmocka_unit_test(test_ready),         cmocka_unit_test(test_sent),
         cmocka_unit_test(test_hold_back),     cmocka_unit_test(test_delay),
-        cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_long_lists),    cmocka_unit_test(test_alone),
     };
 
     if (rank_case_on_gpus()) return RANK_CASE_MAIN("exchange_order", on_gpus);
