@@ -24,6 +24,12 @@ static int fails(const char *function)
     return 1;
 }
 
+/* The call waits for all that the device was given. */
+static void waits(void)
+{
+    if (cuda_fake.hangs) abort();
+}
+
 /* Ends the function with the error that it would have. What cannot be given back counts as alive, though it is not kept. */
 #define MAY_FAIL(e)                                                                                \
     do {                                                                                           \
@@ -93,12 +99,34 @@ cudaError_t cudaMemGetInfo(size_t *not_taken, size_t *all)
 
 /* ==== memory ==== */
 
+#define MAX_TAKEN 64
+static void *taken[MAX_TAKEN];
+
 static cudaError_t take(void **address, size_t bytes, int64_t *alive)
 {
-    *address = malloc(bytes);
+    int i = 0;
+
+    while (i < MAX_TAKEN && taken[i] != NULL)
+        i++;
+    *address = i < MAX_TAKEN ? malloc(bytes) : NULL;
     if (*address == NULL) return cudaErrorMemoryAllocation;
+    taken[i] = *address;
     (*alive)++;
     return cudaSuccess;
+}
+
+static void give_back(void *address)
+{
+    for (int i = 0; i < MAX_TAKEN; i++)
+        if (taken[i] == address) taken[i] = NULL;
+    free(address);
+}
+
+void cuda_fake_end(void)
+{
+    for (int i = 0; i < MAX_TAKEN; i++)
+        give_back(taken[i]);
+    cuda_fake = (cuda_fake_t){0};
 }
 
 cudaError_t cudaMalloc(void **address, size_t bytes)
@@ -109,7 +137,8 @@ cudaError_t cudaMalloc(void **address, size_t bytes)
 
 cudaError_t cudaFree(void *address)
 {
-    free(address);
+    waits();
+    give_back(address);
     MAY_FAIL(cudaErrorUnknown);
     cuda_fake.device--;
     return cudaSuccess;
@@ -124,7 +153,8 @@ cudaError_t cudaHostAlloc(void **address, size_t bytes, unsigned flags)
 
 cudaError_t cudaFreeHost(void *address)
 {
-    free(address);
+    waits();
+    give_back(address);
     MAY_FAIL(cudaErrorUnknown);
     cuda_fake.pinned--;
     return cudaSuccess;
@@ -142,6 +172,7 @@ cudaError_t cudaHostRegister(void *address, size_t bytes, unsigned flags)
 
 cudaError_t cudaHostUnregister(void *address)
 {
+    waits();
     (void)address;
     MAY_FAIL(cudaErrorUnknown);
     cuda_fake.registered--;
@@ -183,6 +214,7 @@ cudaError_t cudaIpcOpenMemHandle(void **address, cudaIpcMemHandle_t handle, unsi
 
 cudaError_t cudaIpcCloseMemHandle(void *address)
 {
+    waits();
     (void)address;
     MAY_FAIL(cudaErrorUnknown);
     cuda_fake.opened--;
@@ -226,7 +258,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     (void)stream;
     MAY_FAIL(cudaErrorECCUncorrectable);
-    return cudaSuccess;
+    return cuda_fake.hangs ? cudaErrorNotReady : cudaSuccess;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
@@ -279,7 +311,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
 {
     (void)event;
     MAY_FAIL(cudaErrorUnknown);
-    return cudaSuccess;
+    return cuda_fake.hangs ? cudaErrorNotReady : cudaSuccess;
 }
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)

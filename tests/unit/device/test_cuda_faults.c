@@ -2,8 +2,8 @@
  * what a rank does with its device fails once, and where pinned memory comes from when the driver does not take ours. */
 #include "tests/support/ctx_fixture.h"
 
+#include "base/device/device_cuda.h"
 #include "base/device/device_host.h"
-#include "base/device/device_ops.h"
 #include "tests/support/cuda_fake.h"
 
 #include <stdio.h>
@@ -69,11 +69,11 @@ static base_status_t use(gear_t *g, unsigned char *got)
 
 static void end(gear_t *g)
 {
+    base_stream_destroy(g->async); /* first: what they were given uses the rest */
+    base_stream_destroy(g->compute);
     base_counter_bank_destroy(g->bank);
     base_counter_destroy(g->counter);
     base_event_destroy(g->event);
-    base_stream_destroy(g->async);
-    base_stream_destroy(g->compute);
     base_buffer_free(g->view);
     base_buffer_free(g->weights);
     base_buffer_free(g->large);
@@ -142,6 +142,68 @@ static void test_each_call(void **state)
         n++;
     print_message("%lld calls\n", (long long)n - 1);
     assert_true(n > 60);
+}
+
+/* ==== a GPU that does not come back ==== */
+
+/* Waits end by the deadline or the stop flag, and what is then taken down waits for nothing: it is left to the end of the
+ * process. */
+static void test_hangs(void **state)
+{
+    base_ctx_t *ctx = fixture_ctx();
+    const int32_t stop = 1;
+    unsigned char got[2];
+    gear_t g = {0};
+
+    (void)state;
+    cuda_fake = (cuda_fake_t){0};
+    assert_int_equal(make(ctx, &g), BASE_OK);
+    assert_int_equal(use(&g, got), BASE_OK);
+    base_ctx_set_deadline_ms(ctx, 50);
+    cuda_fake.hangs = 1;
+    assert_int_equal(base_event_query(g.event), BASE_PENDING);
+    assert_int_equal(base_event_wait(g.event, "the event"), BASE_ERR_TIMEOUT);
+    fixture_expect_error(ctx, BASE_ERR_TIMEOUT, "COMM-02", "the event: not there after 50 ms");
+    assert_int_equal(base_stream_sync(g.compute), BASE_ERR_TIMEOUT);
+    fixture_expect_error(ctx, BASE_ERR_TIMEOUT, "COMM-02", "compute: work is pending after 50 ms");
+    base_ctx_set_stop_flag(ctx, &stop);
+    assert_int_equal(base_stream_sync(g.async), BASE_ERR_PEER);
+    fixture_expect_error(ctx, BASE_ERR_PEER, "COMM-01", "copies: asked to stop");
+    /* It has failed for good. */
+    assert_int_equal(base_stream_signal(g.compute, g.counter, 9), BASE_ERR_TIMEOUT);
+    const int64_t memory = cuda_fake.device + cuda_fake.pinned + cuda_fake.registered;
+    end(&g);
+    assert_int_equal(cuda_fake.device + cuda_fake.pinned + cuda_fake.registered, memory);
+    base_ctx_clear_error(ctx);
+    base_ctx_set_stop_flag(ctx, NULL);
+    fixture_ctx_end(ctx);
+    cuda_fake_end();
+}
+
+/* More pieces of work than may be under way: to give the next one waits, with the deadline. */
+static void test_full_queue(void **state)
+{
+    base_ctx_t *ctx = fixture_ctx();
+    base_status_t st = BASE_OK;
+    gear_t g = {0};
+    int given = 0;
+
+    (void)state;
+    cuda_fake = (cuda_fake_t){0};
+    assert_int_equal(make(ctx, &g), BASE_OK);
+    const base_range_t all = {base_mem(g.weights, 0), BYTES, 1, BYTES};
+    base_ctx_set_deadline_ms(ctx, 50);
+    for (; given < 1000 && st >= 0; given++) {
+        st = base_fill(g.compute, &all, 1);
+        cuda_fake.hangs = given >= BASE_CUDA_PACE_EVENTS * BASE_CUDA_PACE_STRIDE / 2;
+    }
+    assert_int_equal(st, BASE_ERR_TIMEOUT);
+    fixture_expect_error(ctx, BASE_ERR_TIMEOUT, "COMM-02", "compute: work is pending after 50 ms");
+    assert_true(given <= BASE_CUDA_PACE_EVENTS * BASE_CUDA_PACE_STRIDE + 1);
+    cuda_fake.hangs = 0;
+    end(&g);
+    assert_int_equal(alive(), 0);
+    fixture_ctx_end(ctx);
 }
 
 /* ==== pinned memory ==== */
@@ -225,8 +287,9 @@ static void test_pinned(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_call),
-                                       cmocka_unit_test(test_pinned)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_each_call), cmocka_unit_test(test_hangs),
+        cmocka_unit_test(test_full_queue), cmocka_unit_test(test_pinned)};
 
     return cmocka_run_group_tests_name("cuda_faults", tests, NULL, NULL);
 }
