@@ -131,15 +131,21 @@ __device__ __forceinline__ key_span keys_seen(int position, int key, int window)
     return {max(0, position - window + 1 - key), min(LANES, position - key + 1)};
 }
 
+/* The block's tile of packed rows. */
+__device__ __forceinline__ void find_rows(place *at, const task_list &list, int dim)
+{
+    find_place(at, list, list.first_item, static_cast<int>(blockIdx.x),
+               [=](const kern_attention_task_t &t) {
+                   return (t.q_row0 + t.q_rows - t.kv_row0) * dim * 4;
+               });
+}
+
 __global__ void __launch_bounds__(THREADS, 2)
     fwd_any_dim(const __grid_constant__ fwd_params p, int dim)
 {
     __shared__ float rows[WARPS][MAX_DIM];
     __shared__ place at;
-    find_place(&at, p.list, p.list.first_item, static_cast<int>(blockIdx.x),
-               [=](const kern_attention_task_t &t) {
-                   return (t.q_row0 + t.q_rows - t.kv_row0) * dim * 4;
-               });
+    find_rows(&at, p.list, dim);
     const kern_attention_task_t &t = p.list.tasks[at.task];
     const packed_row r = row_of(t, p.dims.group, at.num_tiles - 1 - at.tile);
     if (!r.exists) return; /* a whole warp; nobody meets any more */
@@ -180,10 +186,7 @@ __global__ void __launch_bounds__(THREADS, 2)
 {
     __shared__ float rows[WARPS][2][MAX_DIM];
     __shared__ place at;
-    find_place(&at, p.list, p.list.first_item, static_cast<int>(blockIdx.x),
-               [=](const kern_attention_task_t &t) {
-                   return (t.q_row0 + t.q_rows - t.kv_row0) * dim * 4;
-               });
+    find_rows(&at, p.list, dim);
     const kern_attention_task_t &t = p.list.tasks[at.task];
     const packed_row r = row_of(t, p.dims.group, at.num_tiles - 1 - at.tile);
     if (!r.exists) return;
