@@ -17,7 +17,7 @@ extern "C" {
 
 const kern_ops_t *kern_cuda_ops(void); /* NULL in builds without CUDA */
 
-/* Head dims that are multiples of 8, others BASE_ERR_UNSUPPORTED; tens of times faster with 64 and 128. Addresses and strides of q, k, v, o, d_o, dq,
+/* Head dims that are multiples of 8, others BASE_ERR_UNSUPPORTED; fast with 64 and 128. Addresses and strides of q, k, v, o, d_o, dq,
  * dk, dv are multiples of 16 bytes; q_row0 + q_rows and q_rows R are at most 2^31 - 4097; else
  * BASE_ERR_ARG. */
 int kern_cuda_attention_has_head_dim(int64_t head_dim);

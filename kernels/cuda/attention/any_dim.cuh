@@ -1,5 +1,5 @@
 /* Core attention for head dims that are neither 64 nor 128: any multiple of 8 up to 256. A warp for each packed row, or each key, with
- * plain multiplications and no matrix engine; tens of times slower than the other kernels, so that a model of any shape runs. */
+ * plain multiplications and no matrix engine: so that a model of any shape runs, slowly. */
 #ifndef CADRE_KERNELS_CUDA_ATTENTION_ANY_DIM_CUH
 #define CADRE_KERNELS_CUDA_ATTENTION_ANY_DIM_CUH
 
