@@ -37,26 +37,21 @@ int needed_by(const items_t &items)
 
 /* The items of a launch as launch_bwd_sm90 makes it on a device of so many processors. */
 template <int D>
-launch_t launched(std::vector<kern_attention_task_t> tasks, int group, int window, int processors)
+launch_t launched(const std::vector<kern_attention_task_t> &tasks, int group, int window,
+                  int processors)
 {
     const encode_map_t no_map = [](auto...) { return CUDA_SUCCESS; };
     const auto args = std::make_unique<bwd_params>();
     const auto p = std::make_unique<bwd_sm90_params>();
-    int order[BWD_SM90_TASKS];
+    int order[MAX_TASKS];
     launch_t launch;
-    std::stable_sort(tasks.begin(), tasks.end(),
-                     [](const kern_attention_task_t &a, const kern_attention_task_t &b) {
-                         return a.q_row0 + a.q_rows - a.kv_row0 > b.q_row0 + b.q_rows - b.kv_row0;
-                     });
-    for (size_t i = 0; i < tasks.size(); i++) {
-        order[i] = static_cast<int>(i);
-        args->list.tasks[i] = tasks[i];
-    }
+    args->list.num_tasks = static_cast<int32_t>(tasks.size());
+    std::copy(tasks.begin(), tasks.end(), args->list.tasks);
+    order_tasks(args->list, order, keys_of);
     args->dims.group = divider::of(group);
     args->dims.window = window;
     args->workspace = p.get(); /* there is one */
-    if (!describe_tasks<D>(p.get(), no_map, *args, {order, static_cast<int>(tasks.size())},
-                           processors))
+    if (!describe_tasks<D>(p.get(), no_map, *args, {order, args->list.num_tasks}, processors))
         abort();
     for (int i = 0; i < num_key_items(*p); i++)
         launch.items.push_back(key_place_of(*p, i));

@@ -1,5 +1,6 @@
 /* The sm_90a backward on the host: describes tasks and launches the two kernels. */
 #include "kernels/cuda/attention/bwd_sm90_items.cuh"
+#include "kernels/cuda/attention/sm90_launch.cuh"
 
 #include <algorithm>
 
@@ -47,6 +48,12 @@ int32_t key_section(const bwd_sm90_task &t, int64_t row_bytes, bool chained, int
     return (heads + sections - 1) / sections;
 }
 
+/* Tasks come by it, those of the most first, as order_key_items wants them. */
+int64_t keys_of(const kern_attention_task_t &t)
+{
+    return t.q_row0 + t.q_rows - t.kv_row0;
+}
+
 template <int D>
 bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params &p,
                     task_range range, int processors)
@@ -71,8 +78,7 @@ bool describe_tasks(bwd_sm90_params *out, encode_map_t encode, const bwd_params 
     int32_t row_items = 0, slots = 0;
     for (int i = 0; i < range.count; i++) {
         const kern_attention_task_t &t = p.list.tasks[range.order[i]];
-        const int64_t keys = t.q_row0 + t.q_rows - t.kv_row0,
-                      tokens = 128 / BWD_ROWS<D> * box_tokens;
+        const int64_t keys = keys_of(t), tokens = 128 / BWD_ROWS<D> * box_tokens;
         if (!make_token_map(encode, &out->q_maps[i],
                             {p.q + t.q, t.q_rows, R, D, t.kv_heads, 2 * int64_t{R} * D,
                              2 * t.q_head, box_tokens}) ||
@@ -124,21 +130,13 @@ cudaError_t launch_bwd_sm90(const bwd_params &p, int32_t head_dim, cudaStream_t 
     *done = false;
     if (encode == nullptr || p.dims.group.divisor > (head_dim == 64 ? BWD_ROWS<64> : BWD_ROWS<128>))
         return cudaSuccess;
-    int device = 0, processors = 0;
-    cudaError_t e = cudaGetDevice(&device);
-    if (e == cudaSuccess)
-        e = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    int processors = 0;
+    cudaError_t e = count_processors(&processors);
     if (e != cudaSuccess) return e;
 
-    /* Those of the most keys first, as order_key_items wants them. */
     int order[MAX_TASKS];
     const int num_tasks = p.list.num_tasks;
-    for (int i = 0; i < num_tasks; i++)
-        order[i] = i;
-    std::stable_sort(order, order + num_tasks, [&p](int x, int y) {
-        const kern_attention_task_t &a = p.list.tasks[x], &b = p.list.tasks[y];
-        return a.q_row0 + a.q_rows - a.kv_row0 > b.q_row0 + b.q_rows - b.kv_row0;
-    });
+    order_tasks(p.list, order, keys_of);
     const int launches = (num_tasks + BWD_SM90_TASKS - 1) / BWD_SM90_TASKS;
     for (int i = 0; i < launches; i++) {
         const int begin = num_tasks * i / launches, end = num_tasks * (i + 1) / launches;

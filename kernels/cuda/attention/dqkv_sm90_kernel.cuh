@@ -16,8 +16,8 @@ namespace kern_attention
 namespace bwd_keys
 {
 
-/* Of about a microsecond each, for the rest of a group: some fifty times as many as it takes to come. Then a block begins without it,
- * so that a launch also ends where others hold the processors that the group needs. */
+/* Looks for the rest of a group, 200 ns and the way to memory apart: far more than it takes to come (32 tiles of rows at 2.6 us). Then a
+ * block begins without it, so that a launch also ends where others hold the processors that the group needs. */
 constexpr int GROUP_POLLS = 4096;
 
 template <int D> __device__ __forceinline__ void dqkv_block(const bwd_sm90_params &p)

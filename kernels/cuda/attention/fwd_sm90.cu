@@ -1,5 +1,6 @@
 /* The sm_90a forward on the host: describes tasks and launches the kernel of the head dim. */
 #include "kernels/cuda/attention/fwd_sm90_items.cuh"
+#include "kernels/cuda/attention/sm90_launch.cuh"
 
 #include <algorithm>
 
@@ -75,21 +76,13 @@ cudaError_t launch_fwd_sm90(const fwd_params &p, int32_t head_dim, cudaStream_t 
     const int32_t rows = head_dim == 64 ? FWD_SM90_ROWS<64> : FWD_SM90_ROWS<128>;
     *done = false;
     if (encode == nullptr) return cudaSuccess;
-    int device = 0, processors = 0;
-    cudaError_t e = cudaGetDevice(&device);
-    if (e == cudaSuccess)
-        e = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    int processors = 0;
+    cudaError_t e = count_processors(&processors);
     if (e != cudaSuccess) return e;
 
-    /* The longest tasks first. */
     int order[MAX_TASKS];
     const int num_tasks = p.list.num_tasks;
-    for (int i = 0; i < num_tasks; i++)
-        order[i] = i;
-    std::stable_sort(order, order + num_tasks, [&p](int x, int y) {
-        const kern_attention_task_t &a = p.list.tasks[x], &b = p.list.tasks[y];
-        return a.q_row0 + a.q_rows > b.q_row0 + b.q_rows;
-    });
+    order_tasks(p.list, order, [](const kern_attention_task_t &t) { return t.q_row0 + t.q_rows; });
     const int launches = (num_tasks + SM90_TASKS - 1) / SM90_TASKS;
     for (int i = 0; i < launches; i++) {
         const int begin = num_tasks * i / launches, end = num_tasks * (i + 1) / launches;
