@@ -182,9 +182,12 @@ base_status_t comm_control_exchange(comm_control_t *control, const comm_control_
 
 base_status_t comm_control_finish(comm_control_t *control)
 {
-    for (int i = 0; i < RING && !is_alone(control); i++)
-        BASE_TRY(comm_exchange_complete(control->group, control->ring[i].ticket, control->stream));
-    if (!is_alone(control)) BASE_TRY(base_stream_sync(control->stream));
+    if (!is_alone(control)) {
+        for (int i = 0; i < RING; i++)
+            BASE_TRY(
+                comm_exchange_complete(control->group, control->ring[i].ticket, control->stream));
+        BASE_TRY(base_stream_sync(control->stream));
+    }
     control->finished = control->calls;
     return BASE_OK;
 }
