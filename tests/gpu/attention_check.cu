@@ -264,7 +264,7 @@ void fuzz_case(gpu_fixture *fx, attention_bench *bench, fuzz_state *state, uint6
     const attention_shape s = random_shape(&seed);
     const double limit = gpu_random_below(&seed, 25) == 0 ? 5e8 : 1.2e8;
     const uint64_t before =
-        seed; /* what is drawn from it later: cases of recorded runs stay what they were */
+        seed; /* later draws begin here again, not behind the documents: so it was in recorded runs */
     const std::vector<std::pair<int64_t, int64_t>> documents = random_documents(s, limit, &seed);
     check_documents(fx, bench, state, s, documents, false, case_seed, before);
 }
