@@ -29,11 +29,15 @@ base_counter_t *comm_copy_arrival(comm_copy_engine_t *e, int channel, uint64_t s
     return e->arrived[channel][comm_copy_lane(sequence)][peer];
 }
 
+base_counter_t *comm_copy_lane_consumed_by(comm_copy_engine_t *e, int channel, int lane, int peer)
+{
+    return base_counter_bank_at(e->bank, comm_copy_consumed(e->g->group.size, channel, lane, peer));
+}
+
 base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, uint64_t sequence,
                                       int peer)
 {
-    return base_counter_bank_at(
-        e->bank, comm_copy_consumed(e->g->group.size, channel, comm_copy_lane(sequence), peer));
+    return comm_copy_lane_consumed_by(e, channel, comm_copy_lane(sequence), peer);
 }
 
 /* ==== begin ==== */

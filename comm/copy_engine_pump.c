@@ -108,6 +108,15 @@ static base_status_t check_late(const position_t *at, int64_t now)
 
 /* ==== comparing ==== */
 
+/* This rank's own lists as posted: the caller may have its lists back, when the peer was faster. */
+static const comm_copy_entry_t *posted_to(const position_t *at)
+{
+    comm_copy_engine_t *e = at->e;
+
+    return &comm_copy_entries(
+        comm_copy_posting(e->desk, e->g->group.size, at->channel, at->slot->sequence))[at->peer];
+}
+
 /* What the peer lists for this rank, if its posting is there yet: else 0, and nothing is listed. */
 static int read_entry(const position_t *at, comm_copy_entry_t *entry, comm_tag_t *tag)
 {
@@ -133,9 +142,7 @@ static int read_entry(const position_t *at, comm_copy_entry_t *entry, comm_tag_t
 
 static base_status_t compare(const position_t *at)
 {
-    /* This rank's own as posted: the caller may have its lists back, when the peer was faster. */
-    const comm_copy_entry_t *mine = &comm_copy_entries(comm_copy_posting(
-        at->e->desk, at->e->g->group.size, at->channel, at->slot->sequence))[at->peer];
+    const comm_copy_entry_t *mine = posted_to(at);
     const int me = at->e->g->group.rank;
     comm_tag_t tag;
     comm_copy_entry_t entry;
@@ -215,29 +222,60 @@ static base_status_t give_copies(const position_t *at, base_stream_t *stream)
     return BASE_OK;
 }
 
+/* Gives what a lane owes. */
+static base_status_t settle(comm_copy_engine_t *e, int c, int lane)
+{
+    comm_copy_debt_t *debt = &e->debts[c][lane];
+    base_stream_t *stream = e->pull[c][lane];
+    const int peer = debt->peer;
+    const int consumed = comm_copy_consumed(e->g->group.size, c, lane, e->g->group.rank);
+
+    if (debt->sequence == 0) return BASE_OK;
+    debt->told = debt->sequence;
+    debt->here = e->arrived[c][lane][peer];
+    debt->sequence = 0;
+    const base_signal_t signals[] = {
+        /* First: compare(). */
+        {base_counter_bank_at(e->peers[peer].bank, consumed), debt->told},
+        {debt->here, debt->told},
+    };
+    BASE_TRY(base_stream_signal_all(stream, signals, 2));
+    return comm_copy_ring_behind(e, stream, peer);
+}
+
+/* What lanes owe that have done all that was told of: from now on somebody may wait for it in vain. As long as they have
+ * not, the counters could not be raised yet, so that nobody loses time. */
+static base_status_t settle_idle(comm_copy_engine_t *e, int c)
+{
+    for (int l = 0; l < COMM_COPY_LANES; l++) {
+        const comm_copy_debt_t *debt = &e->debts[c][l];
+
+        if (debt->told == 0 || base_counter_value(debt->here) >= debt->told)
+            BASE_TRY(settle(e, c, l));
+    }
+    return BASE_OK;
+}
+
+/* Copies, and the counters behind them: at once, or with those of the second of a two. */
 static base_status_t pull(const position_t *at)
 {
     comm_copy_engine_t *e = at->e;
     const int c = at->channel, lane = comm_copy_lane(at->slot->sequence);
-    base_stream_t *stream = e->pull[c][lane];
-    const int consumed = comm_copy_consumed(e->g->group.size, c, lane, e->g->group.rank);
-    const base_signal_t signals[] = {
-        /* First: compare(). */
-        {base_counter_bank_at(e->peers[at->peer].bank, consumed), at->slot->sequence},
-        {e->arrived[c][lane][at->peer], at->slot->sequence},
-    };
+    const int is_first = comm_is_first_of_two(at->slot->sequence);
+    const int is_short = posted_to(at)->recv.bytes <= COMM_TWO_BYTES;
+    comm_copy_debt_t *debt = &e->debts[c][lane];
 
-    BASE_TRY(give_copies(at, stream));
-    BASE_TRY(base_stream_signal_all(stream, signals, 2));
-    return comm_copy_ring_behind(e, stream, at->peer);
+    if (is_first || !is_short || debt->peer != at->peer) BASE_TRY(settle(e, c, lane));
+    BASE_TRY(give_copies(at, e->pull[c][lane]));
+    debt->sequence = at->slot->sequence;
+    debt->peer = at->peer;
+    return is_first && is_short ? BASE_OK : settle(e, c, lane);
 }
 
-/* As posted: the caller may have its lists back. */
 static void trace(const position_t *at)
 {
     comm_copy_engine_t *e = at->e;
-    const comm_copy_entry_t *mine = &comm_copy_entries(
-        comm_copy_posting(e->desk, e->g->group.size, at->channel, at->slot->sequence))[at->peer];
+    const comm_copy_entry_t *mine = posted_to(at);
     const base_trace_note_t note = comm_note(&at->slot->tag, at->peer, mine->recv.bytes);
 
     if (mine->recv.num > 0)
@@ -335,6 +373,7 @@ static base_status_t look(comm_copy_engine_t *e, int *busy, int *open)
             if (*finished != s) BASE_TRY(progress_slot(e, c, comm_copy_slot(e, c, s), busy));
             if (*finished == s && s == *first) (*first)++;
         }
+        BASE_TRY(settle_idle(e, c));
         *open |= *first <= last;
     }
     return BASE_OK;
@@ -350,7 +389,7 @@ static void release_waits(comm_copy_engine_t *e)
             for (int r = 0; r < e->g->group.size; r++) {
                 if (!e->peers[r].is_here) continue;
                 base_counter_release(e->arrived[c][l][r]);
-                base_counter_release(comm_copy_consumed_by(e, c, (uint64_t)l, r));
+                base_counter_release(comm_copy_lane_consumed_by(e, c, l, r));
             }
 }
 

@@ -9,7 +9,8 @@
  *   arrived   the copies are done             (at once when there is nothing to receive)
  *   sent      the peer's copies are done      (at once when there is nothing to send)
  * Copies of one peer are given in the order of the exchanges, those of different peers in any. They are done in
- * that order within a lane: so each lane has counters of its own. */
+ * that order within a lane: so each lane has counters of its own, and by the value of a later exchange the earlier is
+ * done too (comm_copy_debt_t). */
 #ifndef CADRE_COMM_COPY_ENGINE_STATE_H
 #define CADRE_COMM_COPY_ENGINE_STATE_H
 
@@ -95,6 +96,15 @@ typedef struct comm_copy_known {
     uint64_t serial;
 } comm_copy_known_t;
 
+/* The counters behind copies that have been given to a lane and of which nobody is told yet: of one peer, and of at most the
+ * two exchanges of a two (comm/exchange.h). The pump's. */
+typedef struct comm_copy_debt {
+    uint64_t sequence;    /* the later exchange; 0: nothing is owed */
+    int peer;             /* to whom */
+    uint64_t told;        /* the last signal given to the lane: its value; 0: none yet */
+    base_counter_t *here; /* and where it is seen */
+} comm_copy_debt_t;
+
 typedef struct comm_copy_engine {
     comm_carrier_t carrier; /* first */
     comm_mpi_group_t *g;
@@ -113,6 +123,7 @@ typedef struct comm_copy_engine {
     int64_t *
         both_ready_ns[COMM_NUM_CHANNELS]; /* [slot][size] atomic builtins: when both had it ready */
     base_counter_t **arrived[COMM_NUM_CHANNELS][COMM_COPY_LANES]; /* [size] */
+    comm_copy_debt_t debts[COMM_NUM_CHANNELS][COMM_COPY_LANES];   /* the pump's */
     comm_copy_slot_t slots[COMM_NUM_CHANNELS][COMM_MAX_OPEN_EXCHANGES];
     comm_peer_t *remote; /* [size - 1] of the exchange that is begun */
 
@@ -144,9 +155,10 @@ static inline int64_t *comm_copy_ready_ns(comm_copy_engine_t *e, int channel, ui
     return &e->both_ready_ns[channel][slot * e->g->group.size + peer];
 }
 
+/* Both exchanges of a two take the same. */
 static inline int comm_copy_lane(uint64_t sequence)
 {
-    return (int)(sequence % COMM_COPY_LANES);
+    return (int)(sequence / 2 % COMM_COPY_LANES);
 }
 
 /* Counters of a bank. READY has one a slot, since what raises it are streams of the caller, which may be another one
@@ -177,6 +189,8 @@ static inline int comm_copy_num_counters(int size)
 base_counter_t *comm_copy_arrival(comm_copy_engine_t *e, int channel, uint64_t sequence, int peer);
 base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, uint64_t sequence,
                                       int peer);
+/* The latter by its lane. */
+base_counter_t *comm_copy_lane_consumed_by(comm_copy_engine_t *e, int channel, int lane, int peer);
 
 /* This rank's of that exchange. */
 static inline base_counter_t *comm_copy_own_ready(comm_copy_engine_t *e, int channel,

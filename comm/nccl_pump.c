@@ -11,8 +11,8 @@
 #include <sched.h>
 #include <sys/prctl.h>
 
-/* Between two looks. Headers wake the pump, the counter of what is ready does not: while something is begun and
- * not given it looks often, with a GPU at first without a pause. */
+/* Between two looks. Headers wake the pump, counters do not: while something is begun and not given, or not told of, it looks
+ * often, with a GPU at first without a pause. */
 #define SLEEP_NS      1000000
 #define OPEN_SLEEP_NS 20000
 #define GPU_SPIN_NS   100000
@@ -114,6 +114,14 @@ static base_status_t walk(const position_t *at, pass_t pass, int *num)
     return BASE_OK;
 }
 
+static void note_moved(const position_t *at)
+{
+    const comm_nccl_slot_t *slot = at->slot;
+
+    at->c->moves[slot->sequence % COMM_MAX_OPEN_EXCHANGES] = (comm_nccl_moved_t){
+        .tag = slot->tag, .peer = slot->num_peers > 0 ? slot->peers[0].rank : -1};
+}
+
 static base_status_t move(const position_t *at)
 {
     comm_nccl_t *n = at->n;
@@ -135,8 +143,44 @@ static base_status_t move(const position_t *at)
     BASE_TRY(walk(at, PASS_SEND, &num));
     BASE_TRY(walk(at, PASS_RECEIVE, &num));
     BASE_TRY(comm_nccl_link_move(c->link, c->move, n->pieces, num));
-    BASE_TRY(walk(at, PASS_UNPACK, &num));
-    return base_stream_signal(c->move, c->done, at->slot->sequence);
+    return walk(at, PASS_UNPACK, &num);
+}
+
+/* Gives `done` for all that is given. */
+static base_status_t settle(comm_nccl_channel_t *c)
+{
+    if (c->settled == c->moved) return BASE_OK;
+    c->settled = c->moved;
+    return base_stream_signal(c->move, c->done, c->settled);
+}
+
+/* The larger of what the exchange sends and receives. */
+static int64_t bytes_of(const comm_nccl_slot_t *slot)
+{
+    int64_t sent = 0, received = 0;
+
+    for (int i = 0; i < slot->num_peers; i++) {
+        const comm_peer_t *p = &slot->peers[i];
+
+        sent += comm_exchange_bytes(p->send, p->num_send);
+        received += comm_exchange_bytes(p->recv, p->num_recv);
+    }
+    return sent > received ? sent : received;
+}
+
+/* Gives the exchange, and `done` behind it: at once, or with that of the second of a two. */
+static base_status_t give(const position_t *at)
+{
+    comm_nccl_channel_t *c = at->c;
+    const int is_first = comm_is_first_of_two(at->slot->sequence);
+    const int is_short = bytes_of(at->slot) <= COMM_TWO_BYTES;
+
+    if (!is_short) BASE_TRY(settle(c));
+    note_moved(at);
+    BASE_TRY(move(at));
+    c->moved++;
+    c->moved_ns = base_clock_ns();
+    return is_first && is_short ? BASE_OK : settle(c);
 }
 
 /* ==== looking ==== */
@@ -187,14 +231,6 @@ static base_status_t check_moved(const position_t *at, int64_t now)
                      (now - c->moved_ns) / 1000000, late->peer);
 }
 
-static void note_moved(const position_t *at)
-{
-    const comm_nccl_slot_t *slot = at->slot;
-
-    at->c->moves[slot->sequence % COMM_MAX_OPEN_EXCHANGES] = (comm_nccl_moved_t){
-        .tag = slot->tag, .peer = slot->num_peers > 0 ? slot->peers[0].rank : -1};
-}
-
 static base_status_t look(comm_nccl_t *n, int *busy)
 {
     for (int i = 0; i < COMM_NUM_CHANNELS; i++) {
@@ -207,12 +243,11 @@ static base_status_t look(comm_nccl_t *n, int *busy)
             at.slot = comm_nccl_slot(c, c->moved + 1);
             BASE_TRY(can_move(&at, &yes));
             if (!yes) break;
-            note_moved(&at);
-            BASE_TRY(move(&at));
-            c->moved++;
-            c->moved_ns = base_clock_ns();
+            BASE_TRY(give(&at));
             *busy = 1;
         }
+        /* Until then it could not be raised yet. */
+        if (base_counter_value(c->done) >= c->settled) BASE_TRY(settle(c));
         BASE_TRY(check_moved(&at, base_clock_ns()));
     }
     return BASE_OK;
@@ -245,12 +280,14 @@ static void park(comm_nccl_t *n)
     (void)pthread_mutex_unlock(&n->g->process->mutex);
 }
 
-/* Something is begun and not given yet. */
+/* Something is begun and not given yet, or given and not told of. */
 static int has_open(comm_nccl_t *n)
 {
-    for (int i = 0; i < COMM_NUM_CHANNELS; i++)
-        if (n->channels[i].moved < __atomic_load_n(&n->channels[i].begun, __ATOMIC_ACQUIRE))
-            return 1;
+    for (int i = 0; i < COMM_NUM_CHANNELS; i++) {
+        const comm_nccl_channel_t *c = &n->channels[i];
+
+        if (c->settled < __atomic_load_n(&c->begun, __ATOMIC_ACQUIRE)) return 1;
+    }
     return 0;
 }
 

@@ -44,7 +44,7 @@ typedef struct comm_nccl_moved {
 typedef struct comm_nccl_channel {
     comm_nccl_link_t *link;
     base_stream_t *post; /* waits for events; the rank's thread feeds it */
-    base_stream_t *move; /* the pump feeds it; raises `done` behind each exchange */
+    base_stream_t *move; /* the pump feeds it; raises `done` behind an exchange, or behind two */
     base_counter_t *
         ready[COMM_MAX_OPEN_EXCHANGES]; /* of a slot, as what raises it are streams of the caller */
     base_counter_t *done;
@@ -56,6 +56,7 @@ typedef struct comm_nccl_channel {
     comm_nccl_slot_t slots[COMM_MAX_OPEN_EXCHANGES];
     uint64_t begun;   /* atomic builtins */
     uint64_t moved;   /* the pump's: last exchange that is given to the stream */
+    uint64_t settled; /* the pump's: last for which `done` is; it is owed for at most one more */
     int64_t moved_ns; /* the pump's: when one was, or was done */
     uint64_t seen_done;
     comm_nccl_moved_t moves[COMM_MAX_OPEN_EXCHANGES]; /* the pump's */
