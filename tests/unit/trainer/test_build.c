@@ -156,8 +156,9 @@ static void test_product_search(void **state)
 /* ==== creation ==== */
 
 typedef struct creation {
-    int64_t longest, tokens;
+    int64_t longest, tokens, memory_bytes;
     int full, layout_only, torture;
+    tr_recompute_t recompute; /* what was chosen, then */
     /* out */
     int64_t arena_bytes, failures, lots_tokens;
     base_status_t status;
@@ -188,6 +189,8 @@ static base_status_t create(creation_t *t, base_ctx_t *ctx, base_device_t *dev, 
                               .num_adapters = t->full ? 0 : 2,
                               .adapters = options,
                               .rank_columns = 8,
+                              .recompute = t->recompute,
+                              .memory_bytes = t->memory_bytes,
                               .layout_only = t->layout_only};
     tr_lot_options_t lots;
     tr_trainer_t *trainer = NULL;
@@ -196,6 +199,7 @@ static base_status_t create(creation_t *t, base_ctx_t *ctx, base_device_t *dev, 
     if (st >= 0) {
         t->arena_bytes = base_arena_bytes(trainer->arena);
         t->lots_tokens = lots.plans.tokens_per_trainer;
+        t->recompute = trainer->activations->recompute;
     }
     tr_trainer_destroy(trainer);
     return st;
@@ -259,6 +263,37 @@ static void test_too_long(void **state)
     assert_int_equal(t.status, BASE_OK);
     assert_int_equal(t.lots_tokens, 512);
 }
+/* train.recompute: auto takes the least that fits, from the one given on, and the last one where none does. */
+static void test_least_recompute(void **state)
+{
+    int64_t bytes[TR_NUM_RECOMPUTES];
+
+    (void)state;
+    for (int r = 0; r < TR_NUM_RECOMPUTES; r++) {
+        creation_t t = {.longest = 500, .tokens = 1024, .layout_only = 1, .recompute = r};
+
+        run_creation(&t);
+        assert_int_equal(t.status, BASE_OK);
+        assert_int_equal(t.recompute, r);
+        bytes[r] = t.arena_bytes;
+        if (r > 0) assert_true(bytes[r] < bytes[r - 1]);
+    }
+    for (int r = 0; r < TR_NUM_RECOMPUTES; r++)
+        for (int from = 0; from <= r; from++)
+            for (int64_t less = 0; less < 2; less++) {
+                const int last = r + 1 == TR_NUM_RECOMPUTES;
+                creation_t t = {.longest = 500,
+                                .tokens = 1024,
+                                .layout_only = (int)less,
+                                .recompute = from,
+                                .memory_bytes = bytes[r] - less};
+
+                run_creation(&t);
+                assert_int_equal(t.status, BASE_OK);
+                assert_int_equal(t.recompute, last ? r : r + (int)less);
+                assert_int_equal(t.arena_bytes, bytes[t.recompute]);
+            }
+}
 
 /* The layout alone has the size of the real thing, and asks for no memory of that size. */
 static void test_layout_only(void **state)
@@ -284,6 +319,7 @@ int main(void)
         cmocka_unit_test(test_product_search),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_least_recompute),
         cmocka_unit_test(test_layout_only),
     };
 
