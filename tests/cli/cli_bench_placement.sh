@@ -16,6 +16,13 @@ expect 0 bench placement "${small[@]}" --placement pool --rows 512 --dtype bf16
 out 'placement pool, 1 trainers of 768 rows'
 expect 0 bench placement "${small[@]}" --model-shape llama-3.1-8b --dtype bf16 --memory # nothing of it is allocated
 out '^rank 1: [0-9]+[.][0-9]+ GiB$'
+expect 0 bench placement "${small[@]}" --rows 128 --microbatches 3 --json # of two nothing is counted
+python3 - <<'PY' || fail "waits of each rank"
+import json
+
+ranks = json.load(open("out"))["of_ranks"]
+assert [(r["counted_microbatches"], r["waits_inside"], r["allocations_inside"]) for r in ranks] == [(1, 0, 0)] * 2, ranks
+PY
 expect 2 bench placement --placement both
 err 'CLI-02: --placement: found "both", wanted in_place, pool or local'
 expect 2 bench placement --lengths short

@@ -29,7 +29,7 @@ assert norms == (18 if f["recompute"] == "block" else 10)
 assert ops["add"]["calls"] == 2, "behind the last layer only: the others are added by the norm behind them"
 assert ops["attention_fwd"]["calls"] == 4, "core attention is never repeated"
 assert f["serial_ops_ns"] <= f["serial_step_ns"]
-assert f["waits_inside"] == 0
+assert f["waits_inside"] == 0 and f["counted_microbatches"] == 2  # behind two that warm up
 assert f["allocations_inside"] == 0 or f["dtype"] == "bf16"  # the CPU widens operands into memory it asks for
 assert abs(sum(f["parts"].values()) - 1) < 1e-9 and min(f["parts"].values()) >= 0
 element = 2 if f["dtype"] == "bf16" else 4
@@ -68,7 +68,8 @@ PY
 expect 0 bench train --device cpu --model-shape tiny --documents 1 --rows 256 --warm 1 --repeat 1
 out '^bare +a product of 256x1024x256 '
 expect 0 bench train --device cpu --model-shape tiny --documents 1 --rows 256 --warm 1 --repeat 1 --steps-only --json
-python3 -c 'import json; f = json.load(open("out")); assert f["ops"] == [] and "bare" not in f' || fail "steps only"
+python3 -c 'import json; f = json.load(open("out")); assert f["ops"] == [] and "bare" not in f and f["counted_microbatches"] == 0' ||
+    fail "steps only"
 expect 0 bench train --help
 out '^Usage: cadre bench train'
 expect 2 bench train --model-shape llama-9b

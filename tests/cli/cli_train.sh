@@ -59,6 +59,7 @@ YAML
 done
 out "^wide +10/10 "
 out "^host waits between microbatches: 0; "
+out "^requests for memory inside microbatches: 0$"
 [ "$(wc -l <runs/llama/metrics.jsonl)" -eq 20 ] || fail "metrics.jsonl has not 20 lines"
 python3 - <<'PY' || fail "run.json"
 import json

@@ -297,6 +297,7 @@ static void count_memory(const placement_t *p, base_device_t *dev, tr_bench_plac
     mine->device_bytes = base_memory_peak(base_ctx_memory(p->ctx), BASE_RESOURCE_DEVICE);
     mine->planned_bytes = mine->arena_bytes + tr_driver_memory_total(&driver);
     mine->used_bytes = base_device_used_bytes(dev);
+    mine->stalls = p->trainer->stalls;
 }
 
 /* Every rank's times and part of the loss, to all. */

@@ -16,6 +16,7 @@
 #include "attention_server/task.h"
 #include "base/meter.h"
 #include "comm/comm.h"
+#include "trainer/loop/trainer.h"
 #include "trainer/model/activations.h"
 #include "trainer/simulate/draw_lengths.h"
 
@@ -55,6 +56,7 @@ typedef struct tr_bench_placement_times {
     /* Of the rank's device, by the driver's count: before anything but the transport was made; after the
      * last microbatch. */
     int64_t used_before_bytes, used_bytes;
+    tr_stalls_t stalls; /* of all microbatches, those that warmed up too */
 } tr_bench_placement_times_t;
 
 typedef struct tr_bench_placement_result {

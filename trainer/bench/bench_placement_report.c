@@ -128,6 +128,9 @@ static void put_rank(base_json_t *j, const tr_bench_placement_t *b,
     base_json_put_int(j, "planned_bytes", times->planned_bytes);
     base_json_put_int(j, "used_before_bytes", times->used_before_bytes);
     base_json_put_int(j, "used_bytes", times->used_bytes);
+    base_json_put_int(j, "waits_inside", times->stalls.waits);
+    base_json_put_int(j, "allocations_inside", times->stalls.allocations);
+    base_json_put_int(j, "counted_microbatches", times->stalls.counted);
     base_json_put_ints(j, "own_ns", times->own_ns, b->microbatches);
     for (int part = BASE_PART_NONE + 1; part < BASE_NUM_PARTS; part++) {
         char key[32];

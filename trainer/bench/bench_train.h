@@ -50,7 +50,7 @@ typedef struct tr_bench_train_result {
     int64_t given_ns[TR_BENCH_TRAIN_REPEAT]; /* until all of forward and backward was given */
     int64_t median_ns, serial_ns;            /* of a step; of the one that ran op by op */
     int64_t part_ns[BASE_NUM_PARTS];         /* of all measured steps; NONE: idle */
-    tr_stalls_t stalls;                      /* of the measured steps */
+    tr_stalls_t stalls;                      /* of all steps so far, the first `warm` too */
     double loss[2];                          /* adapter 0's: of the first and the last step */
     tr_op_clock_t clock;                     /* of the last */
     tr_bare_t bare;

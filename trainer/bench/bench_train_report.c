@@ -98,12 +98,12 @@ static void print_text(const tr_bench_train_t *b, const tr_bench_train_result_t 
                   "tokens   %.0f a second\n"
                   "loss     %.4f at first, %.4f in the last step\n"
                   "inside   %" PRId64 " waits of the host and %" PRId64
-                  " allocations in the measured microbatches\n"
+                  " allocations in the %" PRId64 " microbatches from the third on\n"
                   "stream  ",
                   "outside of ops", "", (double)(r->serial_ns - in_ops(r)) * 1e-6,
                   (double)r->median_ns * 1e-6, b->repeat, (double)r->serial_ns * 1e-6,
                   (double)r->given_ns[b->repeat - 1] * 1e-6, tokens_per_s(b, r), r->loss[0],
-                  r->loss[1], r->stalls.waits, r->stalls.allocations);
+                  r->loss[1], r->stalls.waits, r->stalls.allocations, r->stalls.counted);
     for (int p = 0; p < BASE_NUM_PARTS; p++)
         (void)fprintf(b->out, "%s %.2f%% %s", p == 0 ? "" : ",", 100.0 * part_share(r, p),
                       base_part_word((base_part_t)p));
@@ -220,6 +220,7 @@ static base_status_t put_json(base_ctx_t *ctx, const tr_bench_train_t *b,
     put_parts(&j, r);
     base_json_put_int(&j, "waits_inside", r->stalls.waits);
     base_json_put_int(&j, "allocations_inside", r->stalls.allocations);
+    base_json_put_int(&j, "counted_microbatches", r->stalls.counted);
     base_json_put_double(&j, "first_loss", r->loss[0]);
     base_json_put_double(&j, "last_loss", r->loss[1]);
     if (!b->steps_only) put_bare(&j, r);

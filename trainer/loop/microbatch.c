@@ -158,6 +158,7 @@ base_status_t tr_microbatch_run(tr_trainer_t *trainer, const data_batch_t *batch
     BASE_TRY(install(trainer, batch, plans, 0));
     BASE_TRY(run_program(trainer, batch, 0));
     if (stalls->microbatches++ < TR_WARM_MICROBATCHES) return BASE_OK;
+    stalls->counted++;
     stalls->waits += base_device_waits(dev) + base_device_event_waits(dev) - waits;
     stalls->allocations += base_memory_calls(memory) - calls;
     return BASE_OK;

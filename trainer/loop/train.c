@@ -269,6 +269,7 @@ tr_train_waits_t tr_train_host_waits(const tr_train_t *train)
     tr_train_waits_t waits = train->waits;
 
     waits.results = result_waits(train) - waits.settled;
+    waits.allocations = train->trainer->stalls.allocations;
     return waits;
 }
 

@@ -51,6 +51,7 @@ typedef struct tr_trainer_config {
 #define TR_WARM_MICROBATCHES 2
 typedef struct tr_stalls {
     int64_t microbatches; /* given so far, the first ones too */
+    int64_t counted;      /* those from the third on: of no other are the next two */
     int64_t waits;        /* of the host for a stream or an event */
     int64_t allocations;
 } tr_stalls_t;

@@ -351,6 +351,8 @@ static base_status_t print_results(tr_train_report_t *r)
         "saves, evaluations and the end: %lld; for the microbatch before the last: %lld\n",
         (long long)r->waits.all, (long long)r->waits.results, (long long)r->waits.settled,
         (long long)r->waits.slots);
+    (void)fprintf(r->out, "requests for memory inside microbatches: %lld\n",
+                  (long long)r->waits.allocations);
     if (r->device_bytes > 0)
         (void)fprintf(r->out,
                       "device memory in use by the driver's count: %.1f MiB at most on a rank\n",

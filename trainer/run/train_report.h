@@ -33,7 +33,7 @@ base_status_t tr_train_report_ended(tr_train_report_t *report, int32_t job) BASE
 base_status_t tr_train_report_split(tr_train_report_t *report, const tr_run_table_split_t *rows,
                                     int64_t num_rows) BASE_MUST_CHECK;
 
-/* How often the hosts of all ranks waited between microbatches, likewise. */
+/* How often the hosts of all ranks waited between microbatches, and asked for memory, likewise. */
 void tr_train_report_waits(tr_train_report_t *report, const tr_train_waits_t *waits);
 
 /* What the driver counts as taken on the device of the rank where that is most, likewise; 0: not known. */

@@ -455,6 +455,7 @@ static base_status_t share_waits(run_t *r)
         sum.results += all[i].results;
         sum.settled += all[i].settled;
         sum.slots += all[i].slots;
+        sum.allocations += all[i].allocations;
     }
     if (r->leader) tr_train_report_waits(r->report, &sum);
     base_free(r->ctx, all);
