@@ -107,7 +107,20 @@ begin() { # begin NAME: the same, in the background
     "$cadre" "${long[@]}" --set output="runs/$1" >out 2>err &
     pid=$!
 }
-for signal in KILL USR1 TERM INT; do
+begin_hanging_up() { # as begin, where SIGHUP is as a terminal leaves it
+    env --default-signal=HUP "$cadre" "${long[@]}" --set output="runs/$1" >out 2>err &
+    pid=$!
+}
+begin_unread() { # begin_unread SIGNAL: with a reader of its words that has ended, and with SIGNAL ignored
+    env --ignore-signal="$1" "$cadre" "${long[@]}" --set output=runs/unread >out 2> >(exec true) &
+    pid=$!
+}
+send_hup_and_int() { # the terminal of a nohup goes, and then it is asked to stop
+    kill -HUP "$1"
+    sleep 0.3
+    kill -INT "$1"
+}
+for signal in KILL USR1 TERM INT HUP; do
     eval "send_$signal() { kill -$signal \"\$1\"; }"
 done
 interrupted 137 runs/killed send_KILL begin killed
@@ -119,14 +132,20 @@ run 0 "${long[@]}" --set output=runs/killed --resume
 same runs/long runs/killed
 left=(runs/killed/checkpoints/*) # what a kill has left there is gone too
 [ ${#left[@]} -eq 2 ] || fail "not the last two checkpoints: ${left[*]}"
-for signal in USR1 TERM INT; do
+for signal in USR1 TERM INT HUP; do
     # A shell's background job ignores SIGINT until somebody handles it.
-    interrupted 75 "runs/$signal" "send_$signal" begin "$signal"
+    interrupted 75 "runs/$signal" "send_$signal" "begin$([ $signal != HUP ] || echo _hanging_up)" "$signal"
     err "saving at the next microbatch"
     [ "$(state "runs/$signal")" = saved ] || fail "state $(state "runs/$signal")"
     run 0 "${long[@]}" --set output="runs/$signal" --resume
     same runs/long "runs/$signal"
 done
+
+# Ctrl-C in `cadre train run.yaml | tee log` ends tee first; nohup's SIGHUP ends nothing.
+interrupted 75 runs/unread send_hup_and_int begin_unread HUP
+[ "$(state runs/unread)" = saved ] || fail "state $(state runs/unread)"
+run 0 "${long[@]}" --set output=runs/unread --resume
+same runs/long runs/unread
 
 if [ "$only" = threads ]; then
     finish "resume: bit for bit with ranks as threads, after kill -9 and signals"

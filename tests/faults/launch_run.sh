@@ -50,7 +50,7 @@ adapters:
 YAML
 
 launched 0 -n 3 --cadre "$cadre" train run.yaml --set output=runs/three --set attention.placement=pool
-err 'launch/run: 3 ranks on'
+err "launch/run: 3 ranks on $(env -u OMP_NUM_THREADS nproc) cores"
 err 'each'
 [ -f runs/three/adapters/code/adapter_model.safetensors ] || fail "no adapter"
 launched 0 --cadre "$cadre" train run.yaml --set output=runs/one
@@ -88,6 +88,15 @@ kill -USR1 "$launcher"
 ended 75 warned
 more=$(python3 -c 'import json; print(json.load(open("runs/warned/status.json"))["microbatch"])')
 if [ "$first" -eq 0 ] || [ "$more" -le "$first" ]; then fail "$first microbatches, and then $more"; fi
+
+# The terminal goes, and with it what read our words. Ranks in a session of their own must not stay behind.
+words="(launch/run, hung up)"
+env --default-signal=HUP bash "$run" -n 2 --cadre "$cadre" train run.yaml --set output="$dir/runs/hung_up" \
+    --set defaults.steps=100000 --set train.checkpoint_every_microbatches=5 >out 2> >(exec true) &
+launcher=$!
+await 150 has_checkpoint runs/hung_up || fail "no checkpoint"
+kill -HUP "$launcher"
+ended 75 hung_up
 
 # Ranks that do not come to a microbatch any more cannot save; a second one kills them.
 begin killed

@@ -56,8 +56,22 @@ static void die_of(int number)
 
 static const char *name_of(int number)
 {
-    if (number == SIGUSR1) return "SIGUSR1";
-    return number == SIGINT ? "Ctrl-C" : "SIGTERM";
+    switch (number) {
+    case SIGUSR1:
+        return "SIGUSR1";
+    case SIGHUP:
+        return "SIGHUP";
+    case SIGINT:
+        return "Ctrl-C";
+    default:
+        return "SIGTERM";
+    }
+}
+
+/* Somebody who sends these means it each time. */
+static bool kills(int number)
+{
+    return number == SIGINT || number == SIGTERM;
 }
 
 static void *signal_main(void *arg)
@@ -70,13 +84,30 @@ static void *signal_main(void *arg)
 
         if (number < 0) continue;
         const int before = __atomic_exchange_n(&s->asked, 1, __ATOMIC_ACQ_REL);
-        if (before != 0 && number != SIGUSR1) die_of(number);
+        if (before != 0 && kills(number)) die_of(number);
         if (before != 0 || s->out == NULL) continue;
         (void)fprintf(s->out, "\ncadre: %s: saving at the next microbatch%s\n", name_of(number),
-                      number == SIGUSR1 ? "" : "; again to kill");
+                      kills(number) ? "; again to kill" : "");
         (void)fflush(s->out);
     }
     return NULL;
+}
+
+static bool is_ignored(int number)
+{
+    struct sigaction action;
+
+    return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
+static void choose(bool terminate, sigset_t *set)
+{
+    (void)sigemptyset(set);
+    (void)sigaddset(set, SIGUSR1);
+    if (!terminate) return;
+    (void)sigaddset(set, SIGINT);
+    (void)sigaddset(set, SIGTERM);
+    if (!is_ignored(SIGHUP)) (void)sigaddset(set, SIGHUP);
 }
 
 base_status_t tr_signals_open(base_ctx_t *ctx, bool terminate, FILE *out, tr_signals_t **signals_p)
@@ -86,20 +117,15 @@ base_status_t tr_signals_open(base_ctx_t *ctx, bool terminate, FILE *out, tr_sig
     if (s == NULL) return BASE_ERR_NOMEM;
     s->ctx = ctx;
     s->out = out;
-    (void)sigemptyset(&s->set);
-    (void)sigaddset(&s->set, SIGUSR1);
-    if (terminate) {
-        (void)sigaddset(&s->set, SIGINT);
-        (void)sigaddset(&s->set, SIGTERM);
-    }
+    choose(terminate, &s->set);
     if (pthread_sigmask(SIG_BLOCK, &s->set, NULL) != 0 ||
         pthread_create(&s->thread, NULL, signal_main, s) != 0) {
         base_free(ctx, s);
         return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "signals: no thread");
     }
-    tr_signals_divert(SIGUSR1);
-    if (terminate) tr_signals_divert(SIGINT);
-    if (terminate) tr_signals_divert(SIGTERM);
+    for (int number = 1; number < NSIG; number++)
+        if (sigismember(&s->set, number) == 1) tr_signals_divert(number);
+    (void)signal(SIGPIPE, SIG_IGN);
     base_memory_count_open(base_ctx_memory(ctx), BASE_RESOURCE_THREAD);
     *signals_p = s;
     return BASE_OK;
