@@ -70,6 +70,24 @@ out '^bare +a product of 256x1024x256 '
 expect 0 bench train --device cpu --model-shape tiny --documents 1 --rows 256 --warm 1 --repeat 1 --steps-only --json
 python3 -c 'import json; f = json.load(open("out")); assert f["ops"] == [] and "bare" not in f and f["counted_microbatches"] == 0' ||
     fail "steps only"
+# Any shape that a config.json has: here with biases, tied, and one with a window.
+golden=${CADRE_SOURCE_DIR:-$here/../..}/tests/golden/files
+for family in qwen2 mistral; do
+    expect 0 bench train --device cpu --model-shape "$golden/$family/model/config.json" --layers 3 --documents 1 --rows 768 --warm 1 \
+        --repeat 1 --steps-only --json
+    python3 - $family <<'PY' || fail "the shape of $family"
+import json, sys
+
+f = json.load(open("out"))
+layer = 2 * 48 * (4 + 2) * 12 + 3 * 48 * 80 + 2 * 48  # q and o, k and v; gate, up, down; two norms
+biases = {"qwen2": (4 + 2 * 2) * 12, "mistral": 0}[sys.argv[1]]
+embeddings = {"qwen2": 1, "mistral": 2}[sys.argv[1]]
+assert f["parameters"] == 3 * (layer + biases) + embeddings * 97 * 48 + 48, f["parameters"]
+assert f["first_loss"] > 0
+PY
+done
+expect 3 bench train --device cpu --model-shape none.json
+err 'IO-01: none.json'
 expect 0 bench train --help
 out '^Usage: cadre bench train'
 expect 2 bench train --model-shape llama-9b

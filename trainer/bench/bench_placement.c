@@ -148,10 +148,7 @@ static base_status_t make_trainer(placement_t *p, base_device_t *dev)
     BASE_TRY(draw_documents(p));
     for (int64_t m = 0; m < args->microbatches; m++)
         if (p->result->longest[m] > longest) longest = p->result->longest[m];
-    if (!tr_model_shape(args->shape, args->layers, longest, &p->spec))
-        return BASE_FAIL(p->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
-                         "--model-shape: found \"%s\", wanted %s", args->shape,
-                         tr_model_shape_names);
+    BASE_TRY(tr_model_shape(p->ctx, args->shape, args->layers, longest, &p->spec));
     BASE_TRY(as_topology_create(p->ctx, args->placement, size, NULL, (int32_t)args->servers,
                                 &p->topology));
     BASE_TRY(find_sizes(p));

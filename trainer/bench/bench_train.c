@@ -55,10 +55,7 @@ static base_status_t make_build(bench_t *b, tr_build_t *build)
     const tr_bench_train_t *args = b->args;
     const int64_t step = 2 * DATA_ROW_ALIGN, rows = args->documents * args->rows;
 
-    if (!tr_model_shape(args->shape, args->layers, args->rows, &b->spec))
-        return BASE_FAIL(b->ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
-                         "--model-shape: found \"%s\", wanted %s", args->shape,
-                         tr_model_shape_names);
+    BASE_TRY(tr_model_shape(b->ctx, args->shape, args->layers, args->rows, &b->spec));
     for (int32_t a = 0; a < (int32_t)args->adapters; a++) {
         (void)snprintf(b->names[a], sizeof b->names[a], "bench%d", a);
         b->options[a] = (lora_adapter_options_t){.name = b->names[a],
