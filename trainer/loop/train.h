@@ -67,7 +67,8 @@ typedef struct tr_train_waits {
     /* For the microbatch before the last, whose schedule and staging are used again: the device has work
      * all the while. 0 where a microbatch is more work than the host may run ahead (device_cuda.h). */
     int64_t slots;
-    int64_t allocations; /* inside microbatches of training (tr_stalls_t): 0 */
+    /* Inside microbatches of training (tr_stalls_t): 0, but for staging of MPI and NCCL, which grows. */
+    int64_t allocations;
 } tr_train_waits_t;
 
 typedef struct tr_train {
