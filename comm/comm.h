@@ -113,7 +113,7 @@ void comm_group_destroy(comm_group_t *group);
  * in the same order; so the host runs at most COMM_MAX_OPEN_EXCHANGES / 2 layers ahead. A ticket
  * stays legal for ever; that of a complete exchange does not wait. BASE_ERR_ARG and
  * BASE_ERR_STATE (an event that was never recorded) leave the group as it was. */
-#define COMM_MAX_OPEN_EXCHANGES 8
+#define COMM_MAX_OPEN_EXCHANGES 16
 base_status_t comm_exchange_begin(comm_group_t *group, int channel, const comm_exchange_t *ex,
                                   comm_ticket_t *ticket_p) BASE_MUST_CHECK;
 

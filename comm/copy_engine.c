@@ -24,20 +24,14 @@ static comm_copy_engine_t *engine_of(comm_group_t *group)
     return (comm_copy_engine_t *)((comm_mpi_group_t *)group)->carrier;
 }
 
-base_counter_t *comm_copy_arrival(comm_copy_engine_t *e, int channel, uint64_t sequence, int peer)
+base_counter_t *comm_copy_arrival(comm_copy_engine_t *e, int channel, int lane, int peer)
 {
-    return e->arrived[channel][comm_copy_lane(sequence)][peer];
+    return e->arrived[channel][lane][peer];
 }
 
-base_counter_t *comm_copy_lane_consumed_by(comm_copy_engine_t *e, int channel, int lane, int peer)
+base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, int lane, int peer)
 {
     return base_counter_bank_at(e->bank, comm_copy_consumed(e->g->group.size, channel, lane, peer));
-}
-
-base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, uint64_t sequence,
-                                      int peer)
-{
-    return comm_copy_lane_consumed_by(e, channel, comm_copy_lane(sequence), peer);
 }
 
 /* ==== begin ==== */
@@ -98,6 +92,21 @@ static void fill_slot(comm_copy_engine_t *e, comm_copy_slot_t *slot, const comm_
 
         if (!e->peers[p->rank].is_here || (p->num_send == 0 && p->num_recv == 0)) continue;
         slot->links[slot->num_links++] = (comm_copy_link_t){.lists = *p};
+    }
+}
+
+/* By the bytes that were posted. */
+static void choose_lanes(comm_copy_engine_t *e, int channel, comm_copy_slot_t *slot)
+{
+    const comm_copy_entry_t *entries =
+        comm_copy_entries(comm_copy_posting(e->desk, e->g->group.size, channel, slot->sequence));
+
+    for (int i = 0; i < slot->num_links; i++) {
+        comm_copy_link_t *link = &slot->links[i];
+        const comm_copy_entry_t *entry = &entries[link->lists.rank];
+
+        link->in_lane = comm_copy_lane(slot->sequence, entry->recv.bytes);
+        link->out_lane = comm_copy_lane(slot->sequence, entry->send.bytes);
     }
 }
 
@@ -166,6 +175,7 @@ static base_status_t copy_begin(comm_group_t *group, int channel, const comm_exc
     BASE_TRY(begin_remote(e, channel, ex, &sequence));
     fill_slot(e, slot, ex, sequence);
     BASE_TRY(comm_copy_post(e, channel, ex, sequence));
+    choose_lanes(e, channel, slot);
     __atomic_store_n(&e->begun[channel], sequence, __ATOMIC_RELEASE);
     st = say_ready(e, channel, ex, slot);
     if (st < 0) return comm_mpi_outcome(e->g, st);
@@ -188,7 +198,8 @@ static base_status_t wait_on(comm_copy_engine_t *e, comm_ticket_t ticket, int pe
 
     if (slot->sequence != ticket.sequence) return BASE_OK; /* used again: it was complete */
     for (int i = 0; i < slot->num_links; i++) {
-        const comm_peer_t *p = &slot->links[i].lists;
+        const comm_copy_link_t *link = &slot->links[i];
+        const comm_peer_t *p = &link->lists;
         comm_mpi_wait_t wait = {.value = ticket.sequence, .peer = p->rank, .tag = slot->tag};
 
         if (peer >= 0 && p->rank != peer) continue;
@@ -197,12 +208,12 @@ static base_status_t wait_on(comm_copy_engine_t *e, comm_ticket_t ticket, int pe
             num = 0;
         }
         if ((what & FOR_ARRIVED) != 0 && p->num_recv > 0) {
-            wait.counter = comm_copy_arrival(e, ticket.channel, ticket.sequence, p->rank);
+            wait.counter = comm_copy_arrival(e, ticket.channel, link->in_lane, p->rank);
             wait.ready_ns = comm_copy_ready_ns(e, ticket.channel, ticket.sequence, p->rank);
             waits[num++] = wait;
         }
         if ((what & FOR_SENT) != 0 && p->num_send > 0) {
-            wait.counter = comm_copy_consumed_by(e, ticket.channel, ticket.sequence, p->rank);
+            wait.counter = comm_copy_consumed_by(e, ticket.channel, link->out_lane, p->rank);
             wait.ready_ns = NULL;
             waits[num++] = wait;
         }
@@ -323,14 +334,15 @@ static base_status_t check_complete(comm_carrier_t *carrier)
             char tag[COMM_TEXT_BYTES];
 
             for (int k = 0; k < slot->num_links; k++) {
-                const comm_peer_t *p = &slot->links[k].lists;
+                const comm_copy_link_t *link = &slot->links[k];
+                const comm_peer_t *p = &link->lists;
                 const int not_here =
                     p->num_recv > 0 &&
-                    base_counter_value(comm_copy_arrival(e, c, slot->sequence, p->rank)) <
+                    base_counter_value(comm_copy_arrival(e, c, link->in_lane, p->rank)) <
                         slot->sequence;
                 const int not_sent =
                     p->num_send > 0 &&
-                    base_counter_value(comm_copy_consumed_by(e, c, slot->sequence, p->rank)) <
+                    base_counter_value(comm_copy_consumed_by(e, c, link->out_lane, p->rank)) <
                         slot->sequence;
 
                 if (!not_here && !not_sent) continue;

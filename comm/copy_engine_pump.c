@@ -166,7 +166,7 @@ static base_status_t compare(const position_t *at)
      * rank looks: it has compared, or it would not have read. (Its stream raises CONSUMED before it
      * can know that the exchange is complete.) */
     if (!is_there && at->link->lists.num_recv == 0 &&
-        base_counter_value(comm_copy_consumed_by(at->e, at->channel, at->slot->sequence,
+        base_counter_value(comm_copy_consumed_by(at->e, at->channel, at->link->out_lane,
                                                  at->peer)) >= at->slot->sequence) {
         at->link->compared = 1;
         return BASE_OK;
@@ -222,7 +222,7 @@ static base_status_t give_copies(const position_t *at, base_stream_t *stream)
     return BASE_OK;
 }
 
-/* Gives what a lane owes. */
+/* Gives the counters that a lane owes. */
 static base_status_t settle(comm_copy_engine_t *e, int c, int lane)
 {
     comm_copy_debt_t *debt = &e->debts[c][lane];
@@ -230,10 +230,10 @@ static base_status_t settle(comm_copy_engine_t *e, int c, int lane)
     const int peer = debt->peer;
     const int consumed = comm_copy_consumed(e->g->group.size, c, lane, e->g->group.rank);
 
-    if (debt->sequence == 0) return BASE_OK;
-    debt->told = debt->sequence;
-    debt->here = e->arrived[c][lane][peer];
-    debt->sequence = 0;
+    if (debt->owed.last == 0) return BASE_OK;
+    debt->told = debt->owed.last;
+    debt->here = comm_copy_arrival(e, c, lane, peer);
+    debt->owed = (comm_share_t){0};
     const base_signal_t signals[] = {
         /* First: compare(). */
         {base_counter_bank_at(e->peers[peer].bank, consumed), debt->told},
@@ -243,8 +243,7 @@ static base_status_t settle(comm_copy_engine_t *e, int c, int lane)
     return comm_copy_ring_behind(e, stream, peer);
 }
 
-/* What lanes owe that have done all that was told of: from now on somebody may wait for it in vain. As long as they have
- * not, the counters could not be raised yet, so that nobody loses time. */
+/* Of lanes that have said all that they were told to (comm/share.h). */
 static base_status_t settle_idle(comm_copy_engine_t *e, int c)
 {
     for (int l = 0; l < COMM_COPY_LANES; l++) {
@@ -256,20 +255,20 @@ static base_status_t settle_idle(comm_copy_engine_t *e, int c)
     return BASE_OK;
 }
 
-/* Copies, and the counters behind them: at once, or with those of the second of a two. */
+/* Copies, and the counters behind them, now or later. */
 static base_status_t pull(const position_t *at)
 {
     comm_copy_engine_t *e = at->e;
-    const int c = at->channel, lane = comm_copy_lane(at->slot->sequence);
-    const int is_first = comm_is_first_of_two(at->slot->sequence);
-    const int is_short = posted_to(at)->recv.bytes <= COMM_TWO_BYTES;
+    const int c = at->channel, lane = at->link->in_lane;
+    const uint64_t sequence = at->slot->sequence;
+    const int64_t bytes = posted_to(at)->recv.bytes;
     comm_copy_debt_t *debt = &e->debts[c][lane];
 
-    if (is_first || !is_short || debt->peer != at->peer) BASE_TRY(settle(e, c, lane));
+    if (debt->peer != at->peer || !comm_share_takes(&debt->owed, sequence, bytes))
+        BASE_TRY(settle(e, c, lane));
     BASE_TRY(give_copies(at, e->pull[c][lane]));
-    debt->sequence = at->slot->sequence;
     debt->peer = at->peer;
-    return is_first && is_short ? BASE_OK : settle(e, c, lane);
+    return comm_share_add(&debt->owed, sequence, bytes) ? settle(e, c, lane) : BASE_OK;
 }
 
 static void trace(const position_t *at)
@@ -309,13 +308,13 @@ static base_status_t progress_link(const position_t *at, int64_t now, int *busy)
     }
     if (link->pulled && !link->arrived &&
         (link->lists.num_recv == 0 ||
-         base_counter_value(comm_copy_arrival(e, c, sequence, at->peer)) >= sequence)) {
+         base_counter_value(comm_copy_arrival(e, c, link->in_lane, at->peer)) >= sequence)) {
         link->arrived = 1;
         trace(at);
     }
     if (link->compared && !link->sent &&
         (link->lists.num_send == 0 ||
-         base_counter_value(comm_copy_consumed_by(e, c, sequence, at->peer)) >= sequence))
+         base_counter_value(comm_copy_consumed_by(e, c, link->out_lane, at->peer)) >= sequence))
         link->sent = 1;
     if (before == link->compared + link->pulled + link->arrived + link->sent) return BASE_OK;
     *busy = 1;
@@ -389,7 +388,7 @@ static void release_waits(comm_copy_engine_t *e)
             for (int r = 0; r < e->g->group.size; r++) {
                 if (!e->peers[r].is_here) continue;
                 base_counter_release(e->arrived[c][l][r]);
-                base_counter_release(comm_copy_lane_consumed_by(e, c, l, r));
+                base_counter_release(comm_copy_consumed_by(e, c, l, r));
             }
 }
 

@@ -9,14 +9,14 @@
  *   arrived   the copies are done             (at once when there is nothing to receive)
  *   sent      the peer's copies are done      (at once when there is nothing to send)
  * Copies of one peer are given in the order of the exchanges, those of different peers in any. They are done in
- * that order within a lane: so each lane has counters of its own, and by the value of a later exchange the earlier is
- * done too (comm_copy_debt_t). */
+ * that order within a lane: so each lane has counters of its own. Both sides know the lane of a link by its position and bytes. */
 #ifndef CADRE_COMM_COPY_ENGINE_STATE_H
 #define CADRE_COMM_COPY_ENGINE_STATE_H
 
 #include "comm/copy_engine.h"
 
 #include "base/shared_memory.h"
+#include "comm/share.h"
 
 #define COMM_COPY_MAGIC       UINT64_C(0x6361647264657333)
 #define COMM_COPY_MAX_BUFFERS 1024 /* of a rank, in the life of a group */
@@ -67,6 +67,7 @@ void comm_copy_listen(comm_copy_desk_t *desk, uint32_t seen, int64_t ns);
 
 typedef struct comm_copy_link {
     comm_peer_t lists;
+    int in_lane, out_lane;               /* of what is received; of what is sent */
     int compared, pulled, arrived, sent; /* the pump's */
     int64_t due_ns;                      /* no earlier than this is it pulled (delay_ns) */
 } comm_copy_link_t;
@@ -96,12 +97,11 @@ typedef struct comm_copy_known {
     uint64_t serial;
 } comm_copy_known_t;
 
-/* The counters behind copies that have been given to a lane and of which nobody is told yet: of one peer, and of at most the
- * two exchanges of a two (comm/exchange.h). The pump's. */
+/* The counters behind copies of one peer that a lane was given, and of which nobody is told yet. */
 typedef struct comm_copy_debt {
-    uint64_t sequence;    /* the later exchange; 0: nothing is owed */
-    int peer;             /* to whom */
-    uint64_t told;        /* the last signal given to the lane: its value; 0: none yet */
+    comm_share_t owed;
+    int peer;
+    uint64_t told;        /* the last signal that the lane was given: its value; 0: none yet */
     base_counter_t *here; /* and where it is seen */
 } comm_copy_debt_t;
 
@@ -155,10 +155,10 @@ static inline int64_t *comm_copy_ready_ns(comm_copy_engine_t *e, int channel, ui
     return &e->both_ready_ns[channel][slot * e->g->group.size + peer];
 }
 
-/* Both exchanges of a two take the same. */
-static inline int comm_copy_lane(uint64_t sequence)
+/* Short ones that share a completion take the same, others take lanes in turn. */
+static inline int comm_copy_lane(uint64_t sequence, int64_t bytes)
 {
-    return (int)(sequence / 2 % COMM_COPY_LANES);
+    return (int)((comm_share_is_short(bytes) ? sequence / COMM_SHARE : sequence) % COMM_COPY_LANES);
 }
 
 /* Counters of a bank. READY has one a slot, since what raises it are streams of the caller, which may be another one
@@ -185,12 +185,9 @@ static inline int comm_copy_num_counters(int size)
     return comm_copy_checked(size, size);
 }
 
-/* Reaches `sequence` when that exchange's data of `peer` is here; when `peer` has read this rank's. */
-base_counter_t *comm_copy_arrival(comm_copy_engine_t *e, int channel, uint64_t sequence, int peer);
-base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, uint64_t sequence,
-                                      int peer);
-/* The latter by its lane. */
-base_counter_t *comm_copy_lane_consumed_by(comm_copy_engine_t *e, int channel, int lane, int peer);
+/* Reaches an exchange's position when its data of `peer` is here; when `peer` has read this rank's. */
+base_counter_t *comm_copy_arrival(comm_copy_engine_t *e, int channel, int lane, int peer);
+base_counter_t *comm_copy_consumed_by(comm_copy_engine_t *e, int channel, int lane, int peer);
 
 /* This rank's of that exchange. */
 static inline base_counter_t *comm_copy_own_ready(comm_copy_engine_t *e, int channel,

@@ -66,17 +66,6 @@ typedef struct comm_way {
 } comm_way_t;
 int comm_way_disagrees(const comm_way_t *way, char *text, size_t text_bytes);
 
-/* Saying that a transfer is done costs a GPU's stream a part of what a small transfer takes (docs/kernels/links.md). So
- * transports say it of two consecutive exchanges at once, by the value of the later one, when each moves at most so many bytes
- * and the first could not be said to be done any earlier, since what was given before it still runs. */
-#define COMM_TWO_BYTES (INT64_C(4) << 20)
-
-/* Exchange 2k is the first of a two, 2k + 1 the second. */
-static inline int comm_is_first_of_two(uint64_t sequence)
-{
-    return sequence % 2 == 0;
-}
-
 #ifdef __cplusplus
 }
 #endif

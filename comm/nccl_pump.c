@@ -146,11 +146,12 @@ static base_status_t move(const position_t *at)
     return walk(at, PASS_UNPACK, &num);
 }
 
-/* Gives `done` for all that is given. */
+/* Gives `done` for all that is owed. */
 static base_status_t settle(comm_nccl_channel_t *c)
 {
-    if (c->settled == c->moved) return BASE_OK;
-    c->settled = c->moved;
+    if (c->owed.last == 0) return BASE_OK;
+    c->settled = c->owed.last;
+    c->owed = (comm_share_t){0};
     return base_stream_signal(c->move, c->done, c->settled);
 }
 
@@ -168,19 +169,19 @@ static int64_t bytes_of(const comm_nccl_slot_t *slot)
     return sent > received ? sent : received;
 }
 
-/* Gives the exchange, and `done` behind it: at once, or with that of the second of a two. */
+/* Gives the exchange, and `done` behind it, now or later (comm/share.h). */
 static base_status_t give(const position_t *at)
 {
     comm_nccl_channel_t *c = at->c;
-    const int is_first = comm_is_first_of_two(at->slot->sequence);
-    const int is_short = bytes_of(at->slot) <= COMM_TWO_BYTES;
+    const uint64_t sequence = at->slot->sequence;
+    const int64_t bytes = bytes_of(at->slot);
 
-    if (!is_short) BASE_TRY(settle(c));
+    if (!comm_share_takes(&c->owed, sequence, bytes)) BASE_TRY(settle(c));
     note_moved(at);
     BASE_TRY(move(at));
-    c->moved++;
+    c->moved = sequence;
     c->moved_ns = base_clock_ns();
-    return is_first && is_short ? BASE_OK : settle(c);
+    return comm_share_add(&c->owed, sequence, bytes) ? settle(c) : BASE_OK;
 }
 
 /* ==== looking ==== */
@@ -246,7 +247,6 @@ static base_status_t look(comm_nccl_t *n, int *busy)
             BASE_TRY(give(&at));
             *busy = 1;
         }
-        /* Until then it could not be raised yet. */
         if (base_counter_value(c->done) >= c->settled) BASE_TRY(settle(c));
         BASE_TRY(check_moved(&at, base_clock_ns()));
     }

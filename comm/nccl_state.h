@@ -7,6 +7,7 @@
 
 #include "comm/nccl.h"
 #include "comm/nccl_link.h"
+#include "comm/share.h"
 
 #define COMM_NCCL_STAGING_BYTES (INT64_C(1) << 20) /* at first; it doubles */
 #define COMM_NCCL_MAX_OUTGROWN  40
@@ -44,7 +45,7 @@ typedef struct comm_nccl_moved {
 typedef struct comm_nccl_channel {
     comm_nccl_link_t *link;
     base_stream_t *post; /* waits for events; the rank's thread feeds it */
-    base_stream_t *move; /* the pump feeds it; raises `done` behind an exchange, or behind two */
+    base_stream_t *move; /* the pump feeds it; raises `done` behind exchanges */
     base_counter_t *
         ready[COMM_MAX_OPEN_EXCHANGES]; /* of a slot, as what raises it are streams of the caller */
     base_counter_t *done;
@@ -54,10 +55,11 @@ typedef struct comm_nccl_channel {
     comm_nccl_staging_t in, out; /* the pump's */
     comm_nccl_greeting_t greeting;
     comm_nccl_slot_t slots[COMM_MAX_OPEN_EXCHANGES];
-    uint64_t begun;   /* atomic builtins */
-    uint64_t moved;   /* the pump's: last exchange that is given to the stream */
-    uint64_t settled; /* the pump's: last for which `done` is; it is owed for at most one more */
-    int64_t moved_ns; /* the pump's: when one was, or was done */
+    uint64_t begun;    /* atomic builtins */
+    uint64_t moved;    /* the pump's: last exchange that is given to the stream */
+    comm_share_t owed; /* the pump's: of `done` */
+    uint64_t settled;  /* the pump's: last for which it was given */
+    int64_t moved_ns;  /* the pump's: when one was, or was done */
     uint64_t seen_done;
     comm_nccl_moved_t moves[COMM_MAX_OPEN_EXCHANGES]; /* the pump's */
 } comm_nccl_channel_t;

@@ -1,5 +1,5 @@
-/* Two exchanges that share one completion (comm/exchange.h, COMM_TWO_BYTES), with the transports that do that: when they do, when
- * they must not, and that the first of a two is done also when no second ever comes.
+/* Exchanges that share one completion (comm/share.h), with the transports that do that: when they do, when they must not, and
+ * that those of which no other one comes behind are done all the same.
  *
  * The stream that carries exchange 1 is held up, so that nothing behind it can be done; what is given meanwhile is counted. Linked
  * with --wrap=base_copy, base_stream_signal, base_stream_signal_all and comm_nccl_link_move. */
@@ -7,20 +7,21 @@
 
 #include "base/clock.h"
 #include "base/device/device_host.h"
-#include "comm/exchange.h"
 #include "comm/nccl_link.h"
+#include "comm/share.h"
 
 #define RECEIVER 1
 #define BYTES    4096
-#define LARGE    (COMM_TWO_BYTES + BYTES)
-#define MOST     5 /* exchanges: the first is held up, 2 and 3 are a two, 4 and 5 the next */
+#define LARGE    (COMM_SHARE_BYTES / 2)
+#define TOO_LONG (COMM_SHARE_BYTES / 2 + BYTES)
+#define MOST     11 /* exchanges: 4 to 7 may go by another stream, 8 to 11 go by that of 1 to 3 */
 #define WAIT_NS  INT64_C(50000000000)
 
 typedef struct scene {
-    int num;       /* exchanges */
-    int large;     /* which of them is; 0: none */
-    int owes_4;    /* 4 is not told of by itself while the stream is held up */
-    int waits_for; /* told of meanwhile, by this number; 0: none is */
+    int num;                 /* exchanges */
+    int64_t bytes[MOST + 1]; /* 0: BYTES */
+    int waits_for;           /* is told of while the stream is held up; 0: none is */
+    int owed[2];             /* are not, by themselves; 0: none */
 } scene_t;
 
 /* ==== what is given to the receiver's streams: of this process, atomic builtins ==== */
@@ -119,10 +120,18 @@ static int reaches(const int *number, int wanted)
 
 /* ==== a scene ==== */
 
-static base_range_t piece(const scene_t *scene, rank_gear_t *gear, int number)
+static int64_t bytes_of(const scene_t *scene, int number)
 {
-    return number == scene->large ? rank_range(gear->buffer, MOST * BYTES, LARGE)
-                                  : rank_range(gear->buffer, (number - 1) * BYTES, BYTES);
+    return scene->bytes[number] > 0 ? scene->bytes[number] : BYTES;
+}
+
+static int64_t bytes_before(const scene_t *scene, int number)
+{
+    int64_t bytes = 0;
+
+    for (int i = 1; i < number; i++)
+        bytes += bytes_of(scene, i);
+    return bytes;
 }
 
 static base_status_t check_arrived(rank_case_t *run, rank_gear_t *gear, const base_range_t *r,
@@ -144,16 +153,33 @@ static void check_told(rank_case_t *run, const scene_t *scene)
 {
     RANK_CHECK(run, RECEIVER, reaches(&num_moves, scene->num), "%d of %d are given", num_moves,
                scene->num);
-    RANK_CHECK(run, RECEIVER, reaches(&told[1], 1), "1 is not told of");
     if (scene->waits_for > 0)
         RANK_CHECK(run, RECEIVER, reaches(&told[scene->waits_for], 1), "%d is not told of",
                    scene->waits_for);
     else
         base_clock_sleep_ns(20000000); /* time for what must not come */
-    RANK_CHECK(run, RECEIVER, reaches(&told[4], !scene->owes_4), "4 is not told of by itself");
-    RANK_CHECK(run, RECEIVER, !scene->owes_4 || told[4] == 0, "4 is told of by itself");
-    RANK_CHECK(run, RECEIVER, told[1] == 1 && told[4] <= 1 && told[5] <= 1,
-               "told of more than once");
+    for (int k = 0; k < 2; k++)
+        RANK_CHECK(run, RECEIVER, scene->owed[k] == 0 || told[scene->owed[k]] == 0,
+                   "%d is told of by itself", scene->owed[k]);
+    for (int i = 1; i <= MOST; i++)
+        RANK_CHECK(run, RECEIVER, told[i] <= 1, "%d is told of %d times", i, told[i]);
+}
+
+/* The first by itself: it is told of, since nothing was given before it. */
+static base_status_t begin_all(rank_case_t *run, comm_group_t *group, const comm_peer_t *peers,
+                               comm_ticket_t *tickets)
+{
+    const scene_t *scene = run->user;
+    const int me = comm_group_rank(group);
+
+    for (int i = 1; i <= scene->num; i++) {
+        const comm_exchange_t ex = {.tag = {.microbatch = i}, .num_peers = 1, .peers = &peers[i]};
+
+        BASE_TRY(comm_exchange_begin(group, COMM_CHANNEL_PING, &ex, &tickets[i]));
+        if (i == 1 && me == RECEIVER)
+            RANK_CHECK(run, me, reaches(&told[1], 1), "the first is not told of");
+    }
+    return BASE_OK;
 }
 
 static base_status_t run_scene(rank_case_t *run, comm_group_t *group, rank_gear_t *gear)
@@ -165,18 +191,14 @@ static base_status_t run_scene(rank_case_t *run, comm_group_t *group, rank_gear_
     comm_ticket_t tickets[MOST + 1];
 
     for (int i = 1; i <= scene->num; i++) {
-        pieces[i] = piece(scene, gear, i);
+        pieces[i] = rank_range(gear->buffer, bytes_before(scene, i), bytes_of(scene, i));
         peers[i] = (comm_peer_t){1 - me, me != RECEIVER, me == RECEIVER, &pieces[i], &pieces[i]};
         BASE_TRY(base_fill(gear->stream, &pieces[i], (uint8_t)(me != RECEIVER ? 60 + i : 0)));
     }
     BASE_TRY(base_stream_sync(gear->stream));
     BASE_TRY(comm_barrier(group));
     if (me == RECEIVER) hold();
-    for (int i = 1; i <= scene->num; i++) {
-        const comm_exchange_t ex = {.tag = {.microbatch = i}, .num_peers = 1, .peers = &peers[i]};
-
-        BASE_TRY(comm_exchange_begin(group, COMM_CHANNEL_PING, &ex, &tickets[i]));
-    }
+    BASE_TRY(begin_all(run, group, peers, tickets));
     if (me == RECEIVER) check_told(run, scene);
     release();
     for (int i = scene->num; i >= 1; i--) {
@@ -189,11 +211,13 @@ static base_status_t run_scene(rank_case_t *run, comm_group_t *group, rank_gear_
 
 static base_status_t play(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev, void *user)
 {
+    rank_case_t *run = user;
     rank_gear_t gear;
-    base_status_t st = rank_gear_open(&gear, dev, BASE_STREAM_ASYNC, MOST * BYTES + LARGE);
+    base_status_t st =
+        rank_gear_open(&gear, dev, BASE_STREAM_ASYNC, bytes_before(run->user, MOST + 1));
 
     (void)ctx;
-    if (st >= 0) st = run_scene(user, group, &gear);
+    if (st >= 0) st = run_scene(run, group, &gear);
     release();
     if (st < 0) comm_group_stop(group, NULL);
     rank_gear_close(&gear);
@@ -216,36 +240,42 @@ static void play_on_both(scene_t scene)
 
 /* ==== cases ==== */
 
-static void test_two_share_one(void **state)
+static void test_the_last_tells_of_all(void **state)
 {
     (void)state;
-    play_on_both((scene_t){.num = 5, .owes_4 = 1, .waits_for = 5});
+    play_on_both((scene_t){.num = 3, .waits_for = 3, .owed = {2}});
+    play_on_both((scene_t){.num = 11, .waits_for = 11, .owed = {8, 10}});
 }
 
 /* Told of when nothing that was given before still runs: else this ends with the deadline. */
-static void test_one_without_a_second(void **state)
+static void test_nothing_behind_it(void **state)
 {
     (void)state;
-    play_on_both((scene_t){.num = 4, .owes_4 = 1});
+    play_on_both((scene_t){.num = 2, .owed = {2}});
+    play_on_both((scene_t){.num = 10, .owed = {8, 10}});
 }
 
-static void test_a_large_first(void **state)
+static void test_as_many_as_fit(void **state)
 {
     (void)state;
-    play_on_both((scene_t){.num = 4, .large = 4, .waits_for = 4});
+    play_on_both(
+        (scene_t){.num = 9, .bytes[8] = LARGE, .bytes[9] = LARGE, .waits_for = 9, .owed = {8}});
+    play_on_both((scene_t){
+        .num = 10, .bytes[8] = LARGE, .bytes[10] = LARGE, .waits_for = 9, .owed = {8, 10}});
 }
 
-static void test_a_large_second(void **state)
+static void test_too_long(void **state)
 {
     (void)state;
-    play_on_both((scene_t){.num = 5, .large = 5, .waits_for = 5});
+    play_on_both((scene_t){.num = 2, .bytes[2] = TOO_LONG, .waits_for = 2});
+    play_on_both((scene_t){.num = 9, .bytes[8] = TOO_LONG, .waits_for = 8, .owed = {9}});
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_two_share_one), cmocka_unit_test(test_one_without_a_second),
-        cmocka_unit_test(test_a_large_first), cmocka_unit_test(test_a_large_second)};
+        cmocka_unit_test(test_the_last_tells_of_all), cmocka_unit_test(test_nothing_behind_it),
+        cmocka_unit_test(test_as_many_as_fit), cmocka_unit_test(test_too_long)};
 
     return RANK_CASE_MAIN("completions", tests);
 }
