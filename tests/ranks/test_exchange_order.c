@@ -10,6 +10,7 @@
 
 #define BYTES   4096
 #define WAIT_MS 50000
+#define MANY    (2 * COMM_MAX_OPEN_EXCHANGES)
 
 typedef struct order_flags {
     int begun, used, overwritten, not_yet;
@@ -57,11 +58,11 @@ static base_status_t expect(rank_case_t *run, int rank, rank_gear_t *gear, int64
 typedef base_status_t (*geared_fn)(rank_case_t *run, comm_group_t *group, base_device_t *dev,
                                    rank_gear_t *gear);
 
-/* Opens 16 pieces, and an ASYNC stream, which runs beside the rank's thread on every device. */
+/* Opens MANY pieces, and an ASYNC stream, which runs beside the rank's thread on every device. */
 static base_status_t geared(comm_group_t *group, base_device_t *dev, void *user, geared_fn fn)
 {
     rank_gear_t gear;
-    base_status_t st = rank_gear_open(&gear, dev, BASE_STREAM_ASYNC, 16 * BYTES);
+    base_status_t st = rank_gear_open(&gear, dev, BASE_STREAM_ASYNC, MANY * BYTES);
 
     if (st >= 0) st = fn(user, group, dev, &gear);
     if (st < 0) comm_group_stop(group, NULL);
@@ -292,9 +293,7 @@ static void test_sent(void **state)
     run_on_all(sent, 2);
 }
 
-/* ==== many open exchanges: the ninth begin holds back until the first is complete ==== */
-
-#define MANY (2 * COMM_MAX_OPEN_EXCHANGES)
+/* ==== many open exchanges: when no more fit, begin holds back until the first is complete ==== */
 
 static base_status_t hold_back_geared(rank_case_t *run, comm_group_t *group, base_device_t *dev,
                                       rank_gear_t *gear)
@@ -313,9 +312,10 @@ static base_status_t hold_back_geared(rank_case_t *run, comm_group_t *group, bas
     }
     BASE_TRY(base_stream_sync(gear->stream));
     if (me == 1) {
-        RANK_CHECK(run, me, rank_flag_wait(&flags->begun, WAIT_MS), "eight do not fit");
+        RANK_CHECK(run, me, rank_flag_wait(&flags->begun, WAIT_MS), "%d do not fit",
+                   COMM_MAX_OPEN_EXCHANGES);
         base_clock_sleep_ns(30000000);
-        RANK_CHECK(run, me, !rank_flag_wait(&flags->not_yet, 0), "a ninth exchange was begun");
+        RANK_CHECK(run, me, !rank_flag_wait(&flags->not_yet, 0), "one more was begun");
     }
     for (int i = 0; i < MANY; i++) {
         const comm_exchange_t ex = {.tag = {.microbatch = i}, .num_peers = 1, .peers = &peers[i]};
