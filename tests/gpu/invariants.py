@@ -4,7 +4,7 @@ invariance, accumulation and company on the GPUs of this host.
 
 A small model with heads of 64 and two adapters, one with dropout, is trained in bf16 with every placement of PLACEMENTS that
 N ranks (the host's GPUs) allow. With train.deterministic and the same trainers all losses have the same digits and all
-exported files the same bytes: run again, with servers of their own, in place, by copy engines and by NCCL. Without it sums
+exported files the same bytes: run again, with more made again in the backward, with servers of their own, in place, by copy engines and by NCCL. Without it sums
 follow the servers, and the same run again has the same bits. With another number of trainers losses agree to 2e-3, and so do they
 with half the rows a microbatch, and those of the adapter without dropout when it trains alone.
 
@@ -28,6 +28,7 @@ from train_placements import difference, digits, distance, exported  # noqa: E40
 
 TRAINERS_BOUND = 2e-3  # roundings to bf16 of sums in another order
 
+WAITS_NOT = "\nhost waits between microbatches: 0; "
 POOL = ("--set", "attention.placement=pool")
 FAST = ("--set", "train.deterministic=false")
 
@@ -40,6 +41,8 @@ def servers(count):
 PLACEMENTS = {
     "one": ("one", 1, 1, "auto", ()),
     "one again": ("one", 1, 1, "auto", ()),
+    "one, all but attention again": ("one", 1, 1, "auto", ("--set", "train.recompute=block")),
+    "one, queries, keys, values again": ("one", 1, 1, "auto", ("--set", "train.recompute=qkv")),
     "half the rows": ("half the rows", 1, 1, "auto", ("--set", "batch.tokens_per_trainer=2048")),
     "alone": ("alone", 1, 1, "auto", ()),  # the first adapter of RUN
     "one, a server": ("one", 1, 2, "auto", servers(1)),
@@ -123,6 +126,8 @@ class Case:
         try:
             done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
             code, said = done.returncode, done.stderr
+            if WAITS_NOT not in done.stdout and code == 0:
+                self.fault(f"{name}: the host waits: {done.stdout[-300:]}")
         except subprocess.TimeoutExpired as late:
             code, said = "none after 60 s", (late.stderr or b"").decode(errors="replace")
         print(f"-- {name}: {ranks} ranks, {time.monotonic() - began:.1f} s", flush=True)
