@@ -34,9 +34,21 @@ def line(name, run, ideal):
     )
     # A wait for the data of a rank that is slower looks like one for the link.
     parts = (("dense", ("dense_ns",)), ("attention", ("attention_ns",)), ("waits", ("exchange_ns", "waiting_ns")))
+    say_stalls(name, run)
     said = [f"{part} {' '.join(f'{sum(rank[k] for k in keys) * 1e-9:.2f}' for rank in run['of_ranks'])}" for part, keys in parts]
     print(f"    seconds of each rank: {'; '.join(said)}")
     say_memory(name, run)
+
+
+def say_stalls(name, run):
+    """Of microbatches from the third on; older files do not say of how many."""
+    counted = [rank for rank in run["of_ranks"] if rank.get("counted_microbatches")]
+    if counted:
+        waits, requests = (sum(rank[key] for rank in counted) for key in ("waits_inside", "allocations_inside"))
+        # The CPU widens bf16 into memory that it asks for, and staging of these transports grows.
+        may_ask = run["device"] == "cpu" or run["transport"] in ("mpi", "nccl")
+        verdict(f"{name}: waits of the host, requests for memory inside microbatches", f"{waits}, {requests}",
+                waits == 0 and (requests == 0 or may_ask))
 
 
 def say_memory(name, run):
