@@ -4,7 +4,7 @@ second of transformers + PEFT on the work of `cadre bench train`: a random model
 linears, documents of equal length, AdamW, one optimizer step for all of them.
 
 Each variant is tried in turn: with and without gradient checkpointing, all documents in one batch or one at a time with
-their gradients added up. One that runs out of memory says so; that all do is an error without --may-run-out. Needs torch, transformers and peft; on the CPU only to see
+their gradients added up; as PEFT has it, adapters in fp32 and their products too, and under autocast, where products are in bf16. One that runs out of memory says so; that all do is an error without --may-run-out. Needs torch, transformers and peft; on the CPU only to see
 that it runs."""
 
 import argparse
@@ -29,11 +29,13 @@ SHAPES = {
         num_key_value_heads=2, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     ),
 }
-VARIANTS = [  # gradient checkpointing, documents in one batch
-    (False, True),
-    (False, False),
-    (True, True),
-    (True, False),
+VARIANTS = [  # gradient checkpointing, documents in one batch, autocast
+    (False, True, False),
+    (False, False, False),
+    (False, False, True),
+    (True, True, False),
+    (True, True, True),
+    (True, False, False),
 ]
 WARM = 2
 
@@ -58,7 +60,7 @@ def make_model(shape, rows, checkpointing, device):
     return peft.get_peft_model(base, lora).train()
 
 
-def measure(args, checkpointing, together):
+def measure(args, checkpointing, together, autocast):
     model = make_model(args.shape, args.rows, checkpointing, args.device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.0, fused=args.device == "cuda")
@@ -71,7 +73,8 @@ def measure(args, checkpointing, together):
         begin = time.monotonic()
         loss_sum = 0.0
         for batch in batches:
-            loss = model(input_ids=batch, labels=batch).loss / len(batches)
+            with torch.autocast(args.device, torch.bfloat16, enabled=autocast):
+                loss = model(input_ids=batch, labels=batch).loss / len(batches)
             loss.backward()
             loss_sum = loss_sum + loss.detach()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -93,17 +96,18 @@ def measure(args, checkpointing, together):
     }
 
 
-def attempt(args, checkpointing, together):
+def attempt(args, checkpointing, together, autocast):
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     try:
-        found = measure(args, checkpointing, together)
+        found = measure(args, checkpointing, together, autocast)
     except torch.OutOfMemoryError as error:
         found = {"out_of_memory": str(error).splitlines()[0]}
     gc.collect()
     if args.device == "cuda":
         torch.cuda.empty_cache()
-    found = {"checkpointing": checkpointing, "documents_a_batch": args.documents if together else 1, **found}
+    documents = args.documents if together else 1
+    found = {"checkpointing": checkpointing, "documents_a_batch": documents, "autocast": autocast, **found}
     print(json.dumps(found), file=sys.stderr, flush=True)
     return found
 
@@ -121,7 +125,7 @@ def main():
     transformers.logging.set_verbosity_error()
     variants = []
     for variant in VARIANTS:  # the file has what there is, if this program is ended
-        if args.documents == 1 and not variant[1]:
+        if args.documents == 1 and (variant[2] or not variant[1]):
             continue  # one document is one batch either way
         variants.append(attempt(args, *variant))
         write(args, variants)
