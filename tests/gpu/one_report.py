@@ -68,6 +68,8 @@ def say_run(report, found, name):
     gib = found["device_bytes"] / 2**30
     parts = ", ".join(f"{100 * share:.1f} % {part}" for part, share in found["parts"].items() if share > 0)
     print(f"{name:46} {found['tokens_per_s']:10.0f} tokens/s, recompute {found['recompute']}, {gib:.1f} GiB; {parts}")
+    if found.get("counted_microbatches", 0) > 0:  # of the first two, and in older files, it is not known
+        report.check(f"{name}: waits and allocations inside", found["waits_inside"] + found["allocations_inside"], 0, most=True)
     say_memory(report, found, name)
 
 
