@@ -371,7 +371,7 @@ int small(gpu_fixture *fx, const tr_attention_ops_t *ops)
     attention_bench *bench = attention_bench_make(fx, ops);
     attention_once(bench);
     int64_t wrong = 0;
-    for (const int D : {64, 128})
+    for (const int D : {64, 96, 128})
         for (const attention_kernels kernels :
              {attention_kernels::op, attention_kernels::op_without_workspace})
             for (const int64_t window : {int64_t{0}, int64_t{100}}) {
