@@ -4,8 +4,8 @@ second of transformers + PEFT on the work of `cadre bench train`: a random model
 linears, documents of equal length, AdamW, one optimizer step for all of them.
 
 Each variant is tried in turn: with and without gradient checkpointing, all documents in one batch or one at a time with
-their gradients added up; as PEFT has it, adapters in fp32 and their products too, and under autocast, where products are in bf16. One that runs out of memory says so; that all do is an error without --may-run-out. Needs torch, transformers and peft; on the CPU only to see
-that it runs."""
+their gradients added up, and with each setting of the adapters' precision where that is the fastest so far. One that runs out of memory
+says so; that all do is an error without --may-run-out. Needs torch, transformers and peft; on the CPU only to see that it runs."""
 
 import argparse
 import gc
@@ -29,13 +29,15 @@ SHAPES = {
         num_key_value_heads=2, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     ),
 }
-VARIANTS = [  # gradient checkpointing, documents in one batch, autocast
-    (False, True, False),
-    (False, False, False),
-    (False, False, True),
-    (True, True, False),
-    (True, True, True),
-    (True, False, False),
+# PEFT's own: adapters and their products in fp32; under autocast: adapters in fp32, products in bf16; and all of it in bf16.
+FP32, AUTOCAST, BF16 = "fp32", "autocast", "bf16"
+VARIANTS = [  # gradient checkpointing, documents in one batch, precision of the adapters
+    (False, True, FP32),
+    (False, False, FP32),
+    (False, False, AUTOCAST),
+    (False, False, BF16),
+    (True, True, FP32),
+    (True, True, BF16),
 ]
 WARM = 2
 
@@ -45,7 +47,7 @@ def sync(device):
         torch.cuda.synchronize()
 
 
-def make_model(shape, rows, checkpointing, device):
+def make_model(shape, rows, checkpointing, adapters, device):
     config = transformers.LlamaConfig(
         **SHAPES[shape], max_position_embeddings=rows, rms_norm_eps=1e-5, tie_word_embeddings=False, use_cache=False
     )
@@ -57,11 +59,11 @@ def make_model(shape, rows, checkpointing, device):
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         base.enable_input_require_grads()
     lora = peft.LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear")
-    return peft.get_peft_model(base, lora).train()
+    return peft.get_peft_model(base, lora, autocast_adapter_dtype=adapters != BF16).train()
 
 
-def measure(args, checkpointing, together, autocast):
-    model = make_model(args.shape, args.rows, checkpointing, args.device)
+def measure(args, checkpointing, together, adapters):
+    model = make_model(args.shape, args.rows, checkpointing, adapters, args.device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.0, fused=args.device == "cuda")
     vocab = SHAPES[args.shape]["vocab_size"]
@@ -73,7 +75,7 @@ def measure(args, checkpointing, together, autocast):
         begin = time.monotonic()
         loss_sum = 0.0
         for batch in batches:
-            with torch.autocast(args.device, torch.bfloat16, enabled=autocast):
+            with torch.autocast(args.device, torch.bfloat16, enabled=adapters == AUTOCAST):
                 loss = model(input_ids=batch, labels=batch).loss / len(batches)
             loss.backward()
             loss_sum = loss_sum + loss.detach()
@@ -96,18 +98,18 @@ def measure(args, checkpointing, together, autocast):
     }
 
 
-def attempt(args, checkpointing, together, autocast):
+def attempt(args, checkpointing, together, adapters):
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     try:
-        found = measure(args, checkpointing, together, autocast)
+        found = measure(args, checkpointing, together, adapters)
     except torch.OutOfMemoryError as error:
         found = {"out_of_memory": str(error).splitlines()[0]}
     gc.collect()
     if args.device == "cuda":
         torch.cuda.empty_cache()
     documents = args.documents if together else 1
-    found = {"checkpointing": checkpointing, "documents_a_batch": documents, "autocast": autocast, **found}
+    found = {"checkpointing": checkpointing, "documents_a_batch": documents, "adapters": adapters, **found}
     print(json.dumps(found), file=sys.stderr, flush=True)
     return found
 
@@ -125,7 +127,7 @@ def main():
     transformers.logging.set_verbosity_error()
     variants = []
     for variant in VARIANTS:  # the file has what there is, if this program is ended
-        if args.documents == 1 and (variant[2] or not variant[1]):
+        if args.documents == 1 and (variant[2] != FP32 or not variant[1]):
             continue  # one document is one batch either way
         variants.append(attempt(args, *variant))
         write(args, variants)
