@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/json_write.h"
+#include "base/log.h"
 #include "base/memory.h"
 
 #include <errno.h>
@@ -18,6 +19,9 @@ struct tr_metrics {
     base_ctx_t *ctx;
     char *path;
     int fd;
+    char *
+        kept; /* [TR_METRICS_KEPT], NULL before there are any: whole lines that found no room in the file, in their order */
+    size_t kept_bytes;
     char line[LINE_BYTES];
 };
 
@@ -59,6 +63,7 @@ static void destroy(tr_metrics_t *metrics)
 {
     base_ctx_t *ctx = metrics->ctx;
 
+    base_free(ctx, metrics->kept);
     base_free(ctx, metrics->path);
     base_free(ctx, metrics);
 }
@@ -89,32 +94,6 @@ err_destroy:
     return st;
 }
 
-base_status_t tr_metrics_close(tr_metrics_t *metrics)
-{
-    base_status_t st = BASE_OK;
-
-    if (metrics == NULL) return BASE_OK;
-    /* EINVAL: what cannot be synced, a pipe or a device, has nothing to sync. */
-    if (fsync(metrics->fd) != 0 && errno != EINVAL && errno != EROFS)
-        st = fail(metrics, "cannot sync");
-    if (close(metrics->fd) != 0 && st >= 0) st = fail(metrics, "cannot close");
-    base_memory_count_close(base_ctx_memory(metrics->ctx), BASE_RESOURCE_FILE);
-    destroy(metrics);
-    return st;
-}
-
-base_status_t tr_metrics_sync(tr_metrics_t *metrics, int64_t *bytes)
-{
-    struct stat info;
-
-    *bytes = 0;
-    if (fsync(metrics->fd) != 0 && errno != EINVAL && errno != EROFS)
-        return fail(metrics, "cannot sync");
-    if (fstat(metrics->fd, &info) != 0) return fail(metrics, "cannot look at it");
-    *bytes = (int64_t)info.st_size;
-    return BASE_OK;
-}
-
 base_status_t tr_metrics_cut(tr_metrics_t *metrics, int64_t bytes, int64_t *found)
 {
     struct stat info;
@@ -127,17 +106,16 @@ base_status_t tr_metrics_cut(tr_metrics_t *metrics, int64_t bytes, int64_t *foun
     return drop_cut_record(metrics);
 }
 
-/* ==== records ==== */
+/* ==== lines ==== */
 
-static base_status_t append(tr_metrics_t *metrics, base_json_t *j)
+static base_status_t put(tr_metrics_t *metrics, const char *line, size_t bytes)
 {
     ssize_t wrote;
 
-    BASE_TRY(base_json_finish(j, metrics->ctx, metrics->path));
     do
-        wrote = write(metrics->fd, metrics->line, j->bytes);
+        wrote = write(metrics->fd, line, bytes);
     while (wrote < 0 && errno == EINTR);
-    if (wrote == (ssize_t)j->bytes) return BASE_OK;
+    if (wrote == (ssize_t)bytes) return BASE_OK;
     if (wrote >= 0) {
         /* The disk had room for a part of the line. What it says about the rest is the reason, and
          * the part must go. */
@@ -145,13 +123,86 @@ static base_status_t append(tr_metrics_t *metrics, base_json_t *j)
             metrics->ctx, BASE_ERR_SPACE, BASE_MSG_IO_02,
             "%s: cannot write: only %lld of the %zu bytes of a record found room (disk full or "
             "quota reached)",
-            metrics->path, (long long)wrote, j->bytes);
+            metrics->path, (long long)wrote, bytes);
 
         (void)drop_cut_record(metrics);
         return st;
     }
     return fail(metrics, "cannot write");
 }
+
+static base_status_t put_kept(tr_metrics_t *metrics)
+{
+    size_t done = 0;
+    base_status_t st = BASE_OK;
+
+    while (done < metrics->kept_bytes && st >= 0) {
+        const char *line = metrics->kept + done;
+        const char *end = memchr(line, '\n', metrics->kept_bytes - done);
+        const size_t bytes = (size_t)(end - line) + 1;
+
+        st = put(metrics, line, bytes);
+        if (st >= 0) done += bytes;
+    }
+    if (done > 0) memmove(metrics->kept, metrics->kept + done, metrics->kept_bytes - done);
+    metrics->kept_bytes -= done;
+    return st;
+}
+
+/* The recorded error becomes a warning when there is room in memory. */
+static base_status_t keep(tr_metrics_t *metrics, size_t bytes, base_status_t why)
+{
+    base_error_t error;
+
+    if (metrics->kept == NULL)
+        metrics->kept = base_alloc(metrics->ctx, TR_METRICS_KEPT, "metrics that wait");
+    if (metrics->kept == NULL || metrics->kept_bytes + bytes > TR_METRICS_KEPT) return why;
+    memcpy(metrics->kept + metrics->kept_bytes, metrics->line, bytes);
+    metrics->kept_bytes += bytes;
+    if (base_ctx_error(metrics->ctx, &error))
+        base_log_warn(base_ctx_log(metrics->ctx), "metrics that wait",
+                      "IO-02: %.300s; its records wait in memory", error.text);
+    base_ctx_clear_error(metrics->ctx);
+    return BASE_OK;
+}
+
+static base_status_t append(tr_metrics_t *metrics, base_json_t *j)
+{
+    BASE_TRY(base_json_finish(j, metrics->ctx, metrics->path));
+    base_status_t st = put_kept(metrics);
+    if (st >= 0) st = put(metrics, metrics->line, j->bytes);
+    return st < 0 ? keep(metrics, j->bytes, st) : BASE_OK;
+}
+
+base_status_t tr_metrics_close(tr_metrics_t *metrics)
+{
+    base_status_t st = BASE_OK;
+
+    if (metrics == NULL) return BASE_OK;
+    st = put_kept(metrics);
+    /* EINVAL: what cannot be synced, a pipe or a device, has nothing to sync. */
+    if (fsync(metrics->fd) != 0 && errno != EINVAL && errno != EROFS && st >= 0)
+        st = fail(metrics, "cannot sync");
+    if (close(metrics->fd) != 0 && st >= 0) st = fail(metrics, "cannot close");
+    base_memory_count_close(base_ctx_memory(metrics->ctx), BASE_RESOURCE_FILE);
+    destroy(metrics);
+    return st;
+}
+
+base_status_t tr_metrics_sync(tr_metrics_t *metrics, int64_t *bytes)
+{
+    struct stat info;
+
+    *bytes = 0;
+    BASE_TRY(put_kept(metrics));
+    if (fsync(metrics->fd) != 0 && errno != EINVAL && errno != EROFS)
+        return fail(metrics, "cannot sync");
+    if (fstat(metrics->fd, &info) != 0) return fail(metrics, "cannot look at it");
+    *bytes = (int64_t)info.st_size;
+    return BASE_OK;
+}
+
+/* ==== records ==== */
 
 static void begin(tr_metrics_t *metrics, base_json_t *j, const char *adapter)
 {

@@ -15,12 +15,17 @@
  * its power), what is left of it is taken away, at once or when the file is opened next. A number
  * that is not finite is written as null.
  *
- * Nothing is allocated after the opening. Rank 0 only; not thread-safe. */
+ * A full disk ends no training: a record that finds no room waits in memory, up to TR_METRICS_KEPT
+ * bytes of them, and goes in front of the next. That is a warning; at the end it is an error.
+ *
+ * Nothing else is allocated after the opening. Rank 0 only; not thread-safe. */
 #ifndef CADRE_TRAINER_RUN_METRICS_H
 #define CADRE_TRAINER_RUN_METRICS_H
 
 #include "base/context.h"
 #include "base/meter.h"
+
+#define TR_METRICS_KEPT (1 << 20) /* some 2000 records */
 
 typedef struct tr_metrics tr_metrics_t;
 
@@ -59,19 +64,21 @@ typedef struct tr_metrics_eval {
 base_status_t tr_metrics_open(base_ctx_t *ctx, const char *path,
                               tr_metrics_t **metrics_p) BASE_MUST_CHECK;
 
-/* Makes the records last and says how long the file is now: what a checkpoint keeps of it. */
+/* Writes those that wait, makes the records last and says how long the file is now: what a checkpoint
+ * keeps of it. IO-02. */
 base_status_t tr_metrics_sync(tr_metrics_t *metrics, int64_t *bytes) BASE_MUST_CHECK;
 /* Takes away what was written since the file had so many bytes; *found: its length before. */
 base_status_t tr_metrics_cut(tr_metrics_t *metrics, int64_t bytes, int64_t *found) BASE_MUST_CHECK;
 
-/* Appends a record. IO-02 with the system's reason (a full disk) when the whole line could not be
- * written; the record is not in the file then. */
+/* Appends a record, or has it wait. IO-02 with the system's reason (a full disk) when there is no room
+ * in memory either; the record is lost then. */
 base_status_t tr_metrics_step(tr_metrics_t *metrics,
                               const tr_metrics_step_t *record) BASE_MUST_CHECK;
 base_status_t tr_metrics_eval(tr_metrics_t *metrics,
                               const tr_metrics_eval_t *record) BASE_MUST_CHECK;
 
-/* Makes the records last (fsync) and closes; frees `metrics` also when it fails. NULL is legal. */
+/* Writes those that wait, makes the records last (fsync) and closes; IO-02 when that cannot be.
+ * Frees `metrics` also then. NULL is legal. */
 base_status_t tr_metrics_close(tr_metrics_t *metrics) BASE_MUST_CHECK;
 
 #endif

@@ -109,12 +109,19 @@ static void full_disk(void **state)
 {
     run_place_t *p = *state;
     tr_metrics_t *metrics = NULL;
+    int64_t bytes = 0;
 
     assert_int_equal(tr_metrics_open(p->ctx, "/dev/full", &metrics), BASE_OK);
+    /* Records wait until memory has no room for them either, and are an error in the end. */
+    for (size_t i = 0; i < TR_METRICS_KEPT / strlen(STEP_LINE); i++)
+        assert_int_equal(tr_metrics_step(metrics, &STEP), BASE_OK);
     assert_int_equal(tr_metrics_step(metrics, &STEP), BASE_ERR_SPACE);
     fixture_expect_error(p->ctx, BASE_ERR_SPACE, "IO-02",
                          "/dev/full: cannot write: No space left on device");
-    assert_int_equal(tr_metrics_close(metrics), BASE_OK);
+    assert_int_equal(tr_metrics_sync(metrics, &bytes), BASE_ERR_SPACE);
+    base_ctx_clear_error(p->ctx);
+    assert_int_equal(tr_metrics_close(metrics), BASE_ERR_SPACE);
+    fixture_expect_error(p->ctx, BASE_ERR_SPACE, "IO-02", "/dev/full: cannot write");
 
     assert_int_equal(tr_metrics_open(p->ctx, "no/such/m.jsonl", &metrics), BASE_ERR_IO);
     fixture_expect_error(p->ctx, BASE_ERR_IO, "IO-02",
@@ -122,24 +129,38 @@ static void full_disk(void **state)
 }
 
 /* A disk that has room for a part of the line: a limit on the size of files does the same. The part is taken away
- * again, so that the file holds whole records only. */
+ * again, so that the file holds whole records only; it follows, with those behind it, when there is room. */
 static void room_for_a_part(void **state)
 {
     run_place_t *p = *state;
     const struct rlimit limit = {sizeof STEP_LINE + 20, RLIM_INFINITY};
     struct rlimit before;
     tr_metrics_t *metrics = NULL;
+    tr_metrics_step_t later = STEP;
+    int64_t bytes = 0;
+    char *text;
+
+    later.step = 13;
 
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
     assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
     assert_int_equal(tr_metrics_open(p->ctx, "m.jsonl", &metrics), BASE_OK);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    assert_int_equal(tr_metrics_step(metrics, &STEP), BASE_OK);
-    assert_int_equal(tr_metrics_step(metrics, &STEP), BASE_ERR_SPACE);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(tr_metrics_step(metrics, &STEP), BASE_OK);
+    assert_int_equal(tr_metrics_sync(metrics, &bytes), BASE_ERR_SPACE);
     fixture_expect_error(p->ctx, BASE_ERR_SPACE, "IO-02", "m.jsonl: cannot write: only 21 of the");
+    base_ctx_clear_error(p->ctx);
     run_expect_text("m.jsonl", STEP_LINE);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(tr_metrics_step(metrics, &later), BASE_OK);
     assert_int_equal(tr_metrics_close(metrics), BASE_OK);
+    text = run_text("m.jsonl");
+    assert_int_equal(strlen(text), 4 * strlen(STEP_LINE));
+    for (size_t i = 0; i < 3; i++)
+        assert_memory_equal(text + i * strlen(STEP_LINE), STEP_LINE, strlen(STEP_LINE));
+    assert_non_null(strstr(text, "\"step\":13"));
+    free(text);
 }
 
 /* Killed with SIGKILL while it writes: every line that is there is whole. */
