@@ -59,6 +59,8 @@ extern "C" {
     X(RUN, 09, "adapter that is not finite",                                                       \
       "lower its learning_rate, or set clip_norm; when it is the first step, look for NaN in the " \
       "model's weights: `cadre score`")                                                            \
+    X(RUN, 10, "result that could not be exported",                                                \
+      "cure what the message names; then the same command with --resume exports it")               \
     X(COMM, 01, "a rank has stopped",                                                              \
       "the first error is in the log of the rank that the message names")                          \
     X(COMM, 02, "a rank did not answer in time",                                                   \

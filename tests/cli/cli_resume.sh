@@ -267,6 +267,44 @@ same runs/calm runs/damaged
 ) || failures=$((failures + 1))
 same runs/calm runs/small
 [ -z "$(ls runs/small/checkpoints)" ] || fail "something is left of a checkpoint"
+# A disk that fills while it trains and has room again before the end: nothing is missing. One that stays full: what was
+# trained is not exported, and --resume makes up for it.
+full=(train calm.yaml --set defaults.steps=60 --set train.keep_checkpoints=2)
+no_room_or_over() { grep -qE 'metrics.jsonl: cannot write: .*; its records wait in memory' err || ! kill -0 "$pid" 2>/dev/null; }
+fills() { # fills NAME: files may not grow any more once it has a checkpoint; again when it was over before that
+    words="(in the background) runs/$1"
+    for _ in 1 2 3 4 5; do
+        rm -rf "runs/$1"
+        : >err
+        "$cadre" "${full[@]}" --set output="runs/$1" >out 2> >(exec cat >err) & # a pipe may grow
+        pid=$!
+        await 150 has_checkpoint "runs/$1" || fail "no checkpoint"
+        prlimit --pid "$pid" --fsize=0:unlimited 2>/dev/null || true
+        await 150 no_room_or_over || fail "metrics find room"
+        if kill -0 "$pid" 2>/dev/null; then return; fi
+    done
+    fail "it was always over before its disk was full"
+}
+for _ in 1 2 3 4 5; do # again when it was over before there was room
+    fills filled
+    prlimit --pid "$pid" --fsize=unlimited:unlimited 2>/dev/null || true
+    code=0
+    wait "$pid" || code=$?
+    if [ "$code" -eq 0 ]; then break; fi
+done
+[ "$code" -eq 0 ] || fail "exit code $code"
+err "RUN-07: checkpoint after microbatch"
+same runs/long runs/filled
+fills full
+code=0
+wait "$pid" || code=$?
+[ "$code" -eq 4 ] || fail "exit code $code, wanted 4"
+err "cadre: warning: RUN-10: plain has ended and cannot be exported: runs/full/adapters/plain.tmp-0000/"
+err "cadre: error RUN-10: code, plain: trained to the end and not exported: runs/full/adapters/"
+[ -z "$(ls runs/full/adapters)" ] || fail "something is left of an export"
+run 0 "${full[@]}" --set output=runs/full --resume
+same runs/long runs/full
+
 words="(stopped without room)"
 for _ in 1 2 3 4 5; do # again when it was over before the signal came
     rm -rf kept

@@ -196,12 +196,26 @@ base_status_t tr_train_report_create(base_ctx_t *ctx, const tr_inputs_t *inputs,
     return BASE_OK;
 }
 
+/* What others look at may be out of date for a while; a full disk ends no training. */
+static base_status_t update_status(tr_train_report_t *r, int64_t microbatch)
+{
+    const base_status_t st = tr_run_status_update(r->status, microbatch);
+    base_error_t error;
+
+    if (st >= 0 || base_status_scope(st) != BASE_SCOPE_CALL || !base_ctx_error(r->ctx, &error))
+        return st;
+    base_log_warn(base_ctx_log(r->ctx), "status", "IO-02: %.300s; it is not up to date",
+                  error.text);
+    base_ctx_clear_error(r->ctx);
+    return BASE_OK;
+}
+
 base_status_t tr_train_report_microbatch(tr_train_report_t *report, int64_t microbatch,
                                          int64_t document_rows)
 {
     report->microbatch = microbatch;
     tr_progress_tokens(report->progress, document_rows);
-    return tr_run_status_update(report->status, microbatch);
+    return update_status(report, microbatch);
 }
 
 /* The parts of a step that took `took` seconds, by the stream's account `now`; the job's account
@@ -287,19 +301,28 @@ static void say_quarantined(const tr_train_report_t *r, const tr_job_t *job)
     base_log_error(base_ctx_log(r->ctx), &error);
 }
 
-base_status_t tr_train_report_ended(tr_train_report_t *report, int32_t job)
+void tr_train_report_ended(tr_train_report_t *report, int32_t job)
+{
+    const tr_job_t *of = report->inputs->jobs[job];
+
+    tr_progress_job_end(report->progress, job, tr_job_state_word(of->state));
+    if (of->state == TR_JOB_QUARANTINED) say_quarantined(report, of);
+}
+
+base_status_t tr_train_report_exported(tr_train_report_t *report)
 {
     tr_train_report_t *r = report;
-    const tr_job_t *of = r->inputs->jobs[job];
 
-    tr_progress_job_end(r->progress, job, tr_job_state_word(of->state));
-    if (of->state == TR_JOB_QUARANTINED) say_quarantined(r, of);
-    if (is_full(r)) {
-        r->folders[job] =
-            base_strdup(r->ctx, tr_run_folder_path(r->folder, TR_RUN_MODEL), "report");
-        return r->folders[job] == NULL ? BASE_ERR_NOMEM : BASE_OK;
+    for (int32_t j = 0; j < r->inputs->num_jobs; j++) {
+        if (r->inputs->jobs[j]->state == TR_JOB_RUNNING) continue;
+        if (!is_full(r)) {
+            BASE_TRY(tr_run_folder_adapter(r->folder, r->inputs->jobs[j]->name, &r->folders[j]));
+            continue;
+        }
+        r->folders[j] = base_strdup(r->ctx, tr_run_folder_path(r->folder, TR_RUN_MODEL), "report");
+        if (r->folders[j] == NULL) return BASE_ERR_NOMEM;
     }
-    return tr_run_folder_adapter(r->folder, of->name, &r->folders[job]);
+    return BASE_OK;
 }
 
 base_status_t tr_train_report_split(tr_train_report_t *report, const tr_run_table_split_t *rows,

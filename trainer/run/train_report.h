@@ -27,7 +27,10 @@ base_status_t tr_train_report_step(tr_train_report_t *report, int32_t job,
                                    const tr_train_step_t *step) BASE_MUST_CHECK;
 base_status_t tr_train_report_evaluated(tr_train_report_t *report, int32_t job,
                                         double loss) BASE_MUST_CHECK;
-base_status_t tr_train_report_ended(tr_train_report_t *report, int32_t job) BASE_MUST_CHECK;
+void tr_train_report_ended(tr_train_report_t *report, int32_t job);
+
+/* All that has ended was exported: the table at the end says where. */
+base_status_t tr_train_report_exported(tr_train_report_t *report) BASE_MUST_CHECK;
 
 /* Where the time went on each rank, for the table at the end: copied. */
 base_status_t tr_train_report_split(tr_train_report_t *report, const tr_run_table_split_t *rows,

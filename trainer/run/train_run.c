@@ -20,6 +20,7 @@
 #include "trainer/run/run_trace.h"
 #include "trainer/run/train_checkpoints.h"
 #include "trainer/run/train_export.h"
+#include "trainer/run/train_leavings.h"
 #include "trainer/run/train_report.h"
 
 #include <stdlib.h>
@@ -48,7 +49,8 @@ typedef struct run {
     int64_t *since_step_ns; /* [num_jobs] at that time */
     bool *dumped;           /* [num_jobs] its gradient is written, with dump_gradients */
     tr_run_folder_t *folder;
-    tr_train_report_t *report; /* the leader's */
+    tr_train_report_t *report;    /* the leader's */
+    tr_train_leavings_t leavings; /* likewise */
 } run_t;
 
 /* ==== set-up ==== */
@@ -222,11 +224,11 @@ static void say_not_dumped(const run_t *r, int32_t job)
                   "%s: ended without another global batch, so it has no gradient to write", name);
 }
 
-static base_status_t note_ended(run_t *r, int32_t job)
+static void note_ended(run_t *r, int32_t job)
 {
     say_not_dumped(r, job);
     if (r->inputs->jobs[job]->state == TR_JOB_QUARANTINED) r->args->num_quarantined++;
-    return tr_train_report_ended(r->report, job);
+    tr_train_report_ended(r->report, job);
 }
 
 static base_status_t on_ended(void *user, int32_t job)
@@ -234,11 +236,9 @@ static base_status_t on_ended(void *user, int32_t job)
     run_t *r = user;
 
     if (!r->leader) return BASE_OK; /* the verdict below is the leader's to give */
-    if (r->full)
-        BASE_TRY(tr_train_export_model(r->trainer, r->inputs, r->folder));
-    else
-        BASE_TRY(tr_train_export_adapter(r->train, r->inputs, job, r->folder));
-    return note_ended(r, job);
+    BASE_TRY(tr_train_leavings_ended(&r->leavings, job));
+    note_ended(r, job);
+    return BASE_OK;
 }
 
 static uint64_t on_wants(void *user)
@@ -373,7 +373,7 @@ static base_status_t report_ended(run_t *r)
         if (!tr_train_exported(r->inputs, j, r->folder))
             BASE_TRY(on_ended(r, j));
         else
-            BASE_TRY(note_ended(r, j));
+            note_ended(r, j);
     }
     return BASE_OK;
 }
@@ -394,6 +394,7 @@ static base_status_t begin_report(run_t *r, const tr_checkpoint_clock_t *past)
     BASE_TRY(tr_manifest_write(r->ctx, tr_run_folder_path(r->folder, TR_RUN_MANIFEST), &manifest));
     BASE_TRY(tr_train_report_create(r->ctx, r->inputs, r->trainer, r->folder, resumed ? past : NULL,
                                     r->args->out, r->args->err, &r->report));
+    BASE_TRY(tr_train_leavings_init(r->train, r->inputs, r->folder, r->full, &r->leavings));
     return report_ended(r);
 }
 
@@ -479,6 +480,16 @@ static base_status_t share_device(run_t *r, base_device_t *dev)
     return st;
 }
 
+/* Checkpoints that went have made room, or somebody has. A run that was stopped has time. */
+static base_status_t end_leavings(run_t *r)
+{
+    if (!r->leader) return BASE_OK;
+    BASE_TRY(tr_train_leavings_retry(&r->leavings));
+    if (r->checkpoints.stopped) return BASE_OK;
+    BASE_TRY(tr_train_leavings_verdict(&r->leavings));
+    return tr_train_report_exported(r->report);
+}
+
 static base_status_t run_all(run_t *r, base_device_t *dev)
 {
     tr_checkpoint_clock_t past;
@@ -504,7 +515,9 @@ static base_status_t run_all(run_t *r, base_device_t *dev)
     BASE_TRY(share_split(r));
     BASE_TRY(share_waits(r));
     BASE_TRY(share_device(r, dev));
-    return tr_train_checkpoints_end(&r->checkpoints);
+    if (r->leader) BASE_TRY(tr_train_leavings_retry(&r->leavings));
+    BASE_TRY(tr_train_checkpoints_end(&r->checkpoints));
+    return end_leavings(r);
 }
 
 base_status_t tr_train_run_rank(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev,
@@ -524,6 +537,7 @@ base_status_t tr_train_run_rank(comm_group_t *group, base_ctx_t *ctx, base_devic
     const bool saved = st >= 0 && r.checkpoints.stopped;
     if (r.leader) args->saved = saved;
     const base_status_t closed = tr_train_report_close(r.report, st, saved);
+    tr_train_leavings_deinit(&r.leavings);
     tr_train_destroy(r.train);
     const base_status_t traced = tr_run_trace_close(r.trace, st);
     tr_trainer_destroy(r.trainer);
