@@ -26,9 +26,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Microbatches after which most shapes of matrix products have been met. */
-#define SEARCHED_AFTER 4
-
 /* All that a rank has while it runs. */
 typedef struct run {
     tr_train_run_t *args;
@@ -100,12 +97,14 @@ static base_status_t make_trainer(run_t *r, base_device_t *dev)
                            trains ? r->trainer->index
                                   : r->topology->rank_server[comm_group_rank(r->group)]);
     if (!trains) return BASE_OK;
-    if (r->folder != NULL)
-        BASE_TRY(tr_product_choices_take(r->ctx, r->trainer->stream,
-                                         tr_run_folder_path(r->folder, TR_RUN_PRODUCTS)));
+    const char *choices =
+        r->folder != NULL ? tr_run_folder_path(r->folder, TR_RUN_PRODUCTS) : NULL;
+    if (choices != NULL) BASE_TRY(tr_product_choices_take(r->ctx, r->trainer->stream, choices));
     BASE_TRY(tr_hf_load(r->trainer->weights, r->inputs->folder, r->trainer->stream));
     if (!tr_product_has_choice(&r->trainer->graph)) return BASE_OK;
-    return tr_product_search(&r->trainer->graph);
+    BASE_TRY(tr_product_search(&r->trainer->graph));
+    if (!r->leader || choices == NULL) return BASE_OK;
+    return tr_product_choices_keep(r->ctx, r->trainer->stream, choices);
 }
 
 static int is_folder(const char *init)
@@ -181,11 +180,7 @@ static base_status_t on_microbatch(void *user, int64_t microbatch, int64_t docum
     const run_t *r = user;
 
     tr_rank_state_set_microbatch(r->args->state, microbatch);
-    if (!r->leader) return BASE_OK;
-    if (microbatch - done_before(r) == SEARCHED_AFTER)
-        BASE_TRY(tr_product_choices_keep(r->ctx, r->trainer->stream,
-                                         tr_run_folder_path(r->folder, TR_RUN_PRODUCTS)));
-    return tr_train_report_microbatch(r->report, microbatch, document_rows);
+    return r->leader ? tr_train_report_microbatch(r->report, microbatch, document_rows) : BASE_OK;
 }
 
 static base_status_t on_gradient(void *user, int32_t job)
