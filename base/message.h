@@ -61,6 +61,8 @@ extern "C" {
       "model's weights: `cadre score`")                                                            \
     X(RUN, 10, "result that could not be exported",                                                \
       "cure what the message names; then the same command with --resume exports it")               \
+    X(RUN, 11, "config.yaml of somebody else",                                                     \
+      "give that file another name, or set another `output`")                                      \
     X(COMM, 01, "a rank has stopped",                                                              \
       "the first error is in the log of the rank that the message names")                          \
     X(COMM, 02, "a rank did not answer in time",                                                   \

@@ -2,6 +2,7 @@
 
 #include "base/config/print.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/memory.h"
 
@@ -13,6 +14,8 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define CONFIG_BYTES (INT64_C(4) << 20)
 
 struct tr_run_folder {
     base_ctx_t *ctx;
@@ -116,6 +119,34 @@ static base_status_t check_run(tr_run_folder_t *folder, bool resume)
     return BASE_OK;
 }
 
+/* Whether a run wrote it: loading what it writes and writing that again gives the same text. */
+static bool is_resolved(base_ctx_t *ctx, const char *path)
+{
+    base_config_t *config = NULL;
+    char *text = NULL;
+    size_t bytes = 0;
+    bool same = false;
+
+    base_status_t st = base_config_load(ctx, path, NULL, 0, NULL, &config);
+    if (st >= 0) st = base_file_read(ctx, path, CONFIG_BYTES, &text, &bytes);
+    if (st >= 0) same = base_hash_bytes(BASE_HASH_START, text, bytes) == base_print_hash(config);
+    if (st < 0) base_ctx_clear_error(ctx); /* then it is none */
+    base_free(ctx, text);
+    base_config_destroy(config);
+    return same;
+}
+
+/* People keep a config.yaml of theirs beside what it makes. */
+static base_status_t check_config(const tr_run_folder_t *folder)
+{
+    const char *path = folder->path[TR_RUN_CONFIG];
+
+    if (folder->resumed || base_file_kind(path) == BASE_FILE_NONE || is_resolved(folder->ctx, path))
+        return BASE_OK;
+    return BASE_FAIL(folder->ctx, BASE_ERR_CONFIG, BASE_MSG_RUN_11,
+                     "%s: no run wrote this file, and a run would write its own there", path);
+}
+
 static base_status_t lock(tr_run_folder_t *folder)
 {
     folder->lock = open(folder->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -159,6 +190,7 @@ static base_status_t fill(tr_run_folder_t *folder, const base_config_t *config, 
     BASE_TRY(base_file_make_dirs(folder->ctx, folder->root));
     BASE_TRY(lock(folder));
     BASE_TRY(check_run(folder, resume));
+    BASE_TRY(check_config(folder));
     BASE_TRY(base_file_make_dirs(folder->ctx, folder->path[TR_RUN_LOGS]));
     if (config->train.mode == BASE_CONFIG_MODE_LORA)
         BASE_TRY(base_file_make_dirs(folder->ctx, folder->path[TR_RUN_ADAPTERS]));

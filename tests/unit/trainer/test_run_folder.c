@@ -96,6 +96,33 @@ static void holds_a_run(void **state)
     tr_run_folder_destroy(folder);
 }
 
+/* A configuration of the user's is not taken away, whether it is one of ours or not; what a start that failed left is. */
+static void someone_elses_config(void **state)
+{
+    run_place_t *p = *state;
+    tr_run_folder_t *folder = NULL;
+
+    assert_int_equal(create(p->ctx, LORA, false, &folder), BASE_OK);
+    tr_run_folder_destroy(folder);
+    char *written = run_text("runs/three/config.yaml");
+    assert_int_equal(create(p->ctx, LORA, false, &folder), BASE_OK);
+    tr_run_folder_destroy(folder);
+    static const char *const theirs[] = {"", "learning_rate: [", LORA};
+    for (size_t i = 0; i < sizeof theirs / sizeof theirs[0]; i++) {
+        assert_int_equal(
+            base_file_write(p->ctx, "runs/three/config.yaml", theirs[i], strlen(theirs[i])),
+            BASE_OK);
+        assert_int_equal(create(p->ctx, LORA, false, &folder), BASE_ERR_CONFIG);
+        fixture_expect_error(p->ctx, BASE_ERR_CONFIG, "RUN-11", "runs/three/config.yaml: no run");
+        run_expect_text("runs/three/config.yaml", theirs[i]);
+    }
+    assert_int_equal(base_file_write(p->ctx, "runs/three/config.yaml", written, strlen(written)),
+                     BASE_OK);
+    assert_int_equal(create(p->ctx, LORA, true, &folder), BASE_OK);
+    tr_run_folder_destroy(folder);
+    free(written);
+}
+
 static void one_process_at_a_time(void **state)
 {
     run_place_t *p = *state;
@@ -187,6 +214,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(creates, run_setup, run_teardown),
         cmocka_unit_test_setup_teardown(holds_a_run, run_setup, run_teardown),
+        cmocka_unit_test_setup_teardown(someone_elses_config, run_setup, run_teardown),
         cmocka_unit_test_setup_teardown(one_process_at_a_time, run_setup, run_teardown),
         cmocka_unit_test_setup_teardown(not_into_the_model, run_setup, run_teardown),
         cmocka_unit_test_setup_teardown(system_refuses, run_setup, run_teardown),
