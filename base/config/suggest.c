@@ -98,6 +98,7 @@ const char *base_suggest_nearest(const char *word, const char *const *candidates
 #define SHARDED                                                                                    \
     "the ranks come from the launcher, and what they share from attention.placement; remove the "  \
     "line"
+#define TOLD "the numbers of a run are in metrics.jsonl in its folder; remove the line"
 #define DATA "the documents stand under each adapter as data: FILE.jsonl"
 
 static const struct {
@@ -114,6 +115,7 @@ static const struct {
     {"lora_target", "it is written targets" IN_DEFAULTS},
     {"target_modules", "it is written targets" IN_DEFAULTS},
     {"use_rslora", "it is written rslora" IN_DEFAULTS},
+    {"use_dora", "DoRA is not supported; remove the line"},
     {"init_lora_weights", "it is written init" IN_DEFAULTS},
     {"adapter", "write a list adapters:, each with name and data"},
     {"num_epochs", "it is written epochs" IN_DEFAULTS},
@@ -153,14 +155,20 @@ static const struct {
     {"packing", PACKED},
     {"deepspeed", SHARDED},
     {"fsdp", SHARDED},
+    {"tensor_model_parallel_size", SHARDED},
+    {"pipeline_model_parallel_size", SHARDED},
+    {"context_parallel_size", SHARDED},
     {"load_in_4bit", QUANTIZED},
     {"load_in_8bit", QUANTIZED},
     {"gradient_checkpointing",
-     "what is kept and what is recomputed is chosen from the memory; remove the line"},
+     "what is recomputed to save memory is train.recompute (auto: what the memory needs)"},
     {"optimizer", "the optimizer is AdamW: weight_decay, betas and eps" IN_DEFAULTS},
     {"optim", "the optimizer is AdamW: weight_decay, betas and eps" IN_DEFAULTS},
     {"chat_template",
-     "the template is the model folder's own; `cadre prepare --help` says how to use another"},
+     "the template is the model folder's own; another one goes into a copy of that folder, as "
+     "chat_template.jinja"},
+    {"wandb_project", TOLD},
+    {"report_to", TOLD},
     {"resume_from_checkpoint", "give --resume on the command line"},
 };
 

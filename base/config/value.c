@@ -86,6 +86,38 @@ static bool parse_double(const char *text, double *number)
     return *number - *number == 0.0; /* 1e999 is infinite */
 }
 
+static bool parse_word(const char *const *words, const char *text, int64_t *index)
+{
+    for (int64_t i = 0; words[i] != NULL; i++) {
+        if (strcmp(words[i], text) == 0) {
+            *index = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* "q_proj" or "q_proj,v_proj" where a list belongs: an entry of a list that is a word is no fault. */
+static bool lacks_brackets(const base_schema_key_t *key, const char *text)
+{
+    int64_t index;
+
+    return key->type == BASE_SCHEMA_TARGETS &&
+           (strchr(text, ',') != NULL || parse_word(key->words, text, &index));
+}
+
+static bool is_path_type(base_schema_type_t type)
+{
+    return type == BASE_SCHEMA_PATH || type == BASE_SCHEMA_DOCUMENTS ||
+           type == BASE_SCHEMA_WORD_OR_PATH;
+}
+
+/* What a shell would have replaced. */
+static bool wants_shell(const char *path)
+{
+    return path[0] == '$' || (path[0] == '~' && path[1] == '/');
+}
+
 /* The second half of a fault: what was found, and what may help. */
 static void describe(const base_schema_key_t *key, const base_yaml_node_t *node, char *found,
                      size_t bytes)
@@ -116,7 +148,14 @@ static void describe(const base_schema_key_t *key, const base_yaml_node_t *node,
         const char *const all[] = {ALL_LINEAR};
         near = base_suggest_nearest(node->text, all, 1);
     }
-    if (near != NULL)
+    if (lacks_brackets(key, node->text))
+        (void)snprintf(found, bytes, "\"%.*s%s\"; a list is written [%.*s]", shown(node->text),
+                       node->text, dots, shown(node->text), node->text);
+    else if (is_path_type(key->type) && wants_shell(node->text))
+        (void)snprintf(found, bytes,
+                       "\"%.*s%s\"; ~ and $NAME are not replaced here, write the path out",
+                       shown(node->text), node->text, dots);
+    else if (near != NULL)
         (void)snprintf(found, bytes, "\"%.*s%s\"; nearest is \"%s\"", shown(node->text), node->text,
                        dots, near);
     else if (node->quoted && (is_number_type(key->type) || key->type == BASE_SCHEMA_BOOL))
@@ -135,17 +174,6 @@ static bool in_range(const base_schema_key_t *key, double number)
     if ((key->flags & BASE_SCHEMA_OPEN_MIN) != 0 ? number <= key->min : number < key->min)
         return false;
     return (key->flags & BASE_SCHEMA_OPEN_MAX) != 0 ? number < key->max : number <= key->max;
-}
-
-static bool parse_word(const char *const *words, const char *text, int64_t *index)
-{
-    for (int64_t i = 0; words[i] != NULL; i++) {
-        if (strcmp(words[i], text) == 0) {
-            *index = i;
-            return true;
-        }
-    }
-    return false;
 }
 
 static bool plain_scalar(const base_yaml_node_t *node)
@@ -212,6 +240,7 @@ static bool parse_text(const base_schema_key_t *key, const base_yaml_node_t *nod
         strlen(node->text) > BASE_VALUE_MAX_TEXT)
         return false;
     value->text = node->text;
+    if (is_path_type(key->type) && wants_shell(node->text)) return false;
     if (key->type == BASE_SCHEMA_DOCUMENTS)
         return base_text_ends_in(node->text, ".jsonl") || base_text_ends_in(node->text, ".h5");
     if (key->type != BASE_SCHEMA_WORD_OR_PATH) return true;

@@ -342,9 +342,15 @@ base_status_t base_yaml_load(base_text_pool_t *pool, const char *source, int ord
                              const char *text, size_t bytes, base_error_list_t *errors,
                              base_yaml_node_t **root_p)
 {
+    static const char mark[] =
+        "\xef\xbb\xbf"; /* of editors on Windows; libyaml counts it as a column */
     loader_t load = {.pool = pool, .errors = errors, .source = source, .order = order};
     base_status_t st;
 
+    if (bytes >= sizeof mark - 1 && memcmp(text, mark, sizeof mark - 1) == 0) {
+        text += sizeof mark - 1;
+        bytes -= sizeof mark - 1;
+    }
     BASE_TRY(check_bytes(&load, text, bytes));
     if (!yaml_parser_initialize(&load.parser))
         return BASE_FAIL(pool->ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01, "%s: YAML parser", source);

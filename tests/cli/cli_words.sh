@@ -73,6 +73,14 @@ err 'cadre: error CLI-02: --version: unexpected argument "extra"'
 expect 2 help version extra
 err 'cadre: error CLI-02: version: unexpected argument "extra"'
 
+# What a shell makes of a variable that is not set.
+expect 2 score --model '' --data x.h5
+err 'cadre: error CLI-02: --model: found an empty text; a variable that is not set?'
+expect 2 export runs/a --adapter=code -o ''
+err 'cadre: error CLI-02: -o: found an empty text; a variable that is not set?'
+expect 2 train ''
+err 'cadre: error CLI-02: train: found an empty text; a variable that is not set?'
+
 # A full disk is not success.
 if [ -w /dev/full ]; then
     words="--version > /dev/full" got=0

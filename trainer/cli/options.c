@@ -29,10 +29,19 @@ static size_t find(const char *word, const tr_option_spec_t *specs, size_t num_s
     return i;
 }
 
+/* "$MODEL" of a variable that is not set. */
+static base_status_t check_filled(base_ctx_t *ctx, const char *name, const char *value)
+{
+    if (value[0] != '\0') return BASE_OK;
+    return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
+                     "%s: found an empty text; a variable that is not set?", name);
+}
+
 static base_status_t keep(base_ctx_t *ctx, const tr_option_spec_t *spec, size_t index,
                           const char *value, tr_options_t *options)
 {
     if (strcmp(spec->name, "--set") != 0) {
+        BASE_TRY(check_filled(ctx, spec->name, value));
         options->values[index] = value;
         return BASE_OK;
     }
@@ -84,6 +93,7 @@ base_status_t tr_options_parse(base_ctx_t *ctx, int argc, char **argv,
             if (options->num_words == max_words || options->num_words == TR_OPTIONS_WORDS)
                 return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,
                                  "%s: unexpected argument \"%s\"", argv[0], argv[i]);
+            BASE_TRY(check_filled(ctx, argv[0], argv[i]));
             options->words[options->num_words++] = argv[i];
         }
     }

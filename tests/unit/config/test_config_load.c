@@ -239,6 +239,17 @@ static void every_id_can_be_provoked(void **state)
     config_refused(ctx, CONFIG_SHORT "    eval: e.json\n", NULL, "CONF-04",
                    "run.yaml:8:11: adapters.code.eval: want a path that ends in .jsonl or .h5, "
                    "found \"e.json\"");
+    config_refused(ctx, CONFIG_SHORT "    eval: ~/e.jsonl\n", NULL, "CONF-04",
+                   "run.yaml:8:11: adapters.code.eval: want a path that ends in .jsonl or .h5, "
+                   "found \"~/e.jsonl\"; ~ and $NAME are not replaced here, write the path out");
+    config_refused(ctx, CONFIG_SHORT, "model=$HOME/llama", "CONF-04",
+                   "--set model: want a path, found \"$HOME/llama\"; ~ and $NAME are not");
+    config_refused(ctx, CONFIG_SHORT "    targets: q_proj, v_proj\n", NULL, "CONF-04",
+                   "run.yaml:8:14: adapters.code.targets: want all-linear, or a list of q_proj, "
+                   "k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, found "
+                   "\"q_proj, v_proj\"; a list is written [q_proj, v_proj]");
+    config_refused(ctx, CONFIG_SHORT, "adapters.code.targets=q_proj", "CONF-04",
+                   "found \"q_proj\"; a list is written [q_proj]");
     config_refused(ctx, CONFIG_HEAD, NULL, "CONF-05",
                    "run.yaml:1:1: no adapters; train.mode: lora needs at least one");
     config_refused(ctx, CONFIG_SHORT "    steps: 2\n", NULL, "CONF-06",
@@ -261,7 +272,8 @@ static void a_file_is_read(void **state)
 
     (void)state;
     assert_non_null(file);
-    assert_true(fputs(CONFIG_SHORT, file) >= 0);
+    assert_true(fputs("\xef\xbb\xbf" CONFIG_SHORT, file) >=
+                0); /* as Windows' editors begin a file */
     assert_int_equal(fclose(file), 0);
     assert_int_equal(base_config_load(ctx, path, NULL, 0, NULL, &c), BASE_OK);
     assert_string_equal(c->adapters[0].name, "code");
