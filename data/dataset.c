@@ -1,5 +1,6 @@
 #include "data/dataset.h"
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/memory.h"
 #include "data/dataset_file.h"
@@ -108,7 +109,11 @@ base_status_t data_dataset_tokenizer_sha256(base_ctx_t *ctx, const char *folder,
 
     if (path == NULL) return BASE_ERR_NOMEM;
     (void)snprintf(path, room, "%s/tokenizer.json", folder);
-    st = base_sha256_file(ctx, path, hex);
+    st =
+        base_file_kind(path) == BASE_FILE_NONE
+            ? BASE_FAIL(ctx, BASE_ERR_FORMAT, BASE_MSG_DATA_30,
+                        "%s: no such file; it tells whether data was prepared for this model", path)
+            : base_sha256_file(ctx, path, hex);
     base_free(ctx, path);
     return st;
 }

@@ -8,9 +8,11 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SINGLE "model.safetensors"
 #define INDEX  "model.safetensors.index.json"
+#define PICKLE "pytorch_model.bin"
 
 /* One line of the weight map; the texts are the JSON tree's. */
 typedef struct placed {
@@ -31,6 +33,17 @@ char *data_hf_shards_path(base_ctx_t *ctx, const char *folder, const char *name)
 
     if (path != NULL) (void)snprintf(path, bytes, "%s/%s", folder, name);
     return path;
+}
+
+/* Hugging Face's cache is a folder of links; copied without what they lead to, it looks complete. True, with where it
+ * leads, for a link that leads nowhere. */
+static bool leads_nowhere(const char *path, char *to, size_t room)
+{
+    const ssize_t bytes = readlink(path, to, room - 1);
+
+    if (bytes < 0 || base_file_kind(path) != BASE_FILE_NONE) return false;
+    to[bytes] = '\0';
+    return true;
 }
 
 /* ==== one file ==== */
@@ -126,6 +139,7 @@ static base_status_t open_shards(data_hf_shards_t *shards, const char *folder, m
         const char *shard = map->placed[i].shard;
         char *path;
         base_file_kind_t kind;
+        char to[128];
 
         if (i > 0 && strcmp(shard, map->placed[i - 1].shard) == 0) {
             map->placed[i].file = map->placed[i - 1].file;
@@ -134,9 +148,14 @@ static base_status_t open_shards(data_hf_shards_t *shards, const char *folder, m
         path = data_hf_shards_path(shards->ctx, folder, shard);
         if (path == NULL) return BASE_ERR_NOMEM;
         kind = base_file_kind(path);
+        const bool link = leads_nowhere(path, to, sizeof to);
         base_free(shards->ctx, path);
         if (kind == BASE_FILE_REGULAR)
             BASE_TRY(open_one(shards, folder, shard, map->object.errors, &map->placed[i].file));
+        else if (link)
+            data_json_fault(&map->object, BASE_MSG_DATA_01, NULL,
+                            "names the shard \"%.200s\", a link to \"%s\", which is not there",
+                            shard, to);
         else
             data_json_fault(&map->object, BASE_MSG_DATA_01, NULL,
                             "names the shard \"%.200s\", which is not in the folder", shard);
@@ -191,6 +210,25 @@ static base_status_t open_by_map(data_hf_shards_t *shards, const char *folder,
 
 /* ==== the folder ==== */
 
+static base_status_t add_neither(base_ctx_t *ctx, const char *folder, const char *single,
+                                 const char *index, base_error_list_t *errors)
+{
+    char *pickle = data_hf_shards_path(ctx, folder, PICKLE);
+    char to[128];
+
+    if (pickle == NULL) return BASE_ERR_NOMEM;
+    if (leads_nowhere(single, to, sizeof to) || leads_nowhere(index, to, sizeof to))
+        DATA_ERROR(errors, BASE_MSG_DATA_01, folder,
+                   "has its weights as a link to \"%s\", which is not there", to);
+    else if (base_file_kind(pickle) != BASE_FILE_NONE)
+        DATA_ERROR(errors, BASE_MSG_DATA_01, folder,
+                   "has only " PICKLE ", a pickle; it has to be converted to safetensors");
+    else
+        DATA_ERROR(errors, BASE_MSG_DATA_01, folder, "has neither " SINGLE " nor " INDEX);
+    base_free(ctx, pickle);
+    return BASE_OK;
+}
+
 base_status_t data_hf_shards_open(base_ctx_t *ctx, const char *folder, base_error_list_t *errors,
                                   data_hf_shards_t *shards)
 {
@@ -205,7 +243,7 @@ base_status_t data_hf_shards_open(base_ctx_t *ctx, const char *folder, base_erro
     if (single == NULL || index == NULL) goto out_free_paths;
     st = BASE_OK;
     if (base_file_kind(single) == BASE_FILE_NONE && base_file_kind(index) == BASE_FILE_NONE)
-        DATA_ERROR(errors, BASE_MSG_DATA_01, folder, "has neither " SINGLE " nor " INDEX);
+        st = add_neither(ctx, folder, single, index, errors);
     else if (base_file_kind(index) == BASE_FILE_NONE)
         st = open_single(shards, folder, errors);
     else if (base_file_kind(single) != BASE_FILE_NONE)

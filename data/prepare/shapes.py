@@ -17,6 +17,7 @@ from vocabulary import RESERVED
 SHAPES = {"text": ("text",), "prompt": ("prompt", "completion"), "messages": ("messages",)}
 COLUMNS = ("text", "prompt", "completion", "messages")
 MESSAGE_KEYS = ("role", "content", "reasoning_content")
+OTHERS = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "compressed": (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")}
 
 
 class Row:
@@ -75,11 +76,16 @@ class Reader:
         try:
             text = raw.rstrip(b"\r\n").decode("utf-8-sig" if line == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise self._fault("DATA-21", line, f"byte {error.start + 1} is not UTF-8: {error.reason}") from None
+            kind = next((name for name, begin in OTHERS.items() if line == 1 and raw.startswith(begin)), None)
+            reason = f"this file is {kind}" if kind else error.reason
+            raise self._fault("DATA-21", line, f"byte {error.start + 1} is not UTF-8: {reason}") from None
         try:
             value = json.loads(text, object_pairs_hook=_no_duplicates)
         except json.JSONDecodeError as error:
-            raise self._fault("DATA-21", line, f"not JSON: {error.msg} at character {error.pos + 1}") from None
+            reason = error.msg.removesuffix(" at")  # some of its texts end so
+            if line == 1 and text.lstrip().startswith("["):
+                reason = "the file begins as one JSON list, JSONL has an object on each line"
+            raise self._fault("DATA-21", line, f"not JSON: {reason} at character {error.pos + 1}") from None
         except (ValueError, RecursionError) as error:
             raise self._fault("DATA-21", line, f"not JSON: {error}") from None
         if not isinstance(value, dict):

@@ -62,6 +62,22 @@ def _whole(config, key, path, required):
     return value
 
 
+def _look_at(folder):
+    """In the words of data/hf_folder.c."""
+
+    def has(name):
+        return os.path.exists(os.path.join(folder, name))
+
+    if not os.path.isdir(folder):
+        raise Fault("DATA-01", folder, "is a file, not a folder" if os.path.exists(folder) else "there is no such folder")
+    if not has("config.json"):
+        adapter = has("adapter_config.json")
+        raise Fault("DATA-01", folder, "is an adapter, a base model is wanted" if adapter else "has no config.json")
+    if not has("tokenizer.json") and has("tokenizer.model"):
+        path = os.path.join(folder, "tokenizer.json")
+        raise Fault("DATA-30", path, "no such file; tokenizer.model (SentencePiece) has to be converted to one")
+
+
 class Vocabulary:
     """What a model folder says about tokens.
 
@@ -78,8 +94,7 @@ class Vocabulary:
 
     def __init__(self, folder):
         self.folder = folder
-        if not os.path.isdir(folder):
-            raise Fault("DATA-01", folder, "no such folder")
+        _look_at(folder)
         config_path = os.path.join(folder, "config.json")
         config = _read_json(folder, "config.json", required=True)
         generation = _read_json(folder, "generation_config.json")

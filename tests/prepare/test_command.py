@@ -65,6 +65,16 @@ class Command(model_folders.PrepareTest):
         text, _ = self.cadre("run.yaml", "--set", "output=other")
         self.assertIn("-> other/prepared/chat.h5", text)
 
+    def test_another_model_afterwards(self):
+        """What is wrong with the model is said, not that its tokenizer cannot be compared."""
+        self.cadre("run.yaml")
+        os.mkdir(os.path.join(self.dir, "none"))
+        done = subprocess.run([CADRE, "plan", "run.yaml", "--set", "model=none"], cwd=self.dir, capture_output=True,
+                              text=True, check=False)
+        self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
+        self.assertEqual(done.stderr.splitlines()[0], "cadre: error DATA-01: none: has no config.json")
+        self.assertEqual(done.stderr.count("cadre: error"), 1, done.stderr)
+
     def test_the_reader_of_the_trainer_takes_it(self):
         self.cadre("run.yaml")
         for name in ("legal", "legal.eval", "chat"):

@@ -30,11 +30,24 @@ class Folder(model_folders.PrepareTest):
         self.refused(self.ROWS, "DATA-30", "not a tokenizer")
         os.unlink(os.path.join(self.model, "tokenizer.json"))
         self.refused(self.ROWS, "DATA-30", "no such file")
+        with open(os.path.join(self.model, "tokenizer.model"), "wb"):
+            pass
+        self.refused(self.ROWS, "DATA-30", "tokenizer.model (SentencePiece) has to be converted")
         model_folders.byte_level(self.model, settings={"eos_token": "</s>"})
         self.refused(self.ROWS, "DATA-30", "no token '</s>'")
 
     def test_other_files(self):
-        self.refused(self.ROWS, "DATA-01", "no such folder")
+        self.refused(self.ROWS, "DATA-01", "there is no such folder")
+        os.mkdir(self.model)
+        self.refused(self.ROWS, "DATA-01", "has no config.json")
+        self.change("adapter_config.json", r=8)
+        self.refused(self.ROWS, "DATA-01", "is an adapter, a base model is wanted")
+        os.unlink(os.path.join(self.model, "adapter_config.json"))
+        os.rmdir(self.model)
+        with open(self.model, "wb"):
+            pass
+        self.refused(self.ROWS, "DATA-01", "is a file, not a folder")
+        os.unlink(self.model)
         model_folders.byte_level(self.model, config={"vocab_size": None})
         self.refused(self.ROWS, "DATA-03", 'no "vocab_size"')
         model_folders.byte_level(self.model, config={"vocab_size": "257"})

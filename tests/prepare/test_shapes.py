@@ -1,5 +1,6 @@
 """Lines and rows: what is refused, with line and reason, all in one pass."""
 
+import gzip
 import unittest
 
 import model_folders
@@ -14,6 +15,10 @@ class Shapes(model_folders.PrepareTest):
     def test_lines_that_are_no_rows(self):
         self.refused([b'{"text": "a"'], "DATA-21", "not JSON: Expecting ',' delimiter at character 13")
         self.refused([b'{"text": "\xff"}'], "DATA-21", "byte 11 is not UTF-8")
+        self.refused(['{"text": "a"}'.encode("utf-16")], "DATA-21", "byte 1 is not UTF-8: this file is UTF-16")
+        self.refused([gzip.compress(b'{"text": "a"}')], "DATA-21", "is not UTF-8: this file is compressed")
+        self.refused([b'[{"text": "a"},'], "DATA-21", "not JSON: the file begins as one JSON list")
+        self.refused([b'{"text": "a'], "DATA-21", "not JSON: Unterminated string starting at character 10")
         self.refused([b'["text"]'], "DATA-21", "a list; wanted an object")
         self.refused([b'{"text": "a", "text": "b"}'], "DATA-21", 'key "text" stands there twice')
         self.refused([b'{"text": "\\ud800"}'], "DATA-21", "half a surrogate pair")

@@ -47,8 +47,12 @@ static base_status_t find_set(tr_inputs_t *in, int32_t j, tr_prepared_set_t set,
 {
     *path_p = NULL;
     if (tr_prepared_source(in->configs[j], set) == NULL) return BASE_OK;
-    return tr_prepared_check(in->ctx, in->config, in->configs[j], set, prepare_words, errors,
-                             path_p);
+    const base_status_t st =
+        tr_prepared_check(in->ctx, in->config, in->configs[j], set, prepare_words, errors, path_p);
+    /* Without a model its tokenizer is missing too: the list says more. */
+    if (in->spec != NULL || (st != BASE_ERR_IO && st != BASE_ERR_FORMAT)) return st;
+    base_ctx_clear_error(in->ctx);
+    return BASE_OK;
 }
 
 static void note_dataset(tr_inputs_t *in, int32_t j, const char *use, const data_dataset_t *data)

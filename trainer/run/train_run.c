@@ -97,8 +97,7 @@ static base_status_t make_trainer(run_t *r, base_device_t *dev)
                            trains ? r->trainer->index
                                   : r->topology->rank_server[comm_group_rank(r->group)]);
     if (!trains) return BASE_OK;
-    const char *choices =
-        r->folder != NULL ? tr_run_folder_path(r->folder, TR_RUN_PRODUCTS) : NULL;
+    const char *choices = r->folder != NULL ? tr_run_folder_path(r->folder, TR_RUN_PRODUCTS) : NULL;
     if (choices != NULL) BASE_TRY(tr_product_choices_take(r->ctx, r->trainer->stream, choices));
     BASE_TRY(tr_hf_load(r->trainer->weights, r->inputs->folder, r->trainer->stream));
     if (!tr_product_has_choice(&r->trainer->graph)) return BASE_OK;

@@ -302,6 +302,14 @@ static void what_is_no_model_folder(void **state)
 
     (void)state;
     expect_faults(m, 1, "DATA-01", FOLDER ": has neither model.safetensors nor");
+    /* What was downloaded before safetensors; and a cache that was copied without its blobs. */
+    assert_int_equal(base_file_write(m->ctx, FOLDER "/pytorch_model.bin", "PK", 2), BASE_OK);
+    expect_faults(m, 1, "DATA-01", FOLDER ": has only pytorch_model.bin, a pickle");
+    assert_int_equal(symlink("../../blobs/none", FOLDER "/model.safetensors"), 0);
+    expect_faults(m, 1, "DATA-01",
+                  FOLDER ": has its weights as a link to \"../../blobs/none\", which is not there");
+    assert_int_equal(unlink(FOLDER "/model.safetensors"), 0);
+    assert_int_equal(unlink(FOLDER "/pytorch_model.bin"), 0);
     write_files(m);
     /* Faults of config.json and of the files are reported together. */
     assert_int_equal(base_file_write(m->ctx, FOLDER "/config.json", "{\"zap\":1}", 9), BASE_OK);
