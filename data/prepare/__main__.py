@@ -16,13 +16,18 @@ import time
 import traceback
 
 import faults
-import show
-import stats
-import writer
-from documents import Builder, Options
 from faults import Fault
-from shapes import COLUMNS, Reader
-from vocabulary import Vocabulary
+
+try:
+    import show
+    import stats
+    import writer
+    from documents import Builder, Options
+    from shapes import COLUMNS, Reader
+    from vocabulary import Vocabulary
+except ImportError as error:  # an interpreter of CADRE_PYTHON without the packages
+    faults.show([Fault("DATA-20", sys.executable, str(error))], sys.stderr)
+    sys.exit(3)
 
 METHOD = 1  # raised when the same settings would give other documents
 BATCH_ROWS, BATCH_BYTES = 1024, 8 << 20

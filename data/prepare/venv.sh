@@ -31,6 +31,7 @@ else
     exit 3
 fi
 log=$venv.log
+unset PYTHONHOME PYTHONPATH # made for another
 python=/usr/bin/python3 # by its path: version managers put other interpreters in front
 
 give_up() { # give_up REASON

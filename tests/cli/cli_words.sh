@@ -81,6 +81,23 @@ err 'cadre: error CLI-02: -o: found an empty text; a variable that is not set?'
 expect 2 train ''
 err 'cadre: error CLI-02: train: found an empty text; a variable that is not set?'
 
+# A stream that is closed: no file gets its number, here that which is read.
+words="plan, with stderr closed" got=0
+mkfifo "$dir/held"
+exec 9<>"$dir/held"
+"$cadre" plan "$dir/held" >/dev/null 2>&- 9>&- &
+pid=$!
+reads() { readlink "/proc/$pid/fd/"* 2>/dev/null | grep -qx "$dir/held"; }
+for _ in $(seq 500); do
+    if reads || ! kill -0 "$pid" 2>/dev/null; then break; fi
+    sleep 0.02
+done
+reads || fail "does not read the configuration"
+[ "$(readlink "/proc/$pid/fd/2")" = /dev/null ] || fail "stderr is $(readlink "/proc/$pid/fd/2")"
+exec 9>&-
+wait "$pid" || got=$?
+[ "$got" -eq 2 ] || fail "exit code $got, wanted 2"
+
 # A full disk is not success.
 if [ -w /dev/full ]; then
     words="--version > /dev/full" got=0

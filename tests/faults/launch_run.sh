@@ -65,6 +65,8 @@ launched 2
 err 'no verb'
 launched 2 --m 2 train run.yaml
 err 'unknown option "--m"'
+TMPDIR=/no/folder launched 3 -n 2 --cadre "$cadre" train run.yaml
+err 'launch/run: no folder for the state of the ranks: '
 launched 3 --cadre ./none train run.yaml
 err './none: not there'
 

@@ -22,6 +22,10 @@ CADRE_PYTHON=$python "$dir/elsewhere/second/bin/cadre" prepare a.jsonl --model m
 grep -q '^  documents     1$' out
 [ -f a.h5 ]
 
+# What other interpreters are told by the environment is not for ours.
+PYTHONHOME=/none PYTHONPATH=/none "$build/bin/cadre" prepare a.jsonl --model model -o b.h5 >out
+[ -f b.h5 ]
+
 # The cures come along.
 echo '{}' >a.jsonl
 if CADRE_PYTHON=$python "$dir/elsewhere/second/bin/cadre" prepare a.jsonl --model model -o a.h5 2>err; then exit 1; fi

@@ -153,6 +153,13 @@ class Command(model_folders.PrepareTest):
         errors = self.cadre("run.yaml", code=3, CADRE_PYTHON="/no/python")[1]
         self.assertEqual(errors[0], "cadre: error DATA-20: CADRE_PYTHON: /no/python: not an interpreter that can be run")
         self.assertIn("set CADRE_PYTHON", errors[1])
+        bare = os.path.join(self.dir, "bare")  # an interpreter without the packages
+        with open(bare, "w", encoding="utf-8") as file:
+            file.write(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+        os.chmod(bare, 0o755)
+        errors = self.cadre("run.yaml", code=3, CADRE_PYTHON=bare)[1]
+        self.assertRegex(errors[0], "^cadre: error DATA-20: .*: No module named ")
+        self.assertEqual(len(errors), 2)
 
 
 if __name__ == "__main__":

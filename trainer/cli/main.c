@@ -6,6 +6,7 @@
 #include "trainer/cli/verb.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -59,12 +60,22 @@ static int run(const tr_cli_t *cli, int argc, char **argv)
     return line >= 0 ? verb->run(cli, argc - 1, argv + 1) : tr_run_ranks_refuse(cli->ctx, line);
 }
 
+/* A standard stream that is closed (`cadre train run.yaml 2>&-`) leaves its number to the next file, and what is meant for
+ * the terminal would be written into that. */
+static void occupy_standard_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            (void)open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY); /* its use stays an error */
+}
+
 int main(int argc, char **argv)
 {
     tr_cli_t cli = {NULL, verbs, sizeof verbs / sizeof verbs[0]};
     base_error_t error;
 
     if (lora_pack_process_is(argc, argv)) return lora_pack_process_main();
+    occupy_standard_streams();
     /* A file that may not grow further (ulimit -f) is an error of the write, not the end. */
     (void)signal(SIGXFSZ, SIG_IGN);
     if (base_ctx_create(0, 1, NULL, &cli.ctx) < 0) {

@@ -8,6 +8,7 @@
 #include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -120,12 +121,14 @@ base_status_t tr_prepare_tool_exec(base_ctx_t *ctx, base_text_pool_t *pool,
 
     BASE_TRY(tr_prepare_tool_find(ctx, pool, &folder));
     BASE_TRY(tr_prepare_tool_python(ctx, pool, folder, &python));
-    const size_t count = 5 + 3 * jobs->count + num_options;
+    const size_t count = 6 + 3 * jobs->count + num_options;
     const char **words = base_text_pool_take(pool, count * sizeof *words);
     char **argv = base_text_pool_take(pool, (count + 1) * sizeof *argv);
     if (words == NULL || argv == NULL) return BASE_ERR_NOMEM;
     words[n++] = python;
     words[n++] = "-B"; /* an installed tree stays as it is */
+    /* Our own has all that it needs; what PYTHONPATH and PYTHONHOME name was made for another. */
+    if (getenv("CADRE_PYTHON") == NULL) words[n++] = "-E";
     words[n++] = folder;
     words[n++] = "--model";
     words[n++] = jobs->model;
