@@ -66,6 +66,11 @@ int64_t lora_peft_num_modules(const lora_peft_t *peft);
 /* Module 0 <= index < num_modules, in the order of lora_layout_t. */
 const lora_peft_module_t *lora_peft_module(const lora_peft_t *peft, int64_t index);
 
+/* Whether an adapter of this rank and these targets could begin with it (lora_peft_read). BASE_ERR_CONFIG
+ * (DATA-46) with both. */
+base_status_t lora_peft_match(const lora_peft_t *peft, int32_t rank,
+                              uint32_t targets) BASE_MUST_CHECK;
+
 /* A (rank x in) and B (out x rank) of a module, as they are in the file; one of the two may be
  * NULL. Values that are not finite are given, not refused. */
 base_status_t lora_peft_read_module(const lora_peft_t *peft, const lora_peft_module_t *module,

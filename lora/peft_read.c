@@ -92,22 +92,30 @@ static base_status_t put_b(const vector_t *v, const lora_peft_module_t *from,
     return BASE_OK;
 }
 
-static base_status_t check_layout(const lora_peft_t *peft, const lora_layout_t *layout,
-                                  double scale)
+base_status_t lora_peft_match(const lora_peft_t *peft, int32_t rank, uint32_t targets)
 {
     const lora_peft_info_t *info = lora_peft_info(peft);
     base_ctx_t *ctx = lora_peft_ctx(peft);
     char found[TARGETS_BYTES], wanted[TARGETS_BYTES];
 
-    if (info->rank != layout->rank)
+    if (info->rank != rank)
         return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_DATA_46,
                          "%s: rank %" PRId32 ", the configuration has rank %" PRId32,
-                         lora_peft_path(peft), info->rank, layout->rank);
-    if (info->targets != layout->targets)
+                         lora_peft_path(peft), info->rank, rank);
+    if (info->targets != targets)
         return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_DATA_46,
                          "%s: adapts %s, the configuration has targets %s", lora_peft_path(peft),
                          lora_targets_text(info->targets, found, sizeof found),
-                         lora_targets_text(layout->targets, wanted, sizeof wanted));
+                         lora_targets_text(targets, wanted, sizeof wanted));
+    return BASE_OK;
+}
+
+static base_status_t check_layout(const lora_peft_t *peft, const lora_layout_t *layout,
+                                  double scale)
+{
+    base_ctx_t *ctx = lora_peft_ctx(peft);
+
+    BASE_TRY(lora_peft_match(peft, (int32_t)layout->rank, layout->targets));
     if (lora_peft_num_modules(peft) != layout->num_modules || scale == 0.0 || !isfinite(scale))
         return BASE_FAIL(ctx, BASE_ERR_ARG, BASE_MSG_INT_01,
                          "%s: %" PRId64 " modules into %" PRId64 ", scale %g", lora_peft_path(peft),

@@ -72,6 +72,16 @@ PY
 expect 3 train llama.yaml --set output=runs/new --dump-gradients no/where.safetensors
 err 'IO-02: --dump-gradients: no/where.safetensors: cannot create: No such file or directory'
 [ ! -e runs/new ] || fail "a run was begun"
+# So are all faults of the folders that adapters begin with, in a plan too.
+cp -r "$golden/llama/wide" eight
+sed -i 's/"rank_pattern": {}/"rank_pattern": {"v_proj": 8}/' eight/adapter_config.json
+for verb in train plan; do
+    expect 3 $verb llama.yaml --set output=runs/new --set adapters.wide.init=./eight --set adapters.narrow.init=./none
+    err 'DATA-45: ./eight/adapter_model.safetensors: tensor "base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight"'
+    err 'DATA-45: ./eight/adapter_model.safetensors: tensor "base_model.model.model.layers.0.self_attn.v_proj.lora_B.weight"'
+    err 'DATA-40: ./none: there is no such folder'
+    [ ! -e runs/new ] || fail "a run was begun"
+done
 # What has to be prepared is said with the words that do it: the file, its sets, and what is missing besides.
 expect 3 train llama.yaml --set output=runs/new --set "adapters.wide.data=it's.jsonl"
 err "runs/new/prepared/wide.h5: not there, and neither is it's.jsonl, of which it is made; run \`cadre prepare llama.yaml \

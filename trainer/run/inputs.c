@@ -2,10 +2,12 @@
 
 #include "base/memory.h"
 #include "data/json_read.h"
+#include "lora/peft_import.h"
 #include "trainer/run/prepared.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 static base_status_t open_model(tr_inputs_t *in, base_error_list_t *errors)
 {
@@ -69,6 +71,23 @@ static void note_dataset(tr_inputs_t *in, int32_t j, const char *use, const data
                                 .supervised_tokens = data_dataset_num_supervised(data)};
 }
 
+/* The folder that it begins with: what can be wrong with it but for its values, long before they are read. */
+static base_status_t check_init(tr_inputs_t *in, int32_t j, base_error_list_t *errors)
+{
+    const base_config_adapter_t *config = in->configs[j];
+    lora_peft_t *peft;
+
+    if (in->spec == NULL || in->config->train.mode == BASE_CONFIG_MODE_FULL ||
+        strchr(config->init, '/') == NULL)
+        return BASE_OK;
+    base_status_t st = lora_peft_open(in->ctx, config->init, in->spec, errors, &peft);
+    if (st == BASE_ERR_FORMAT) return BASE_OK; /* in the list */
+    BASE_TRY(st);
+    st = lora_peft_match(peft, (int32_t)config->rank, config->targets);
+    lora_peft_close(peft);
+    return st;
+}
+
 static base_status_t open_job(tr_inputs_t *in, int32_t j, const char *prepare_words,
                               base_error_list_t *errors)
 {
@@ -77,6 +96,7 @@ static base_status_t open_job(tr_inputs_t *in, int32_t j, const char *prepare_wo
     char *data = NULL, *eval = NULL;
     base_status_t st;
 
+    BASE_TRY(check_init(in, j, errors));
     BASE_TRY_GOTO(find_set(in, j, TR_PREPARED_DATA, prepare_words, errors, &data), st, out);
     BASE_TRY_GOTO(find_set(in, j, TR_PREPARED_EVAL, prepare_words, errors, &eval), st, out);
     /* Without a model there is nothing to compare datasets with. */
