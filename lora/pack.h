@@ -32,20 +32,27 @@ typedef struct lora_pack {
  * few supervised rows alternate, so that those of the loss are spread over the trainers
  * (lora/pack_spread.h), else they lie in the order given. Every trainer gets
  * m = the fuller half's rows / trainers, rounded up to DATA_ROW_ALIGN. Documents of together at
- * most num_trainers * tokens_per_trainer - DATA_ROW_ALIGN + 1 rows always fit, a single one also
- * without that margin.
+ * most num_trainers * tokens_per_trainer - DATA_ROW_ALIGN + 1 rows always fit, and without that margin
+ * a single one, or documents whose rows fit when each one's are rounded up (lora_pack_aligned): then the
+ * cut can lie where both halves are full.
  *
  * With whole_documents the documents go, longest first, to the emptiest trainer, and each trainer's
  * halves are filled as above, so that one document of each trainer may span; a trainer without
  * documents has DATA_ROW_ALIGN pad rows. Whether documents of nearly num_trainers *
  * tokens_per_trainer rows fit depends on their lengths; with `trainers` they do when on each trainer
- * there is one document, or at most tokens_per_trainer - DATA_ROW_ALIGN + 1 rows.
+ * they are of one of these three kinds.
  *
  * PLAN-01 (BASE_ERR_ARG) when the documents do not fit; for a document that can never fit it names
  * the number of trainers that would do. The batch needs num_documents + 2 num_trainers pieces at
  * most. No allocation. */
 base_status_t lora_pack_fast(base_ctx_t *ctx, const lora_pack_t *pack,
                              data_batch_t *batch) BASE_MUST_CHECK;
+
+/* Rounded up to DATA_ROW_ALIGN. */
+static inline int64_t lora_pack_aligned(int64_t rows)
+{
+    return (rows + DATA_ROW_ALIGN - 1) / DATA_ROW_ALIGN * DATA_ROW_ALIGN;
+}
 
 #ifdef __cplusplus
 }

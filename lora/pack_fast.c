@@ -14,11 +14,6 @@ typedef struct group {
     int64_t rows;        /* of its documents */
 } group_t;
 
-static int64_t round_up(int64_t rows)
-{
-    return (rows + DATA_ROW_ALIGN - 1) / DATA_ROW_ALIGN * DATA_ROW_ALIGN;
-}
-
 static int64_t max_i64(int64_t a, int64_t b)
 {
     return a > b ? a : b;
@@ -254,7 +249,7 @@ static base_status_t pack_group(base_ctx_t *ctx, const lora_pack_t *pack, const 
 
     /* A trainer without documents has pad rows only, so that no dense op meets a stream of no rows.
      */
-    const int64_t m = round_up(max_i64(1, (fuller + group->count - 1) / group->count));
+    const int64_t m = lora_pack_aligned(max_i64(1, (fuller + group->count - 1) / group->count));
     for (int32_t t = group->first; t < group->first + group->count; t++)
         batch->trainer_rows[t] = m;
     sort_documents(batch, by_adapter);

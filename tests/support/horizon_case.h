@@ -36,6 +36,7 @@ typedef struct horizon_options {
     int64_t tokens, rank_columns;
     int64_t epochs[HORIZON_JOBS], batches[HORIZON_JOBS], adapter_ranks[HORIZON_JOBS];
     int64_t longest[HORIZON_JOBS]; /* rows; 0: 61 */
+    int alike;                     /* 1: all documents have so many */
     int eval;                      /* 1: the first two jobs hold out three documents */
     int exact;                     /* 1: the exact packer too */
 } horizon_options_t;
@@ -65,7 +66,7 @@ static inline void horizon_begin(horizon_case_t *c, const horizon_options_t *o)
         int64_t rows[HORIZON_DOCUMENTS];
 
         for (int d = 0; d < HORIZON_DOCUMENTS; d++)
-            rows[d] = 2 + (d * 37 + j * 11) % (longest - 1);
+            rows[d] = o->alike ? longest : 2 + (d * 37 + j * 11) % (longest - 1);
         /* Tests that run at the same time have files of their own. */
         (void)snprintf(paths[j], sizeof paths[j], "%s_%d.h5", program_invocation_short_name, j);
         job_dataset(c->ctx, paths[j], rows, HORIZON_DOCUMENTS);

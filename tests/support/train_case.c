@@ -4,6 +4,7 @@
 
 #include "base/philox.h"
 #include "data/dataset_write.h"
+#include "lora/pack.h"
 #include "trainer/model/hf_load.h"
 
 #include <math.h>
@@ -184,6 +185,7 @@ void train_lot_add(tr_lot_t *lot, const data_document_t *document)
     if (!tr_lot_fits(lot, document->rows)) abort(); /* the test's tokens_per_trainer is too small */
     lot->documents[lot->num_documents++] = *document;
     lot->rows += document->rows;
+    lot->aligned_rows += lora_pack_aligned(document->rows);
 }
 
 base_status_t train_lot_run(train_rank_t *rank, tr_lot_t *lot, int evaluate)

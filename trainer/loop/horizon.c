@@ -80,6 +80,7 @@ static base_status_t allocate(tr_horizon_t *h)
     if ((h->taken = base_calloc(ctx, documents, sizeof *h->taken, "horizon")) == NULL ||
         (h->documents = base_calloc(ctx, documents, sizeof *h->documents, "horizon")) == NULL ||
         (h->rows = base_calloc(ctx, documents, sizeof *h->rows, "horizon")) == NULL ||
+        (h->room = base_calloc(ctx, documents, sizeof *h->room, "horizon")) == NULL ||
         (h->supervised = base_calloc(ctx, documents, sizeof *h->supervised, "horizon")) == NULL ||
         (h->microbatch = base_calloc(ctx, documents, sizeof *h->microbatch, "horizon")) == NULL ||
         (h->place = base_calloc(ctx, documents, sizeof *h->place, "horizon")) == NULL ||
@@ -157,6 +158,7 @@ void tr_horizon_destroy(tr_horizon_t *h)
     base_free(h->ctx, h->place);
     base_free(h->ctx, h->microbatch);
     base_free(h->ctx, h->supervised);
+    base_free(h->ctx, h->room);
     base_free(h->ctx, h->rows);
     base_free(h->ctx, h->documents);
     base_free(h->ctx, h->taken);

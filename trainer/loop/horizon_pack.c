@@ -1,5 +1,6 @@
 /* Which documents of the batches at work come next. */
 #include "base/sort.h"
+#include "lora/pack.h"
 #include "trainer/loop/horizon_state.h"
 
 #include <string.h>
@@ -92,19 +93,38 @@ static void add_job(tr_horizon_t *h, int32_t j)
                                                              .num_batches = 1};
 }
 
+/* Of the two ways in which documents always fit (lora/pack.h) the one that leaves fewer rows empty: the margin, once a
+ * microbatch, or each document rounded up. Documents that were cut at 4096 rows lose nothing by the second, and by the
+ * first every fourth of them its place beside the others. */
+static void choose_room(tr_horizon_t *h)
+{
+    lora_window_t *w = &h->window;
+    const int64_t all = w->alone_capacity, margin = DATA_ROW_ALIGN - 1;
+    int64_t rows = 0, aligned = 0;
+
+    for (int32_t d = 0; d < w->num_documents; d++) {
+        rows += h->rows[d];
+        aligned += h->room[d] = lora_pack_aligned(h->rows[d]);
+    }
+    if (aligned - rows <= (rows + all - 1) / all * margin) return;
+    w->capacity = all - margin;
+    w->rows = h->rows;
+}
+
 static void make_window(tr_horizon_t *h, int64_t alone)
 {
-    h->window = (lora_window_t){.capacity = alone - DATA_ROW_ALIGN + 1,
+    h->window = (lora_window_t){.capacity = alone,
                                 .alone_capacity = alone,
                                 .adapter_align = 1,
                                 .rank_columns = h->rank_columns > 0 ? h->columns : 0,
                                 .stages = 1,
                                 .adapters = h->adapters,
                                 .batches = h->batches,
-                                .rows = h->rows,
+                                .rows = h->room,
                                 .supervised = h->supervised};
     for (int32_t j = 0; j < h->num_jobs; j++)
         add_job(h, j);
+    choose_room(h);
 }
 
 /* ==== the exact packer ==== */

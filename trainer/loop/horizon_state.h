@@ -46,10 +46,11 @@ struct tr_horizon {
     lora_window_t window;
     lora_window_adapter_t *adapters;
     lora_window_batch_t *batches;
-    int64_t *rows, *supervised;                   /* [num_documents] */
-    int32_t *microbatch;                          /* [num_documents] the schedule */
-    int32_t *window_job;                          /* [num_jobs] job of a window's adapter */
-    int64_t *place;                               /* [num_documents] in `taken` */
+    int64_t *rows, *supervised; /* [num_documents] */
+    int64_t *room;              /* [num_documents] what they take of the capacity */
+    int32_t *microbatch;        /* [num_documents] the schedule */
+    int32_t *window_job;        /* [num_jobs] job of a window's adapter */
+    int64_t *place;             /* [num_documents] in `taken` */
     int32_t exactly[LORA_PACK_PROCESS_DOCUMENTS]; /* the schedule of the exact packer */
 };
 

@@ -104,7 +104,7 @@ void tr_lot_begin(tr_lot_t *lot, int64_t microbatch)
 {
     lot->batch->microbatch = microbatch;
     lot->num_documents = 0;
-    lot->rows = 0;
+    lot->rows = lot->aligned_rows = 0;
     lot->placed = 0;
 }
 
@@ -113,7 +113,8 @@ int tr_lot_fits(const tr_lot_t *lot, int64_t rows)
     if (lot->num_documents == lot->max_documents) return 0;
     if (rows > tr_lot_longest(&lot->options)) return 0;
     if (lot->num_documents == 0) return 1;
-    return lot->rows + rows <= lot->capacity;
+    return lot->rows + rows <= lot->capacity ||
+           lot->aligned_rows + lora_pack_aligned(rows) <= all_rows(&lot->options);
 }
 
 static base_status_t add(tr_lot_t *lot, const data_document_t *document)
@@ -124,6 +125,7 @@ static base_status_t add(tr_lot_t *lot, const data_document_t *document)
                          (long long)lot->batch->microbatch, (long long)document->rows);
     lot->documents[lot->num_documents++] = *document;
     lot->rows += document->rows;
+    lot->aligned_rows += lora_pack_aligned(document->rows);
     return BASE_OK;
 }
 
@@ -161,8 +163,10 @@ base_status_t tr_lot_add_rows(tr_lot_t *lot, int64_t rows)
 
 void tr_lot_drop(tr_lot_t *lot)
 {
-    lot->num_documents--;
-    lot->rows -= lot->documents[lot->num_documents].rows;
+    const int64_t rows = lot->documents[--lot->num_documents].rows;
+
+    lot->rows -= rows;
+    lot->aligned_rows -= lora_pack_aligned(rows);
 }
 
 base_status_t tr_lot_finish(tr_lot_t *lot)

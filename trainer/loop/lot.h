@@ -27,8 +27,9 @@ typedef struct tr_lot_options {
 typedef struct tr_lot {
     base_ctx_t *ctx;
     tr_lot_options_t options;
-    int64_t capacity; /* rows that always fit together */
-    int64_t rows;     /* of what was added */
+    int64_t capacity;     /* rows that always fit together */
+    int64_t rows;         /* of what was added */
+    int64_t aligned_rows; /* the same, each document's rounded up (lora/pack.h) */
     int32_t num_documents, max_documents;
     data_document_t *documents; /* [max_documents] */
     int32_t *trainers;          /* [max_documents] of tr_lot_place */

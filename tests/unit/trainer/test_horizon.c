@@ -141,6 +141,36 @@ static void test_whole_documents(void **state)
     horizon_end(&c);
 }
 
+/* Cut at a power of two, as most long documents are: a batch that is as large as the trainers is one microbatch. */
+static void test_documents_that_fill_the_rows(void **state)
+{
+    horizon_options_t o = {.placement = AS_IN_PLACE,
+                           .ranks = 1,
+                           .tokens = 512,
+                           .rank_columns = 8,
+                           .epochs = {1, 1, 1, 1},
+                           .batches = {4, 4, 4, 4},
+                           .adapter_ranks = {8, 8, 8, 8},
+                           .longest = {128, 128, 127, 128},
+                           .alike = 1};
+    horizon_case_t c;
+
+    (void)state;
+    run(&c, &o);
+    assert_int_equal(c.microbatches, 4 * HORIZON_DOCUMENTS / 4);
+    horizon_end(&c);
+    o.ranks = 2;
+    for (int j = 0; j < HORIZON_JOBS; j++)
+        o.batches[j] = 8;
+    run(&c, &o);
+    assert_int_equal(c.microbatches, 4 * HORIZON_DOCUMENTS / 8);
+    horizon_end(&c);
+    o.placement = AS_LOCAL;
+    run(&c, &o);
+    assert_int_equal(c.microbatches, 4 * HORIZON_DOCUMENTS / 8);
+    horizon_end(&c);
+}
+
 /* At every microbatch the state is taken out and put into another horizon of the same jobs. */
 static void test_goes_on_from_bytes(void **state)
 {
@@ -210,6 +240,7 @@ int main(void)
         cmocka_unit_test(test_nobody_is_left_behind),
         cmocka_unit_test(test_large_batches_keep_up),
         cmocka_unit_test(test_whole_documents),
+        cmocka_unit_test(test_documents_that_fill_the_rows),
         cmocka_unit_test(test_goes_on_from_bytes),
         cmocka_unit_test(test_ends),
     };
