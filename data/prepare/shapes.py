@@ -17,6 +17,7 @@ from vocabulary import RESERVED
 SHAPES = {"text": ("text",), "prompt": ("prompt", "completion"), "messages": ("messages",)}
 COLUMNS = ("text", "prompt", "completion", "messages")
 MESSAGE_KEYS = ("role", "content", "reasoning_content")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 OTHERS = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "compressed": (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")}
 
 
@@ -42,7 +43,8 @@ class Reader:
     """Iterates over Row and Fault, in the order of the file.
 
     columns       {our key: the file's key}
-    After the last row: sha256 of the file, shape, ignored (keys nobody reads), blank (lines), bytes read so far.
+    After the last row: sha256 of the file, shape, ignored (keys nobody reads), blank (lines), bytes read so far,
+    odd_roles {role that is none of ROLES: [messages, line of the first]}.
     """
 
     def __init__(self, path, columns):
@@ -50,6 +52,7 @@ class Reader:
         self.columns = columns
         self.keys = {name: columns.get(name, name) for name in COLUMNS}
         self.sha256, self.shape, self.ignored, self.blank, self.bytes = None, None, set(), 0, 0
+        self.odd_roles = {}
 
     def __iter__(self):
         digest = hashlib.sha256()
@@ -154,6 +157,8 @@ class Reader:
                 # Only what is trained has to say something: an empty system message is nothing strange.
                 filled = name == "role" or (name == "content" and message["role"] == "assistant")
                 self._text(line, f"{at}, {name}", text, filled)
+            if message["role"] not in ROLES:
+                self.odd_roles.setdefault(message["role"], [0, line])[0] += 1
         return value
 
     def _text(self, line, name, value, filled=True):

@@ -1,7 +1,7 @@
 """What was prepared: the numbers, the lengths as bars, and the rows that were left out."""
 
 import numpy
-from faults import SHOWN, clean
+from faults import SHOWN, clean, quote
 
 BAR = 40
 
@@ -80,6 +80,9 @@ def report_notes(notes, reader, vocabulary, options, out):
         note(f"keys that are not read: {', '.join(sorted(reader.ignored))}")
     if reader.blank:
         note(f"{reader.blank} empty lines were passed over")
+    for role, (count, line) in sorted(reader.odd_roles.items())[:SHOWN]:
+        note(f"{count} messages have the role {quote(role)}, the first is in line {line}; only what the role assistant "
+             "says is trained on")
     if notes.special_rows:
         note(f"{notes.special_rows} rows spell special tokens in their own text, the first is line "
              f"{notes.special_line}; there they are plain text, as only the chat template may write special tokens")

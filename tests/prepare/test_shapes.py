@@ -59,6 +59,14 @@ class Shapes(model_folders.PrepareTest):
         result = self.prepare([{"text": "a"}], "--columns", "txt=body")
         self.assertEqual((result.code, result.ids), (2, ["CLI-02"]))
 
+    def test_roles_that_nobody_trains_on(self):
+        """A misspelt role is context for the template, and would be so without a word."""
+        odd = chat("a", "b") + chat("c", "d")
+        odd[1]["role"] = "asistant"
+        result = self.good([{"messages": chat("a", "b")}, {"messages": odd}, {"messages": odd}])
+        self.assertIn('2 messages have the role "asistant", the first is in line 2', result.text)
+        self.assertNotIn("role", self.good([{"messages": chat("a", "b")}]).text)
+
     def test_byte_order_mark_and_empty_lines(self):
         result = self.good([b'\xef\xbb\xbf{"text": "a"}', b"", b'{"text": "b"}\r', b""])
         self.assertEqual(result.lines, [1, 3])
