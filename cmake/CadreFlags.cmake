@@ -73,12 +73,3 @@ endif()
 # The threads of POSIX: base uses them in every build.
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
-
-add_library(cadre_openmp INTERFACE)
-if(CADRE_OPENMP)
-    find_package(OpenMP REQUIRED COMPONENTS C)
-    target_link_libraries(cadre_openmp INTERFACE OpenMP::OpenMP_C)
-else()
-    # The pragmas stay in the source and mean nothing.
-    target_compile_options(cadre_openmp INTERFACE $<$<COMPILE_LANGUAGE:C>:-Wno-unknown-pragmas>)
-endif()

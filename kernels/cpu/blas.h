@@ -3,8 +3,8 @@
  * Why one thread: the cores belong to the ranks, and a product that is split over threads differs
  * in bits with their number. openblas_set_num_threads is state of the process; each call here makes
  * sure of it, which is a load and a compare once it holds, so no order of initialisation matters.
- * (The program also starts with OPENBLAS_NUM_THREADS=1 where launch/run starts it; then OpenBLAS
- * never makes its pool.)
+ * (launch/run starts ranks with OPENBLAS_NUM_THREADS=1: then OpenBLAS never makes its pool, a thread
+ * for each core of the machine in each rank.)
  *
  * Needs a flavour of OpenBLAS that may be called from several threads
  * (cmake/CadreDependencies.cmake). */

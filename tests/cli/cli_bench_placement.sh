@@ -7,7 +7,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/cli/expect.sh
 . "$here/expect.sh"
 words='bench placement'
-export OMP_NUM_THREADS=1
 small=(--threads 2 --device cpu --model-shape tiny --layers 1 --rows-each 256 --microbatches 1 --warm 0)
 expect 0 bench placement "${small[@]}" --placement local --rows 200
 out '^2 x cpu, transport threads: tiny, 1 layers, recompute block; placement local, 2 trainers of 768 rows; equal lengths, 512 rows'

@@ -51,13 +51,22 @@ YAML
 
 launched 0 -n 3 --cadre "$cadre" train run.yaml --set output=runs/three --set attention.placement=pool
 err "launch/run: 3 ranks on $(env -u OMP_NUM_THREADS nproc) cores"
-err 'each'
 [ -f runs/three/adapters/code/adapter_model.safetensors ] || fail "no adapter"
 launched 0 --cadre "$cadre" train run.yaml --set output=runs/one
 launched 2 -n 2 --cadre "$cadre" train run.yaml --set output=runs/three
 errors 1
 err 'RUN-01'
 if grep -q -- '-----' err; then fail "mpirun speaks"; fi
+# OpenBLAS makes no threads in ranks: they multiply on their own.
+cat >told.sh <<'SH'
+#!/bin/sh
+echo "openblas $OPENBLAS_NUM_THREADS"
+SH
+chmod +x told.sh
+for ranks in 1 2; do
+    launched 0 -n $ranks --cadre ./told.sh train
+    [ "$(grep -c '^openblas 1$' out)" -eq "$ranks" ] || fail "what its $ranks ranks are told"
+done
 launched 2 -n 2 --cadre "$cadre" score run.yaml
 err 'score runs on one rank'
 launched 2 -n two train run.yaml

@@ -42,7 +42,7 @@ base_status_t tr_profile_make(base_ctx_t *ctx, const tr_bench_profile_t *options
                               tr_held_out_t *held_out) BASE_MUST_CHECK;
 
 /* The same of this CPU, fp32. Times are CPU time of the process: other work on the machine does not
- * count, and with one thread (OMP_NUM_THREADS=1) it is the time that a task takes. */
+ * count, and since a rank works on one thread it is the time that a task takes. */
 base_status_t tr_bench_profile(base_ctx_t *ctx, const tr_bench_profile_t *options,
                                as_profile_t *profile, tr_held_out_t *held_out) BASE_MUST_CHECK;
 

@@ -27,7 +27,7 @@ static const char PAGE[] =
     "                         is none\n"
     "  --trace N              record what every rank does in the next N microbatches, in\n"
     "                         OUTPUT/trace; `cadre trace OUTPUT` puts it together\n"
-    "  --threads N            N ranks as threads of this process (1)\n"
+    "  --threads N            N ranks as threads of this process (1); on a CPU each uses one core\n"
     "  --hosts N,N,...        take the ranks for those of as many hosts, so many on each: where "
     "the\n"
     "                         attention servers of a cluster would be, tried on one machine\n\n"
