@@ -270,7 +270,8 @@ static void test_least_recompute(void **state)
 
     (void)state;
     for (int r = 0; r < TR_NUM_RECOMPUTES; r++) {
-        creation_t t = {.longest = 500, .tokens = 1024, .layout_only = 1, .recompute = r};
+        creation_t t = {
+            .longest = 500, .tokens = 1024, .layout_only = 1, .recompute = (tr_recompute_t)r};
 
         run_creation(&t);
         assert_int_equal(t.status, BASE_OK);
@@ -285,7 +286,7 @@ static void test_least_recompute(void **state)
                 creation_t t = {.longest = 500,
                                 .tokens = 1024,
                                 .layout_only = (int)less,
-                                .recompute = from,
+                                .recompute = (tr_recompute_t)from,
                                 .memory_bytes = bytes[r] - less};
 
                 run_creation(&t);
