@@ -75,7 +75,7 @@ expect 3 score --model llama --data qwen3.h5
 err 'cadre: error DATA-13: qwen3.h5'
 rm qwen3/tokenizer.json
 expect 3 score --model qwen3 --data qwen3.h5
-err 'cadre: error IO-01: qwen3/tokenizer.json'
+err 'cadre: error DATA-30: qwen3/tokenizer.json'
 
 # An adapter of another base.
 expect 3 score --model llama --adapter "$golden/qwen3/narrow" --data llama.h5
