@@ -1,6 +1,26 @@
 #include "kernels/cpu/blas.h"
 
 #include <cblas.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Of one thread: 128 MiB and some pages in Debian's and Ubuntu's builds. */
+#define BUFFER_BYTES ((size_t)129 << 20)
+
+base_status_t kern_blas_check_room(base_ctx_t *ctx, int threads)
+{
+    const size_t bytes = (size_t)threads * BUFFER_BYTES;
+    void *room = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (room == MAP_FAILED)
+        return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01,
+                         "rank %d: no room for the buffers of OpenBLAS, %zu MiB of address space "
+                         "(ulimit -v): %s",
+                         base_ctx_rank(ctx), bytes >> 20, strerror(errno));
+    (void)munmap(room, bytes);
+    return BASE_OK;
+}
 
 /* Two threads that set it at the same time both write 1. */
 static void use_one_thread(void)

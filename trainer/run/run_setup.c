@@ -1,8 +1,10 @@
 #include "trainer/run/run_setup.h"
 
 #include "base/memory.h"
+#include "kernels/cpu/blas.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 base_status_t tr_setup_topology(base_ctx_t *ctx, const base_config_t *config, comm_group_t *group,
                                 as_topology_t **topology_p)
@@ -138,4 +140,13 @@ tr_build_t tr_setup_build(const tr_inputs_t *inputs, const as_topology_t *topolo
 
     set_recompute(c, free_bytes, &build);
     return build;
+}
+
+base_status_t tr_setup_check_products(base_ctx_t *ctx, const base_device_t *dev,
+                                      const comm_group_t *group)
+{
+    const int threads = strcmp(comm_group_transport(group), "threads") == 0;
+
+    if (base_device_kind(dev) != BASE_DEVICE_CPU) return BASE_OK;
+    return kern_blas_check_room(ctx, threads ? comm_group_size(group) : 1);
 }

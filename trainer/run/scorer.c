@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "trainer/model/hf_load.h"
+#include "trainer/run/run_setup.h"
 
 #include <string.h>
 
@@ -52,6 +53,7 @@ static base_status_t build(tr_scorer_t *s, base_device_t *dev, comm_group_t *gro
     tr_lot_options_t lots;
 
     BASE_TRY(tr_build_trainer(s->ctx, dev, group, &args, &lots, &s->trainer));
+    BASE_TRY(tr_setup_check_products(s->ctx, dev, group));
     BASE_TRY(tr_hf_load(s->trainer->weights, options->folder, s->trainer->stream));
     for (int i = 0; i < 2; i++)
         BASE_TRY(tr_lot_create(s->ctx, &lots, s->lots[0], &s->lots[i]));

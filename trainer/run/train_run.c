@@ -92,6 +92,7 @@ static base_status_t make_trainer(run_t *r, base_device_t *dev)
     const tr_build_t build =
         tr_setup_build(r->inputs, r->topology, r->adapters, base_device_free_bytes(dev));
     BASE_TRY(tr_build_trainer(r->ctx, dev, r->group, &build, &r->lots, &r->trainer));
+    BASE_TRY(tr_setup_check_products(r->ctx, dev, r->group));
     const int trains = r->trainer->index >= 0;
     tr_rank_state_set_role(r->args->state, trains ? "trainer" : "server",
                            trains ? r->trainer->index
