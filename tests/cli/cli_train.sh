@@ -103,7 +103,7 @@ PY
 # No room for what OpenBLAS takes at its first product, where it would try for ever. Sanitizers want more than any limit.
 if "$cadre" --version | grep -q '^preset    cpu '; then
     code=0
-    (ulimit -v 2000000 && timeout 60 "$cadre" train llama.yaml --set output=runs/limited --threads 16 \
+    (ulimit -v 2000000 && OPENBLAS_NUM_THREADS=1 timeout 60 "$cadre" train llama.yaml --set output=runs/limited --threads 16 \
         --set attention.placement=local --set batch.tokens_per_trainer=1024) >out 2>err || code=$?
     words="train llama.yaml under ulimit -v"
     [ "$code" -eq 4 ] || fail "exit code $code, wanted 4"
