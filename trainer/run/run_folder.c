@@ -84,24 +84,54 @@ static base_status_t existing_part(base_ctx_t *ctx, const char *output, char pat
     return st;
 }
 
-/* Parents are looked at by what they are, not by how they are spelled. */
-static base_status_t check_model(base_ctx_t *ctx, const char *output, const char *model)
+/* Whether what `path` (absolute, links resolved; it is cut) names is `place`, or lies inside it. Parents are looked at
+ * by what they are, not by how they are spelled. */
+static bool lies_in(char *path, const struct stat *place)
 {
-    struct stat of_model;
     struct stat here;
-    char path[PATH_MAX];
 
-    if (stat(model, &of_model) != 0) return BASE_OK; /* whoever reads the model says so */
-    BASE_TRY(existing_part(ctx, output, path));
     for (char *end = path; end != NULL;) {
-        if (stat(path[0] != '\0' ? path : "/", &here) == 0 && same_place(&here, &of_model))
-            return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_RUN_03,
-                             "%s: output lies in the model folder %s, which is only read", output,
-                             model);
+        if (stat(path[0] != '\0' ? path : "/", &here) == 0 && same_place(&here, place)) return true;
         end = strrchr(path, '/');
         if (end != NULL) *end = '\0';
     }
+    return false;
+}
+
+/* The model that a run trains gets the name of one that is there, and that another one (trainer/run/train_export.h). */
+static base_status_t check_moved(const tr_run_folder_t *folder, const char *model)
+{
+    static const char *const names[] = {"model", "model.before"};
+    struct stat of_ours;
+    char path[PATH_MAX];
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char *ours;
+
+        BASE_TRY(join(folder->ctx, folder->root, names[i], &ours));
+        const bool there = stat(ours, &of_ours) == 0 && realpath(model, path) != NULL;
+        base_free(folder->ctx, ours);
+        if (there && lies_in(path, &of_ours))
+            return BASE_FAIL(folder->ctx, BASE_ERR_CONFIG, BASE_MSG_RUN_03,
+                             "%s: the model lies where the run puts the one that it trains, %s/%s",
+                             model, folder->root, names[i]);
+    }
     return BASE_OK;
+}
+
+static base_status_t check_model(const tr_run_folder_t *folder, const base_config_t *config)
+{
+    struct stat of_model;
+    char path[PATH_MAX];
+
+    if (stat(config->model, &of_model) != 0) return BASE_OK; /* whoever reads the model says so */
+    BASE_TRY(existing_part(folder->ctx, folder->root, path));
+    if (lies_in(path, &of_model))
+        return BASE_FAIL(folder->ctx, BASE_ERR_CONFIG, BASE_MSG_RUN_03,
+                         "%s: output lies in the model folder %s, which is only read", folder->root,
+                         config->model);
+    return config->train.mode == BASE_CONFIG_MODE_FULL ? check_moved(folder, config->model)
+                                                       : BASE_OK;
 }
 
 static base_status_t check_run(tr_run_folder_t *folder, bool resume)
@@ -186,7 +216,7 @@ static base_status_t open_log(const tr_run_folder_t *folder)
 
 static base_status_t fill(tr_run_folder_t *folder, const base_config_t *config, bool resume)
 {
-    BASE_TRY(check_model(folder->ctx, folder->root, config->model));
+    BASE_TRY(check_model(folder, config));
     BASE_TRY(base_file_make_dirs(folder->ctx, folder->root));
     BASE_TRY(lock(folder));
     BASE_TRY(check_run(folder, resume));

@@ -52,7 +52,8 @@ typedef struct tr_run_folder tr_run_folder_t;
  * log of `ctx` to logs/rank-NNNN.log (appending). Rank 0. `config` is not kept.
  * Without `resume` a folder that holds a run is BASE_ERR_CONFIG (RUN-01) and is left as it is; with
  * it both are fine, and tr_run_folder_resumed says which one it was. RUN-02: another process works
- * in it. RUN-03: it is the folder of the model, or lies inside it. RUN-11: a run would begin there
+ * in it. RUN-03: it is the folder of the model, or lies inside it, or what is trained would take the
+ * place of the model. RUN-11: a run would begin there
  * and its config.yaml take the place of one that no run wrote. IO-02 for what the system refuses. The caller owns *folder_p. */
 base_status_t tr_run_folder_create(base_ctx_t *ctx, const base_config_t *config, bool resume,
                                    tr_run_folder_t **folder_p) BASE_MUST_CHECK;

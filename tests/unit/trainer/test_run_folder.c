@@ -157,6 +157,21 @@ static void not_into_the_model(void **state)
     assert_int_equal(create(p->ctx, LORA, false, &folder), BASE_ERR_CONFIG);
     fixture_expect_error(p->ctx, BASE_ERR_CONFIG, "RUN-03", "runs/three: output lies");
     assert_int_equal(base_file_kind("runs/three"), BASE_FILE_NONE);
+    /* The model that is trained would take the place of its base. */
+    assert_int_equal(unlink("base"), 0);
+    assert_int_equal(base_file_make_dirs(p->ctx, "runs/full/model.before/of_mine"), BASE_OK);
+    assert_int_equal(symlink("runs/full/model.before/of_mine", "base"), 0);
+    assert_int_equal(create(p->ctx, FULL, false, &folder), BASE_ERR_CONFIG);
+    fixture_expect_error(p->ctx, BASE_ERR_CONFIG, "RUN-03",
+                         "base: the model lies where the run puts the one that it trains, "
+                         "runs/full/model.before");
+    assert_int_equal(rename("runs/full/model.before", "runs/full/model"), 0);
+    assert_int_equal(unlink("base"), 0);
+    assert_int_equal(symlink("runs/full/model", "base"), 0);
+    assert_int_equal(create(p->ctx, FULL, false, &folder), BASE_ERR_CONFIG);
+    fixture_expect_error(p->ctx, BASE_ERR_CONFIG, "RUN-03", "it trains, runs/full/model");
+    assert_int_equal(create(p->ctx, LORA, false, &folder), BASE_OK); /* adapters go elsewhere */
+    tr_run_folder_destroy(folder);
 }
 
 static void system_refuses(void **state)
