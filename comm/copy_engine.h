@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-/* Streams that the exchanges of a channel take in turn. Between a copy and the counters behind it, and between
+/* Streams that the exchanges of a channel take in turn, short ones by fours (comm/share.h). Between a copy and the counters behind it, and between
  * those and the next copy, a GPU's stream goes from one engine to another, 2 us each way; meanwhile the other
  * stream copies. Divides COMM_MAX_OPEN_EXCHANGES. */
 #define COMM_COPY_LANES 2
