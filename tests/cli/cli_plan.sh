@@ -159,4 +159,11 @@ golden_model qwen3
 expect 3 plan two.yaml --set model=qwen3
 err 'DATA-13'
 
+# More datasets than files may be open at first.
+sed '/^adapters:/q' two.yaml >many.yaml
+for i in $(seq 60); do echo "  - {name: a$i, data: code.h5, rank: 1}"; done >>many.yaml
+words="plan many.yaml, 40 open files"
+(ulimit -Sn 40 && exec "$cadre" plan many.yaml) >out 2>err || fail "exit code $?"
+out '^a60 '
+
 finish "all plans as wanted"

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 /* In the order of a user's life. A verb is listed when it works. */
 static const tr_verb_t verbs[] = {
@@ -69,6 +70,17 @@ static void occupy_standard_streams(void)
             (void)open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY); /* its use stays an error */
 }
 
+/* A run of many adapters has a dataset or two of each open; systems allow 1024 at first, and more when asked. */
+static void raise_open_files(void)
+{
+    const rlim_t enough = 65536;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= enough) return;
+    limit.rlim_cur = limit.rlim_max < enough ? limit.rlim_max : enough;
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* else who opens too many says so */
+}
+
 int main(int argc, char **argv)
 {
     tr_cli_t cli = {NULL, verbs, sizeof verbs / sizeof verbs[0]};
@@ -76,6 +88,7 @@ int main(int argc, char **argv)
 
     if (lora_pack_process_is(argc, argv)) return lora_pack_process_main();
     occupy_standard_streams();
+    raise_open_files();
     /* A file that may not grow further (ulimit -f) is an error of the write, not the end. */
     (void)signal(SIGXFSZ, SIG_IGN);
     if (base_ctx_create(0, 1, NULL, &cli.ctx) < 0) {
