@@ -135,7 +135,7 @@ left=(runs/killed/checkpoints/*) # what a kill has left there is gone too
 for signal in USR1 TERM INT HUP; do
     # A shell's background job ignores SIGINT until somebody handles it.
     interrupted 75 "runs/$signal" "send_$signal" "begin$([ $signal != HUP ] || echo _hanging_up)" "$signal"
-    err "saving at the next microbatch"
+    err "saving within 4 microbatches"
     [ "$(state "runs/$signal")" = saved ] || fail "state $(state "runs/$signal")"
     run 0 "${long[@]}" --set output="runs/$signal" --resume
     same runs/long "runs/$signal"

@@ -82,7 +82,7 @@ err './none: not there'
 begin signalled
 kill -TERM "$launcher"
 ended 75 signalled
-err 'launch/run: SIGTERM: saving at the next microbatch'
+err 'launch/run: SIGTERM: saving within 4 microbatches'
 err 'cadre: saved after microbatch'
 ls runs/signalled/checkpoints/mb-*/gradients-0000.h5 >/dev/null || fail "no checkpoint"
 
@@ -92,7 +92,7 @@ ls runs/signalled/checkpoints/mb-*/gradients-0000.h5 >/dev/null || fail "no chec
 begin warned
 kill -USR1 "$launcher"
 ended 75 warned
-err 'launch/run: SIGUSR1: saving at the next microbatch'
+err 'launch/run: SIGUSR1: saving within 4 microbatches'
 first=$(python3 -c 'import json; print(json.load(open("runs/warned/status.json"))["microbatch"])')
 begin warned --resume
 kill -USR1 "$launcher"

@@ -61,7 +61,7 @@ grep -q 'stops: stopped early' err || fail "nothing stopped early"
 
 interrupted 75 runs/signal send_usr1 begin signal
 [ "$(state runs/signal)" = saved ] || fail "state $(state runs/signal)"
-[ "$(grep -c 'saving at the next microbatch' err)" -eq 1 ] || fail "not one line"
+[ "$(grep -c 'saving within 4 microbatches' err)" -eq 1 ] || fail "not one line"
 last=$(checkpoints runs/signal | tail -n 1)
 for trainer in 0 1; do
     [ -f "runs/signal/checkpoints/$last/gradients-000$trainer.h5" ] || fail "no gradients of trainer $trainer"

@@ -34,9 +34,10 @@ static const char PAGE[] =
     "Several processes: `mpirun -np N cadre train RUN.yaml`, or `launch/run -n N train RUN.yaml`,\n"
     "which also picks the build and what mpirun needs on this machine. Only rank 0 speaks; the\n"
     "others write to OUTPUT/logs.\n\n"
-    "SIGUSR1 saves and stops (exit code 75); so do Ctrl-C, SIGTERM and the end of the terminal\n"
-    "(SIGHUP, unless nohup) in a process that mpirun did not start. A second Ctrl-C or SIGTERM\n"
-    "kills.";
+    "SIGUSR1 saves, within 4 microbatches, and stops (exit code 75); so do Ctrl-C, SIGTERM and "
+    "the\n"
+    "end of the terminal (SIGHUP, unless nohup) in a process that mpirun did not start. A second\n"
+    "Ctrl-C or SIGTERM kills.";
 
 enum { SET, PRINT_CONFIG, DUMP_GRADIENTS, RESUME, THREADS, HOSTS, TRACE, NUM_SPECS };
 static const tr_option_spec_t SPECS[NUM_SPECS] = {[SET] = {"--set", true},

@@ -1,6 +1,7 @@
 #include "trainer/run/signals.h"
 
 #include "base/memory.h"
+#include "trainer/loop/control.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -86,8 +87,9 @@ static void *signal_main(void *arg)
         const int before = __atomic_exchange_n(&s->asked, 1, __ATOMIC_ACQ_REL);
         if (before != 0 && kills(number)) die_of(number);
         if (before != 0 || s->out == NULL) continue;
-        (void)fprintf(s->out, "\ncadre: %s: saving at the next microbatch%s\n", name_of(number),
-                      kills(number) ? "; again to kill" : "");
+        /* What ranks agree on takes effect so much later (trainer/loop/control.h). */
+        (void)fprintf(s->out, "\ncadre: %s: saving within %d microbatches%s\n", name_of(number),
+                      TR_CONTROL_LOOK_AHEAD + 1, kills(number) ? "; again to kill" : "");
         (void)fflush(s->out);
     }
     return NULL;
