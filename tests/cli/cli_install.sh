@@ -14,12 +14,12 @@ cd /
 "$dir/elsewhere/second/bin/cadre" --version | grep -q '^cadre [0-9]'
 [ -f "$dir/elsewhere/second/share/cadre/LICENSE" ]
 # The pages that messages and help name are there.
-for page in $(grep -haoE 'docs/[a-z_/]+\.md' "$dir/elsewhere/second/bin/cadre" | sort -u); do
+while read -r page; do
     if [ ! -f "$dir/elsewhere/second/share/cadre/$page" ]; then
         echo "$page is named by the program and not installed"
         exit 1
     fi
-done
+done < <(grep -haoE 'docs/[a-z_/]+\.md' "$dir/elsewhere/second/bin/cadre" | sort -u)
 if grep -rqF "$dir/first" "$dir/elsewhere/second"; then
     echo "the tree holds the path it was installed to"
     exit 1
