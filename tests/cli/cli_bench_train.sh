@@ -53,6 +53,26 @@ out '^  linear layers  .* [0-9.]+$'
 out '^with attention as fast as alone +[0-9.]+ ms, '
 out '^bound of the step, of both ceilings +[0-9.]+ ms, '
 out '^adapters_4 +MISSING'
+out '^transformers \+ PEFT with adapters in fp32 did not run'
+# The peer is judged with adapters in fp32, as ours are, whatever one in bf16 reaches; three generations of its file.
+beside() { # beside RATIO...: the peer that many times slower than ours: by default, under autocast, in bf16, with no memory
+    python3 - "$@" <<'PY'
+import json, sys
+
+ours = json.load(open("one/one_documents_4x4096.json"))["tokens_per_s"]
+words = ({}, {"autocast": True}, {"adapters": "bf16"})
+variants = [{**w, "tokens_per_s": ours / float(ratio)} for w, ratio in zip(words, sys.argv[1:])]
+json.dump({"variants": [*variants, {"out_of_memory": "all of it"}]}, open("one/one_peer.json", "w"))
+PY
+    if python3 "$here/../gpu/one_report.py" one >out 2>err; then fail "all held, though most is missing"; fi
+}
+beside 1.9 1.6 1.4
+out '^the best of .* ours 1.900 times that; adapters and their products in fp32$'
+out '^the best of .* ours 1.600 times that; adapters in fp32, products in bf16$'
+out '^the best of .* ours 1.400 times that; adapters and moments in bf16: not the same training$'
+out '^beside the better of those in fp32 +1.600, wanted 1.5: yes$'
+beside 1.9 1.4 1.3
+out '^beside the better of those in fp32 +1.400, wanted 1.5: NO$'
 
 # What a policy keeps, without a device of that size: a layer's x, o and lse are 17 kB a row, all of it 145 kB.
 expect 0 bench train --device cpu --dtype bf16 --memory
