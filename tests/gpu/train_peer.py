@@ -37,6 +37,7 @@ VARIANTS = [  # gradient checkpointing, documents in one batch, precision of the
     (False, False, AUTOCAST),
     (False, False, BF16),
     (True, True, FP32),
+    (True, True, AUTOCAST),
     (True, True, BF16),
 ]
 WARM = 2
