@@ -4,9 +4,10 @@ invariance, accumulation and company on the GPUs of this host.
 
 A small model with heads of 64 and two adapters, one with dropout, is trained in bf16 with every placement of PLACEMENTS that
 N ranks (the host's GPUs) allow. With train.deterministic and the same trainers all losses have the same digits and all
-exported files the same bytes: run again, with more made again in the backward, with servers of their own, in place, by copy engines and by NCCL. Without it sums
-follow the servers, and the same run again has the same bits. With another number of trainers losses agree to 2e-3, and so do they
-with half the rows a microbatch, and those of the adapter without dropout when it trains alone.
+exported files the same bytes: run again, with more recomputed in the backward, with servers of their own, in place, by copy
+engines and by NCCL. Without it sums follow the servers, and the same run again has the same bits. With another number of
+trainers losses agree to 2e-3, and so do they with half the rows a microbatch, and those of the adapter without dropout when it
+trains alone.
 
 --dataset is cli_dataset of tests/cli. --device cpu: the same without a GPU, one layer, two steps, over copy engines and MPI.
 Exit: 0 all held; 1 not; 77 no mpirun for more than one rank.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""losses_report.py ONE.jsonl OTHER.jsonl: the losses of two runs of the same problem, step by step, and those of evaluations; exit code 1 when one differs by more
-than 2 % of the other, which is far above what bf16 makes of it in 8 steps and far below what a wrong gradient does, or when nothing
-was learned."""
+"""losses_report.py ONE.jsonl OTHER.jsonl: the losses of two runs of the same problem, step by step, and those of evaluations; exit
+code 1 when one differs by more than 2 % of the other, which is far above what bf16 makes of it in 8 steps and far below what a
+wrong gradient does, or when nothing was learned."""
 
 import json
 import sys

@@ -3,9 +3,9 @@
 second of transformers + PEFT on the work of `cadre bench train`: a random model of the shape in bf16, one adapter of rank 16 on seven
 linears, documents of equal length, AdamW, one optimizer step for all of them.
 
-Each variant is tried in turn: with and without gradient checkpointing, all documents in one batch or one at a time with
-their gradients added up, and with each setting of the adapters' precision where that is the fastest so far. One that runs out of memory
-says so; that all do is an error without --may-run-out. Needs torch, transformers and peft; on the CPU only to see that it runs."""
+Each of VARIANTS is tried in turn: with and without gradient checkpointing, all documents in one batch or one at a time with
+their gradients added up, and for the fastest of either each precision of the adapters. One that runs out of memory says so;
+that all do is an error without --may-run-out. Needs torch, transformers and peft; on the CPU only to see that it runs."""
 
 import argparse
 import gc
