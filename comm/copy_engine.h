@@ -26,9 +26,10 @@
 extern "C" {
 #endif
 
-/* Streams that the exchanges of a channel take in turn, short ones by fours (comm/share.h). Between a copy and the counters behind it, and between
- * those and the next copy, a GPU's stream goes from one engine to another, 2 us each way; meanwhile the other
- * stream copies. Divides COMM_MAX_OPEN_EXCHANGES. */
+/* Streams that the exchanges of a channel take in turn, short ones by fours (comm/share.h). Between a
+ * copy and the counters behind it, and between those and the next copy, a GPU's stream goes from one
+ * engine to another, 4 to 8 us in all (docs/kernels/links.md); meanwhile the other stream copies.
+ * Divides COMM_MAX_OPEN_EXCHANGES. */
 #define COMM_COPY_LANES 2
 
 /* Has `g` carry data by copies from now on. Collective, before the first exchange; g's ranks have
