@@ -11,7 +11,10 @@
 base_status_t kern_blas_check_room(base_ctx_t *ctx, int threads)
 {
     const size_t bytes = (size_t)threads * BUFFER_BYTES;
-    void *room = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* Address space is asked for, not memory: as many buffers in one piece may be more than a small machine has, and the
+     * kernel would refuse it what it grants them one by one. */
+    void *room = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (room == MAP_FAILED)
         return BASE_FAIL(ctx, BASE_ERR_NOMEM, BASE_MSG_MEM_01,

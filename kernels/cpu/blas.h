@@ -17,7 +17,8 @@
 
 /* OpenBLAS takes a buffer of address space for each thread that multiplies, at its first product, and tries for ever
  * when there is none, as under `ulimit -v`. BASE_ERR_NOMEM (MEM-01) when there is no room for those of so many
- * threads now: to be asked when all other memory has been taken. */
+ * threads now: to be asked when all other memory has been taken and none of them has multiplied, by one thread of
+ * the process. */
 base_status_t kern_blas_check_room(base_ctx_t *ctx, int threads) BASE_MUST_CHECK;
 
 /* c (m,n) = alpha op(a) op(b) + beta c, row-major, leading dimensions in elements; op transposes

@@ -143,10 +143,14 @@ tr_build_t tr_setup_build(const tr_inputs_t *inputs, const as_topology_t *topolo
 }
 
 base_status_t tr_setup_check_products(base_ctx_t *ctx, const base_device_t *dev,
-                                      const comm_group_t *group)
+                                      comm_group_t *group)
 {
     const int threads = strcmp(comm_group_transport(group), "threads") == 0;
 
     if (base_device_kind(dev) != BASE_DEVICE_CPU) return BASE_OK;
-    return kern_blas_check_room(ctx, threads ? comm_group_size(group) : 1);
+    if (!threads) return kern_blas_check_room(ctx, 1);
+    /* One for all, when all have their memory: what several ask for at a time would not fit where one's does. */
+    BASE_TRY(comm_barrier(group));
+    if (comm_group_rank(group) == 0) BASE_TRY(kern_blas_check_room(ctx, comm_group_size(group)));
+    return comm_barrier(group);
 }

@@ -31,8 +31,9 @@ tr_build_t tr_setup_build(const tr_inputs_t *inputs, const as_topology_t *topolo
                           const lora_adapter_options_t *adapters, int64_t free_bytes);
 
 /* The trainer has taken its memory; on the CPU OpenBLAS takes some of its own at its first product.
- * BASE_ERR_NOMEM (MEM-01) when there is no room for it. */
+ * BASE_ERR_NOMEM (MEM-01) when there is no room for it; of ranks that are threads rank 0 finds out. All
+ * ranks call it. */
 base_status_t tr_setup_check_products(base_ctx_t *ctx, const base_device_t *dev,
-                                      const comm_group_t *group) BASE_MUST_CHECK;
+                                      comm_group_t *group) BASE_MUST_CHECK;
 
 #endif
