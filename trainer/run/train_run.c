@@ -101,10 +101,18 @@ static base_status_t make_trainer(run_t *r, base_device_t *dev)
     const char *choices = r->folder != NULL ? tr_run_folder_path(r->folder, TR_RUN_PRODUCTS) : NULL;
     if (choices != NULL) BASE_TRY(tr_product_choices_take(r->ctx, r->trainer->stream, choices));
     BASE_TRY(tr_hf_load(r->trainer->weights, r->inputs->folder, r->trainer->stream));
-    if (!tr_product_has_choice(&r->trainer->graph)) return BASE_OK;
-    BASE_TRY(tr_product_search(&r->trainer->graph));
-    if (!r->leader || choices == NULL) return BASE_OK;
-    return tr_product_choices_keep(r->ctx, r->trainer->stream, choices);
+    return tr_product_has_choice(&r->trainer->graph) ? tr_product_search(&r->trainer->graph)
+                                                     : BASE_OK;
+}
+
+/* Comes when all trainers have agreed on their start: by then each has looked for the file, so that none finds, by its pace,
+ * what the leader has searched just now. */
+static base_status_t keep_products(const run_t *r)
+{
+    if (!r->leader || r->trainer->index < 0 || !tr_product_has_choice(&r->trainer->graph))
+        return BASE_OK;
+    return tr_product_choices_keep(r->ctx, r->trainer->stream,
+                                   tr_run_folder_path(r->folder, TR_RUN_PRODUCTS));
 }
 
 static int is_folder(const char *init)
@@ -499,6 +507,7 @@ static base_status_t run_all(run_t *r, base_device_t *dev)
     BASE_TRY(make_folder(r));
     BASE_TRY(make_trainer(r, dev));
     BASE_TRY(init_adapters(r));
+    BASE_TRY(keep_products(r));
     BASE_TRY(make_loop(r));
     BASE_TRY(restore(r, &past));
     if (r->leader) BASE_TRY(begin_report(r, &past));
