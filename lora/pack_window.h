@@ -14,8 +14,9 @@
  *             stage: never in one microbatch
  * A microbatch may be empty: the order can ask for a pause.
  *
- * Documents are whole here. Where they are cut over trainers is the layout's business, and
- * `capacity` is what the layout always places: trainers' rows less its margin. */
+ * Documents are whole here. Where they are cut over trainers is the layout's business; with
+ * `capacity` and `rows` the caller sees to it that the layout places whatever is legal here: trainers'
+ * rows less its margin, or all of them and each document's rows rounded up (lora/pack.h). */
 #ifndef CADRE_LORA_PACK_WINDOW_H
 #define CADRE_LORA_PACK_WINDOW_H
 
@@ -52,7 +53,7 @@ typedef struct lora_window {
     int32_t num_adapters, num_batches, num_documents;
     const lora_window_adapter_t *adapters; /* their batches lie one after another */
     const lora_window_batch_t *batches;    /* and so do the batches' documents */
-    const int64_t *rows;                   /* [num_documents] > 0 */
+    const int64_t *rows;                   /* [num_documents] > 0; what they take of the capacity */
     const int64_t *supervised;             /* [num_documents]; NULL: all alike */
 } lora_window_t;
 

@@ -19,8 +19,6 @@ static int64_t draw(rng_t *rng, int64_t low, int64_t high)
     return low + (int64_t)base_philox_below(r.word[0], r.word[1], (uint64_t)(high - low + 1));
 }
 
-/* Documents of together at most `room` rows, none longer than `longest`; at least one. Half of the
- * rounds begin with a document of most of the room. */
 /* Whose rows fill the room to the last when each one's are rounded up. */
 static int32_t draw_aligned(rng_t *rng, int64_t room, data_document_t *documents)
 {
@@ -38,6 +36,8 @@ static int32_t draw_aligned(rng_t *rng, int64_t room, data_document_t *documents
     return n;
 }
 
+/* Documents of together at most `room` rows, none longer than `longest`; at least one. Half of the
+ * rounds begin with a document of most of the room. */
 static int32_t draw_documents(rng_t *rng, int64_t room, int64_t longest, data_document_t *documents)
 {
     static const int64_t edges[] = {1, 127, 128, 129, 256};
