@@ -9,8 +9,10 @@
  *   - until all that the stream was told to say before has been said. As long as that has not, what is owed could not be
  *     said either, so that nobody loses time; and from then on somebody might wait in vain.
  *
- * The last makes it a matter of one rank alone: it waits for no peer, and no peer knows. The earlier exchanges are done when the
- * last one is, at most as much later as COMM_SHARE_BYTES take. */
+ * The last makes it a matter of one rank alone: it asks no peer, and no peer knows. The earlier exchanges are done when the
+ * last one is. Where a stream is given nothing that waits (copy engines: the peer's data is ready) that is at most as much later
+ * as COMM_SHARE_BYTES take. A kernel of NCCL waits for the ranks that do not have the exchange ready yet: so long later it is
+ * there, and what those may wait for is said in comm/comm.h. */
 #ifndef CADRE_COMM_SHARE_H
 #define CADRE_COMM_SHARE_H
 
