@@ -216,6 +216,18 @@ run 0 train calm.yaml --set output=runs/part9 --set defaults.steps=9 --resume --
 same runs/longer runs/part9 1e-5 # other microbatches: what comes after the sixth step is planned earlier
 run 0 trace runs/part9
 grep -q '"name":"dense ping forward"' runs/part9/trace/trace.json || fail "no microbatch in the trace"
+# An export of the shorter run does not pass for that of the longer one, which failed.
+cp -r runs/calm runs/stale
+mkdir runs/stale/adapters/code.tmp-0000
+: >runs/stale/adapters/code.tmp-0000/notes
+run 3 train calm.yaml --set output=runs/stale --set defaults.steps=9 --resume
+err "cadre: error RUN-10: code: trained to the end and not exported: runs/stale/adapters/code.tmp-0000: is in the way"
+rm -r runs/stale/adapters/code.tmp-0000
+cmp -s runs/calm/adapters/code/adapter_model.safetensors runs/stale/adapters/code~before/adapter_model.safetensors ||
+    fail "the shorter run's adapter is gone"
+rm -r runs/stale/adapters/code~before
+run 0 train calm.yaml --set output=runs/stale --set defaults.steps=9 --resume
+same runs/longer runs/stale 1e-5
 cp runs/calm/metrics.jsonl before.jsonl
 # The gradients that were asked for are those of the first steps that were made now.
 python3 - <<'PY' || fail "gradients of a resumed run"

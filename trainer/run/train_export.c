@@ -67,6 +67,33 @@ bool tr_train_exported(const tr_inputs_t *inputs, int32_t job, const tr_run_fold
     return length < (int)sizeof path && base_file_kind(path) == BASE_FILE_REGULAR;
 }
 
+base_status_t tr_train_put_aside(base_ctx_t *ctx, const char *path, const char *suffix)
+{
+    const size_t bytes = strlen(path) + strlen(suffix) + 1;
+    base_status_t st;
+
+    if (base_file_kind(path) == BASE_FILE_NONE) return BASE_OK;
+    char *aside = base_alloc(ctx, bytes, "exported earlier");
+    if (aside == NULL) return BASE_ERR_NOMEM;
+    (void)snprintf(aside, bytes, "%s%s", path, suffix);
+    st = base_file_remove_folder(ctx, aside);
+    if (st >= 0) st = base_file_rename(ctx, path, aside);
+    base_free(ctx, aside);
+    return st;
+}
+
+base_status_t tr_train_outdate_adapter(const tr_inputs_t *inputs, int32_t job,
+                                       const tr_run_folder_t *folder)
+{
+    char *dir = NULL;
+
+    if (!tr_train_exported(inputs, job, folder)) return BASE_OK;
+    BASE_TRY(tr_run_folder_adapter(folder, inputs->jobs[job]->name, &dir));
+    const base_status_t st = tr_train_put_aside(inputs->ctx, dir, "~before");
+    base_free(inputs->ctx, dir);
+    return st;
+}
+
 /* ==== gradients ==== */
 
 #define NAME_BYTES LORA_TENSOR_NAME_BYTES

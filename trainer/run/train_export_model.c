@@ -30,21 +30,6 @@ static base_status_t read_rows(void *arg, int64_t index, const data_model_tensor
     return st;
 }
 
-static base_status_t put_earlier_aside(base_ctx_t *ctx, const char *model)
-{
-    const size_t bytes = strlen(model) + sizeof ".before";
-    base_status_t st;
-
-    if (base_file_kind(model) == BASE_FILE_NONE) return BASE_OK;
-    char *before = base_alloc(ctx, bytes, "exported model");
-    if (before == NULL) return BASE_ERR_NOMEM;
-    (void)snprintf(before, bytes, "%s.before", model);
-    st = base_file_remove_folder(ctx, before);
-    if (st >= 0) st = base_file_rename(ctx, model, before);
-    base_free(ctx, before);
-    return st;
-}
-
 base_status_t tr_train_export_model(tr_trainer_t *trainer, const tr_inputs_t *inputs,
                                     const tr_run_folder_t *folder)
 {
@@ -52,7 +37,7 @@ base_status_t tr_train_export_model(tr_trainer_t *trainer, const tr_inputs_t *in
     const char *base = inputs->config->model;
     const size_t bytes = strlen(base) + sizeof "/config.json";
 
-    BASE_TRY(put_earlier_aside(inputs->ctx, tr_run_folder_path(folder, TR_RUN_MODEL)));
+    BASE_TRY(tr_train_put_aside(inputs->ctx, tr_run_folder_path(folder, TR_RUN_MODEL), ".before"));
     char *config = base_alloc(inputs->ctx, bytes, "exported model");
     if (config == NULL) return BASE_ERR_NOMEM;
     (void)snprintf(config, bytes, "%s/config.json", base);

@@ -32,7 +32,8 @@ static base_status_t export_job(const tr_train_leavings_t *l, int32_t job)
     return tr_train_export_adapter(l->train, l->inputs, job, l->folder);
 }
 
-/* An error that costs this export and nothing else is put aside. */
+/* An error that costs this export and nothing else is noted. Then an earlier export must not pass for this one when the run
+ * goes on; a model's has been put aside before it is written. */
 static base_status_t attempt(tr_train_leavings_t *l, int32_t job)
 {
     base_ctx_t *ctx = l->inputs->ctx;
@@ -42,7 +43,7 @@ static base_status_t attempt(tr_train_leavings_t *l, int32_t job)
     if (st >= 0 || base_status_scope(st) != BASE_SCOPE_CALL || !base_ctx_error(ctx, &l->last))
         return st;
     base_ctx_clear_error(ctx);
-    return BASE_OK;
+    return l->full ? BASE_OK : tr_train_outdate_adapter(l->inputs, job, l->folder);
 }
 
 base_status_t tr_train_leavings_ended(tr_train_leavings_t *leavings, int32_t job)

@@ -25,7 +25,8 @@ base_status_t tr_train_leavings_init(tr_train_t *train, const tr_inputs_t *input
                                      tr_train_leavings_t *leavings) BASE_MUST_CHECK;
 void tr_train_leavings_deinit(tr_train_leavings_t *leavings); /* of zeros: nothing */
 
-/* The job has ended: exports it. Fails only where more is lost than the export (base/status.h). */
+/* The job has ended: exports it. Fails only where more is lost than the export (base/status.h), or where an
+ * earlier export of the job could not be put aside (train_export.h). */
 base_status_t tr_train_leavings_ended(tr_train_leavings_t *leavings, int32_t job) BASE_MUST_CHECK;
 /* Tries again what is missing. Likewise. */
 base_status_t tr_train_leavings_retry(tr_train_leavings_t *leavings) BASE_MUST_CHECK;
