@@ -87,6 +87,10 @@ typedef struct comm_exchange {
     const comm_peer_t *peers;
     base_event_t *ready;
     base_stream_t *after; /* of the group's device; not with `ready` */
+    /* 1: on no rank does being ready for it wait, in whatever way, for one of the COMM_SHARE - 1 exchanges before it in
+     * the channel to be complete on another rank. Only then may NCCL say of them together that they are done
+     * (comm/share.h): its kernels wait for ranks that are not ready. All ranks say the same. */
+    int independent;
 } comm_exchange_t;
 
 /* Names an exchange of a group: its channel and its position in the channel's sequence, from 1. */
@@ -110,11 +114,7 @@ void comm_group_destroy(comm_group_t *group);
 /* Collective in order, not in time: every rank begins the same sequence per channel. Transfers
  * progress without further calls. At most COMM_MAX_OPEN_EXCHANGES are open per channel: begin
  * waits on the host until there is room, which needs nothing of the caller but that all ranks begin
- * in the same order; so the host runs at most COMM_MAX_OPEN_EXCHANGES / 2 layers ahead. That one is complete may
- * show only with up to three later ones of its channel that this rank has ready too (comm/share.h), over NCCL when all
- * their ranks have them ready: so a rank that is waited for, to do something with an exchange, before others can have
- * a later one of the channel ready, has its own part of that ready only after it has done so. Who has exchanges ready
- * by the stream that waits for the earlier ones (`after`) does. A ticket
+ * in the same order; so the host runs at most COMM_MAX_OPEN_EXCHANGES / 2 layers ahead. A ticket
  * stays legal for ever; that of a complete exchange does not wait. BASE_ERR_ARG and
  * BASE_ERR_STATE (an event that was never recorded) leave the group as it was. */
 #define COMM_MAX_OPEN_EXCHANGES 16

@@ -58,6 +58,7 @@ static void fill_slot(comm_nccl_slot_t *slot, const comm_exchange_t *ex, uint64_
 {
     slot->sequence = sequence;
     slot->tag = ex->tag;
+    slot->independent = ex->independent;
     slot->begun_ns = base_clock_ns();
     slot->num_peers = 0;
     for (int i = 0; i < ex->num_peers; i++)

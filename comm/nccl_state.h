@@ -15,6 +15,7 @@
 typedef struct comm_nccl_slot {
     uint64_t sequence; /* 0: never used */
     comm_tag_t tag;
+    int independent;
     int num_peers;
     comm_peer_t *peers; /* [size - 1] */
     int64_t begun_ns;

@@ -10,9 +10,10 @@
  *     said either, so that nobody loses time; and from then on somebody might wait in vain.
  *
  * The last makes it a matter of one rank alone: it asks no peer, and no peer knows. The earlier exchanges are done when the
- * last one is. Where a stream is given nothing that waits (copy engines: the peer's data is ready) that is at most as much later
- * as COMM_SHARE_BYTES take. A kernel of NCCL waits for the ranks that do not have the exchange ready yet: so long later it is
- * there, and what those may wait for is said in comm/comm.h. */
+ * last one is, at most as much later as COMM_SHARE_BYTES take, where a stream is given nothing that waits. So it is with
+ * copy engines: the peer's data is ready. A kernel of NCCL waits for ranks that do not have the exchange ready yet, and one
+ * of them might wait for what this rank does when an earlier one is done. So over NCCL only exchanges share that say
+ * that it is not so (comm_exchange_t.independent). */
 #ifndef CADRE_COMM_SHARE_H
 #define CADRE_COMM_SHARE_H
 

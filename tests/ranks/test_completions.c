@@ -23,6 +23,8 @@ typedef struct scene {
     int empty;               /* the exchange that moves nothing; 0: none */
     int waits_for;           /* is told of while the stream is held up; 0: none is */
     int owed[2];             /* are not, by themselves; 0: none */
+    int dependent;           /* 1: they may wait for each other */
+    int flag;                /* between the ranks */
 } scene_t;
 
 /* ==== what is given to the receiver's streams: of this process, atomic builtins ==== */
@@ -181,8 +183,10 @@ static base_status_t begin_all(rank_case_t *run, comm_group_t *group, const comm
     const int me = comm_group_rank(group);
 
     for (int i = 1; i <= scene->num; i++) {
-        const comm_exchange_t ex = {
-            .tag = {.microbatch = i}, .num_peers = i != scene->empty, .peers = &peers[i]};
+        const comm_exchange_t ex = {.tag = {.microbatch = i},
+                                    .num_peers = i != scene->empty,
+                                    .peers = &peers[i],
+                                    .independent = !scene->dependent};
 
         BASE_TRY(comm_exchange_begin(group, COMM_CHANNEL_PING, &ex, &tickets[i]));
         if (i == 1 && me == RECEIVER)
@@ -218,6 +222,47 @@ static base_status_t run_scene(rank_case_t *run, comm_group_t *group, rank_gear_
     return comm_barrier(group);
 }
 
+/* The sender is ready for exchange 3 when the receiver, which has been for long, has exchange 2. */
+static base_status_t until_flagged(void *args)
+{
+    (void)rank_flag_wait(*(int **)args, WAIT_NS / 1000000);
+    return BASE_OK;
+}
+
+static base_status_t run_waiting(rank_case_t *run, comm_group_t *group, rank_gear_t *gear)
+{
+    scene_t *scene = run->user;
+    int *flag = &scene->flag;
+    const int me = comm_group_rank(group);
+    const base_range_t piece = rank_range(gear->buffer, 0, BYTES);
+    const comm_peer_t peer = {1 - me, me != RECEIVER, me == RECEIVER, &piece, &piece};
+    comm_exchange_t ex = {.num_peers = 1, .peers = &peer};
+    comm_ticket_t tickets[4];
+
+    BASE_TRY(comm_barrier(group));
+    if (me == RECEIVER) hold();
+    for (int i = 1; i <= 3; i++) {
+        if (i == 3 && me != RECEIVER) {
+            BASE_TRY(base_stream_submit(gear->stream, until_flagged, &flag, sizeof flag, NULL, 0));
+            ex.after = gear->stream;
+        }
+        BASE_TRY(comm_exchange_begin(group, COMM_CHANNEL_PING, &ex, &tickets[i]));
+        if (i == 1 && me == RECEIVER)
+            RANK_CHECK(run, me, reaches(&told[1], 1), "the first is not told of");
+    }
+    if (me == RECEIVER) {
+        RANK_CHECK(run, me, reaches(&num_moves, 2), "%d of 2 are given", num_moves);
+        base_clock_sleep_ns(20000000); /* time for the third's */
+        release();
+        BASE_TRY(comm_exchange_complete(group, tickets[2], gear->stream));
+        BASE_TRY(base_stream_sync(gear->stream));
+        rank_flag_set(flag);
+    }
+    BASE_TRY(comm_exchange_complete(group, tickets[3], gear->stream));
+    BASE_TRY(base_stream_sync(gear->stream));
+    return comm_barrier(group);
+}
+
 static base_status_t play(comm_group_t *group, base_ctx_t *ctx, base_device_t *dev, void *user)
 {
     rank_case_t *run = user;
@@ -226,7 +271,9 @@ static base_status_t play(comm_group_t *group, base_ctx_t *ctx, base_device_t *d
         rank_gear_open(&gear, dev, BASE_STREAM_ASYNC, bytes_before(run->user, MOST + 1));
 
     (void)ctx;
-    if (st >= 0) st = run_scene(run, group, &gear);
+    const scene_t *scene = run->user;
+    if (st >= 0 && scene->num > 0) st = run_scene(run, group, &gear);
+    if (st >= 0 && scene->num == 0) st = run_waiting(run, group, &gear);
     release();
     if (st < 0) comm_group_stop(group, NULL);
     rank_gear_close(&gear);
@@ -287,12 +334,22 @@ static void test_too_long(void **state)
     play_on_both((scene_t){.num = 9, .bytes[8] = TOO_LONG, .waits_for = 8, .owed = {9}});
 }
 
+/* What may wait for another is told of by itself where a stream waits for peers, and else when there is nothing before it. */
+static void test_ranks_that_wait(void **state)
+{
+    (void)state;
+    if (!is_copied()) play_on_both((scene_t){.num = 3, .waits_for = 2, .dependent = 1});
+    play_on_both((scene_t){.num = 0});
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_last_tells_of_all), cmocka_unit_test(test_nothing_behind_it),
-        cmocka_unit_test(test_as_many_as_fit), cmocka_unit_test(test_an_empty_last),
-        cmocka_unit_test(test_too_long)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_the_last_tells_of_all),
+                                       cmocka_unit_test(test_nothing_behind_it),
+                                       cmocka_unit_test(test_as_many_as_fit),
+                                       cmocka_unit_test(test_an_empty_last),
+                                       cmocka_unit_test(test_too_long),
+                                       cmocka_unit_test(test_ranks_that_wait)};
 
     return RANK_CASE_MAIN("completions", tests);
 }

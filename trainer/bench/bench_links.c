@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/sort.h"
 #include "comm/bare.h"
+#include "comm/share.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -76,7 +77,8 @@ static base_status_t run_exchanges(lane_t *l, int depth, int64_t repeat, int64_t
         const comm_exchange_t ex = {.tag = {.microbatch = l->exchanges++, .kind = LINKS_KIND},
                                     .num_peers = l->num_peers,
                                     .peers = l->peers[k],
-                                    .after = l->stream};
+                                    .after = l->stream,
+                                    .independent = depth >= COMM_SHARE};
 
         BASE_TRY(comm_exchange_complete(l->group, l->tickets[k], l->stream));
         BASE_TRY(comm_exchange_begin(l->group, COMM_CHANNEL_PING, &ex, &l->tickets[k]));
