@@ -112,13 +112,18 @@ static void release(void)
     __atomic_store_n(&is_counted, 0, __ATOMIC_RELEASE);
 }
 
+static int now(const int *number)
+{
+    return __atomic_load_n(number, __ATOMIC_ACQUIRE);
+}
+
 static int reaches(const int *number, int wanted)
 {
     const int64_t end_ns = base_clock_ns() + WAIT_NS;
 
-    while (__atomic_load_n(number, __ATOMIC_ACQUIRE) < wanted && base_clock_ns() < end_ns)
+    while (now(number) < wanted && base_clock_ns() < end_ns)
         base_clock_sleep_ns(100000);
-    return __atomic_load_n(number, __ATOMIC_ACQUIRE) >= wanted;
+    return now(number) >= wanted;
 }
 
 /* ==== a scene ==== */
@@ -162,17 +167,18 @@ static void check_told(rank_case_t *run, const scene_t *scene)
     /* Of copies there is none then; NCCL has a group of nothing. */
     const int wanted = scene->num - (scene->empty > 0 && is_copied());
 
-    RANK_CHECK(run, RECEIVER, reaches(&num_moves, wanted), "%d of %d are given", num_moves, wanted);
+    RANK_CHECK(run, RECEIVER, reaches(&num_moves, wanted), "%d of %d are given", now(&num_moves),
+               wanted);
     if (scene->waits_for > 0)
         RANK_CHECK(run, RECEIVER, reaches(&told[scene->waits_for], 1), "%d is not told of",
                    scene->waits_for);
     else
         base_clock_sleep_ns(20000000); /* time for what must not come */
     for (int k = 0; k < 2; k++)
-        RANK_CHECK(run, RECEIVER, scene->owed[k] == 0 || told[scene->owed[k]] == 0,
+        RANK_CHECK(run, RECEIVER, scene->owed[k] == 0 || now(&told[scene->owed[k]]) == 0,
                    "%d is told of by itself", scene->owed[k]);
     for (int i = 1; i <= MOST; i++)
-        RANK_CHECK(run, RECEIVER, told[i] <= 1, "%d is told of %d times", i, told[i]);
+        RANK_CHECK(run, RECEIVER, now(&told[i]) <= 1, "%d is told of %d times", i, now(&told[i]));
 }
 
 /* The first by itself: it is told of, since nothing was given before it. */
@@ -251,7 +257,7 @@ static base_status_t run_waiting(rank_case_t *run, comm_group_t *group, rank_gea
             RANK_CHECK(run, me, reaches(&told[1], 1), "the first is not told of");
     }
     if (me == RECEIVER) {
-        RANK_CHECK(run, me, reaches(&num_moves, 2), "%d of 2 are given", num_moves);
+        RANK_CHECK(run, me, reaches(&num_moves, 2), "%d of 2 are given", now(&num_moves));
         base_clock_sleep_ns(20000000); /* time for the third's */
         release();
         BASE_TRY(comm_exchange_complete(group, tickets[2], gear->stream));
