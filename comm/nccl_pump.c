@@ -174,15 +174,15 @@ static base_status_t give(const position_t *at)
 {
     comm_nccl_channel_t *c = at->c;
     const uint64_t sequence = at->slot->sequence;
-    const int64_t bytes = bytes_of(at->slot);
-    const int shares = at->slot->independent; /* else its kernel may wait for what is owed */
+    /* Its kernel may wait for what is owed: as one that is too long it shares nothing then. */
+    const int64_t bytes = at->slot->independent ? bytes_of(at->slot) : COMM_SHARE_BYTES + 1;
 
-    if (!shares || !comm_share_takes(&c->owed, sequence, bytes)) BASE_TRY(settle(c));
+    if (!comm_share_takes(&c->owed, sequence, bytes)) BASE_TRY(settle(c));
     note_moved(at);
     BASE_TRY(move(at));
     c->moved = sequence;
     c->moved_ns = base_clock_ns();
-    return comm_share_add(&c->owed, sequence, bytes) || !shares ? settle(c) : BASE_OK;
+    return comm_share_add(&c->owed, sequence, bytes) ? settle(c) : BASE_OK;
 }
 
 /* ==== looking ==== */

@@ -4,7 +4,8 @@
  * Two patterns. `one`: rank 0 sends to rank 1, 2 to 3, and so on. `both`: every rank sends to the next and
  * receives from the one before, all at once. Exchanges have one contiguous range a peer and follow each
  * other as in a layer: the next one of the same memory is ready when the last one is complete, and as many
- * as `depth` are on their way, which from COMM_SHARE on do not wait for each other (comm/comm.h). So are the bare transfers: given one behind the other, waited for at the end.
+ * as `depth` are on their way, which from COMM_SHARE on do not wait for each other (comm/comm.h). So are the bare
+ * transfers: given one behind the other, waited for at the end.
  * A figure is the bytes that a rank receives by the time of the slowest rank; medians of rounds in which
  * bare and exchange take turns. Beside it stands how long an exchange takes alone: each is begun when
  * the one before is complete on the device, so that nothing hides what leads up to it; and, as `told`, how long a bare

@@ -1,5 +1,6 @@
 #include "trainer/bench/model_shape.h"
 
+#include "base/text.h"
 #include "data/hf_config.h"
 
 #include <math.h>
@@ -44,17 +45,10 @@ static int named(const char *name, data_model_spec_t *spec)
     return 0;
 }
 
-static int is_file(const char *shape)
-{
-    const size_t bytes = strlen(shape);
-
-    return bytes > 5 && strcmp(shape + bytes - 5, ".json") == 0;
-}
-
 base_status_t tr_model_shape(base_ctx_t *ctx, const char *shape, int64_t layers,
                              int64_t max_positions, data_model_spec_t *spec)
 {
-    if (is_file(shape))
+    if (base_text_ends_in(shape, ".json"))
         BASE_TRY(data_hf_config_read(ctx, shape, NULL, spec));
     else if (!named(shape, spec))
         return BASE_FAIL(ctx, BASE_ERR_CONFIG, BASE_MSG_CLI_02,

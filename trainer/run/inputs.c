@@ -71,6 +71,11 @@ static void note_dataset(tr_inputs_t *in, int32_t j, const char *use, const data
                                 .supervised_tokens = data_dataset_num_supervised(data)};
 }
 
+bool tr_init_is_folder(const char *init)
+{
+    return strchr(init, '/') != NULL;
+}
+
 /* The folder that it begins with: what can be wrong with it but for its values, long before they are read. */
 static base_status_t check_init(tr_inputs_t *in, int32_t j, base_error_list_t *errors)
 {
@@ -78,7 +83,7 @@ static base_status_t check_init(tr_inputs_t *in, int32_t j, base_error_list_t *e
     lora_peft_t *peft;
 
     if (in->spec == NULL || in->config->train.mode == BASE_CONFIG_MODE_FULL ||
-        strchr(config->init, '/') == NULL)
+        !tr_init_is_folder(config->init))
         return BASE_OK;
     base_status_t st = lora_peft_open(in->ctx, config->init, in->spec, errors, &peft);
     if (st == BASE_ERR_FORMAT) return BASE_OK; /* in the list */

@@ -5,7 +5,7 @@
  *   if (inputs == NULL) base_error_list_print(&errors, stderr);
  *
  * Faults of the model folder, of datasets that are missing, stale, damaged or made for another
- * model, and of documents that no microbatch holds all go into one list. Nothing is written. */
+ * model, of folders that adapters begin with, and of documents that no microbatch holds all go into one list. Nothing is written. */
 #ifndef CADRE_TRAINER_RUN_INPUTS_H
 #define CADRE_TRAINER_RUN_INPUTS_H
 
@@ -37,6 +37,9 @@ base_status_t tr_inputs_open(base_ctx_t *ctx, const base_config_t *config,
                              const char *prepare_words, base_error_list_t *errors,
                              tr_inputs_t **inputs_p) BASE_MUST_CHECK;
 void tr_inputs_close(tr_inputs_t *inputs); /* NULL is legal */
+
+/* Of an adapter's `init`: whether it is the path of an adapter folder, not a word. */
+bool tr_init_is_folder(const char *init);
 
 /* Whether every document fits into a microbatch of `trainers` trainers that hold `rows` rows each
  * (`whole`: a document has to lie on one of them). PLAN-01 for each that does not, with dataset,

@@ -115,18 +115,13 @@ static base_status_t keep_products(const run_t *r)
                                    tr_run_folder_path(r->folder, TR_RUN_PRODUCTS));
 }
 
-static int is_folder(const char *init)
-{
-    return strchr(init, '/') != NULL;
-}
-
 /* From the folder that `init:` names, or drawn. */
 static base_status_t initial_values(run_t *r, int32_t j, const lora_layout_t *layout,
                                     double *values)
 {
     const base_config_adapter_t *c = r->inputs->configs[j];
 
-    if (!is_folder(c->init)) {
+    if (!tr_init_is_folder(c->init)) {
         const lora_init_t kind =
             strcmp(c->init, "gaussian") == 0 ? LORA_INIT_GAUSSIAN : LORA_INIT_KAIMING;
         lora_adapter_init(layout, kind, (uint64_t)c->seed, values);
@@ -149,7 +144,7 @@ static base_status_t init_adapters(run_t *r)
 
         if (values == NULL) return BASE_ERR_NOMEM;
         base_status_t st = initial_values(r, j, layout, values);
-        if (is_folder(r->inputs->configs[j]->init))
+        if (tr_init_is_folder(r->inputs->configs[j]->init))
             all = base_hash_bytes(all, values, (size_t)layout->count * sizeof *values);
         if (st >= 0)
             st = lora_adapter_set_write(r->trainer->adapters, j, r->trainer->stream, values);

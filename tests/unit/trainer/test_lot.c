@@ -86,6 +86,26 @@ static void test_documents(void **state)
     end(&c);
 }
 
+/* Documents that fill the rows when each one's are rounded up; what is taken back makes room again. */
+static void test_aligned_rows(void **state)
+{
+    lot_case_t c = begin(AS_IN_PLACE, 1, 512);
+
+    (void)state;
+    tr_lot_begin(c.lot, 0);
+    assert_int_equal(tr_lot_add_rows(c.lot, 256), BASE_OK);
+    assert_int_equal(tr_lot_add_rows(c.lot, 127), BASE_OK);
+    for (int again = 0; again < 2; again++) {
+        assert_false(tr_lot_fits(c.lot, 129)); /* 512 rows, and 127 would have to be free */
+        assert_int_equal(tr_lot_add_rows(c.lot, 128), BASE_OK);
+        assert_false(tr_lot_fits(c.lot, 1));
+        assert_int_equal(tr_lot_finish(c.lot), BASE_OK);
+        assert_int_equal(data_batch_trainer_rows(c.lot->batch), 512);
+        tr_lot_drop(c.lot);
+    }
+    end(&c);
+}
+
 /* One document may take all that the trainers hold; one more row is too long. */
 static void test_longest(void **state)
 {
@@ -195,6 +215,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_documents),
+        cmocka_unit_test(test_aligned_rows),
         cmocka_unit_test(test_longest),
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_plan_of_last_resort),
